@@ -1,0 +1,54 @@
+# Everything one does with gfs from a checkout. `make` alone explains itself.
+
+DIR ?= ./.cluster
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+export PYTHON
+
+VENV := .venv/bin
+PACKAGES := gfs master chunkd mount projections bench tests
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up down status test check bench bench-peers clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  DIR=PATH          where the local cluster lives (default ./.cluster)"
+	@echo "  PYTHON=PATH       the Python, 3.11 or newer, that .venv is made with"
+	@echo "  PYTEST_ARGS, BENCH_ARGS   words added to pytest and to the benchmarks"
+
+setup: ## install what is missing: system packages, .venv, the command .venv/bin/gfs
+	@scripts/setup
+
+demo: setup ## start a cluster, do real work on it, show the result, stop it
+	@$(VENV)/python -m bench.demo
+
+up: setup ## start the local cluster in DIR and mount it at DIR/mnt1
+	@$(VENV)/gfs cluster up --dir "$(DIR)"
+
+down: setup ## unmount and stop the local cluster; its data stay
+	@$(VENV)/gfs cluster down --dir "$(DIR)"
+
+status: setup ## say how the local cluster is
+	@$(VENV)/gfs cluster status --dir "$(DIR)"
+
+test: setup ## run every test; ends with the skipped ones and their reasons
+	@$(VENV)/python -m pytest $(PYTEST_ARGS)
+
+check: setup ## formatting, lint, types, architecture
+	@$(VENV)/ruff format --check $(PACKAGES)
+	@$(VENV)/ruff check $(PACKAGES)
+	@$(VENV)/mypy
+	@$(VENV)/python -m pytest -q tests/test_architecture.py
+
+bench: setup ## measure this project beside the local disk
+	@$(VENV)/python -m bench --targets local,ours $(BENCH_ARGS)
+
+bench-peers: setup ## the same beside MooseFS and GlusterFS (needs root)
+	@$(VENV)/python -m bench --targets local,ours,moosefs,glusterfs $(BENCH_ARGS)
+
+clean: ## stop the local cluster, remove .venv and caches; the data in DIR stay
+	@if [ -x $(VENV)/gfs ] && [ -e "$(DIR)/pids" ]; then $(VENV)/gfs cluster down --dir "$(DIR)"; fi
+	@rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -not -path './.cluster/*' -prune -exec rm -rf {} +
