@@ -1,0 +1,1 @@
+"""Pure decisions of a chunk server about its replicas."""

@@ -1,0 +1,1 @@
+"""What the four programs share: ids, items, messages, frames, client, command line."""

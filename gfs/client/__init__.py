@@ -1,0 +1,1 @@
+"""Client library: the file system without a kernel mount."""

@@ -1,0 +1,274 @@
+"""Client -> master: sessions and reads; master -> client: invalidation and recall."""
+
+from __future__ import annotations
+
+from msgspec import field
+
+from gfs.messages.base import Actor, Entry, LaidOut, ListedName, Located, Message
+
+
+class OpenSession(Message):
+    """Begin (`session` 0) or take up again a session -> `SessionOpened`.
+
+    After a reconnection the client declares what it holds; until it has, the
+    master answers no mutation that these could conflict with.
+    """
+
+    session: int
+    host: str
+    mount: str
+    pid: int
+    uid: int
+    directories: list[int] = field(default_factory=list)  # interest
+    opens: list[int] = field(default_factory=list)  # inodes open, each once
+    writers: list[int] = field(default_factory=list)  # inodes with uncommitted content
+
+
+class SessionOpened(Message):
+    session: int
+    epoch: int
+    lease_s: float  # cache lease: nothing cached longer than this since the renewal was sent
+    chunk_bytes: int
+    cluster: str
+    position: int
+    goal: int
+
+
+class Renew(Message):
+    """Extend the cache lease -> `Renewed`; sent each third of it."""
+
+
+class Renewed(Message):
+    epoch: int
+    position: int
+
+
+class CloseSession(Message):
+    """End the session: its opens, writers and private chunks go -> `Ok`."""
+
+
+class Lookup(Message):
+    """`name` in directory `parent` -> `Entry`; "." and ".." too. Registers interest in `parent`."""
+
+    parent: int
+    name: bytes
+    actor: Actor
+
+
+class GetAttributes(Message):
+    """-> `Entries`, in the order asked; a vanished inode has `ino` 0. Recalls writers elsewhere."""
+
+    inos: list[int]
+    actor: Actor
+
+
+class Entries(Message):
+    position: int
+    entries: list[Entry]
+
+
+class ReadDirectory(Message):
+    """Names of `ino` in byte order after `after` (b"" = from the start) -> `Listing`.
+
+    "." and ".." are not among them. `plus` adds inodes and registers interest.
+    """
+
+    ino: int
+    after: bytes
+    limit: int
+    plus: bool
+    actor: Actor
+
+
+class Listing(Message):
+    position: int
+    entries: list[ListedName]
+    more: bool
+
+
+class Open(Message):
+    """Open a file or directory; `flags` as open(2) -> `Opened`.
+
+    Checks permission, recalls writers elsewhere, registers the session as
+    holder (and as writer, unless O_RDONLY). O_TRUNC is not acted on: the client
+    sends `SetAttributes` in its name. Not logged: undone by `CloseFiles`, or the
+    session's end.
+    """
+
+    ino: int
+    flags: int
+    actor: Actor
+
+
+class Opened(Message):
+    """`extents` and `chunks` are the whole layout if it has at most 64 extents, else
+    `complete` is False and `GetLayout` is asked as one reads."""
+
+    entry: Entry
+    extents: list[LaidOut]
+    chunks: list[Located]
+    complete: bool
+    shared: bool  # another session writes it too: write through at close
+
+
+class CloseFiles(Message):
+    """Inodes this session has no open handle of any more -> `Ok`.
+
+    `written` = those of which it is no writer any more (all commits answered).
+    """
+
+    inos: list[int]
+    written: list[int]
+
+
+class GetLayout(Message):
+    """Extents that overlap [offset, offset + length) -> `Layout`."""
+
+    ino: int
+    offset: int
+    length: int
+    actor: Actor
+
+
+class Layout(Message):
+    position: int
+    data_version: int
+    size: int
+    extents: list[LaidOut]
+    chunks: list[Located]
+
+
+class Locate(Message):
+    """Where chunks are now (after a replica failed) -> `Locations`."""
+
+    handles: list[int]
+
+
+class Locations(Message):
+    chunks: list[Located]
+
+
+class Walk(Message):
+    """Resolve a path from `start` with the permissions of the actor -> `Walked`.
+
+    `follow` says whether a symbolic link in last place is followed. A missing
+    last component is not an error: `entry.ino` is 0.
+    """
+
+    path: bytes
+    follow: bool
+    actor: Actor
+    start: int = 1
+
+
+class Walked(Message):
+    """`parent` and `name` of the last component ("" for the root)."""
+
+    parent: int
+    name: bytes
+    entry: Entry
+
+
+class PathOf(Message):
+    """A path of an inode by its least (parent, name) -> `PathIs`; for messages and views."""
+
+    ino: int
+
+
+class PathIs(Message):
+    path: bytes
+
+
+class StatFilesystem(Message):
+    """-> `FilesystemStat`."""
+
+
+class FilesystemStat(Message):
+    """Bytes as a user can store them: divided by the goal, trash counted as free."""
+
+    total_bytes: int
+    free_bytes: int
+    files: int
+    chunk_bytes: int
+
+
+class DropInterest(Message):
+    """The client caches nothing of these directories any more -> `Ok`."""
+
+    directories: list[int]
+
+
+class Barrier(Message):
+    """Recall what mounts and primaries hold back, log it -> `BarrierDone`.
+
+    What was acknowledged to anybody before the question then lies at or below
+    the position: a view that has reached it misses nothing (`--wait`).
+    """
+
+
+class BarrierDone(Message):
+    epoch: int
+    position: int
+
+
+class ListTrash(Message):
+    """-> `TrashListing`; root sees all, others their own."""
+
+    actor: Actor
+    after: int = 0
+    limit: int = 1000
+
+
+class TrashEntry(Message):
+    ino: int
+    path: bytes
+    deleted_ns: int
+    uid: int
+    size: int
+    kind: int
+
+
+class TrashListing(Message):
+    entries: list[TrashEntry]
+    more: bool
+
+
+class ClusterStatus(Message):
+    """-> `Status`, JSON as `gfs status --json` prints it."""
+
+
+class Status(Message):
+    json: bytes
+
+
+class CheckFilesystem(Message):
+    """fsck at the master: namespace, chunk table and reports compared -> `Status`.
+
+    With `deep`, chunk servers verify every block of every replica first.
+    """
+
+    deep: bool = False
+
+
+class NamePair(Message):
+    parent: int
+    name: bytes
+
+
+class Invalidate(Message):
+    """Drop these from every cache, the kernel's included -> `Ok` once that is certain.
+
+    Replies as of a position below `position` about these keys must not be
+    cached when they arrive later.
+    """
+
+    position: int
+    names: list[NamePair]
+    inos: list[int]  # attributes
+    contents: list[int]  # inodes whose data_version rose
+
+
+class Recall(Message):
+    """Flush and commit what is held back of these inodes (empty = everything) -> `Ok`."""
+
+    inos: list[int]

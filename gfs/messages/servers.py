@@ -1,0 +1,145 @@
+"""Chunk server <-> master: registration, reports, heartbeats and orders."""
+
+from __future__ import annotations
+
+from msgspec import field
+
+from gfs.messages.base import ChainMember, Message
+
+
+class ReplicaReport(Message):
+    handle: int
+    version: int
+    sealed: bool
+    length: int
+    checksum: int  # CRC32C over block checksums, sealed only
+
+
+class RegisterServer(Message):
+    """Who I am; followed by `ReportReplicas` until `last` -> `ServerRegistered`."""
+
+    member: ChainMember
+    boot: str
+    http: str
+    total_bytes: int
+    free_bytes: int  # what new chunks may still take
+    highest_committed: int
+    epoch: int  # highest master epoch this server has obeyed
+    directories: list[str] = field(default_factory=list)
+
+
+class ServerRegistered(Message):
+    epoch: int
+    heartbeat_s: float
+    chunk_bytes: int
+
+
+class ReportReplicas(Message):
+    """A batch of the block report (GFS §2.6.2) -> `Ok`. `complete` ends it."""
+
+    replicas: list[ReplicaReport]
+    complete: bool
+    gone: list[int] = field(default_factory=list)
+
+
+class TailGrowth(Message):
+    handle: int
+    version: int
+    end: int
+    mtime_ns: int
+
+
+class Heartbeat(Message):
+    """Each 300 ms, one way: free space, growth of tails (each at most once in 5 s)."""
+
+    free_bytes: int
+    total_bytes: int
+    growth: list[TailGrowth]
+    bad: list[int] = field(default_factory=list)  # replicas found corrupt
+    errors: list[str] = field(default_factory=list)  # data directories that fail
+
+
+class HeartbeatAnswer(Message):
+    """One way: the position committed, which the server keeps for promotions; leases renewed."""
+
+    epoch: int
+    committed: int
+
+
+class Fence(Message):
+    """Persist `version`; from then refuse appends, forwards, acknowledgements below -> `Fenced`.
+
+    An unknown replica is created empty and fenced.
+    """
+
+    handle: int
+    version: int
+    epoch: int
+
+
+class FencedAt(Message):
+    """`end` = last whole entry; `boot` = the machine's boot id now; writer -> last sequence."""
+
+    end: int
+    boot: str
+    writers: dict[int, int]
+
+
+class Condense(Message):
+    """Seal the fenced replica at `length`, which it must have -> `Condensed`.
+
+    The side log becomes block checksums + writer table.
+    """
+
+    handle: int
+    version: int
+    length: int
+
+
+class Condensed(Message):
+    """CRC32C over the block checksums."""
+
+    checksum: int
+
+
+class CopyReplica(Message):
+    """Fetch [own end, length) of a sealed chunk from `source`, then condense -> `Condensed`."""
+
+    handle: int
+    version: int
+    length: int
+    source: ChainMember
+
+
+class Unfence(Message):
+    """A tail is leased again at `version` with unchanged members -> `Ok`."""
+
+    handle: int
+    version: int
+
+
+class DeleteReplicas(Message):
+    """Garbage (GFS §4.4): the chunk is condemned, or the replica stale -> `Ok`."""
+
+    handles: list[int]
+
+
+class VerifyReplicas(Message):
+    """Check every block of these replicas (empty = all) -> `Verified`, the bad ones."""
+
+    handles: list[int]
+
+
+class Verified(Message):
+    bad: list[int]
+    blocks: int
+
+
+class ReportGrowth(Message):
+    """Ends of these tails, now, for the log (`--wait`; empty = all) -> `Growth`."""
+
+    handles: list[int]
+
+
+class Growth(Message):
+    growth: list[TailGrowth]

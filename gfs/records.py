@@ -1,0 +1,145 @@
+"""The operation log's record: results, never requests.
+
+A record holds the old and new image of each item that a transaction changed,
+so that replay, shadow, stream and views need no judgement: they put images.
+`Change` has one struct a table because a change then decodes in one pass into
+the right item type.
+
+Source: GFS §2.6.3. Departs: images instead of operations; dedup facts inside.
+"""
+
+from __future__ import annotations
+
+import typing
+
+import msgspec
+from msgspec import Struct, field
+
+from gfs import items
+
+
+class Change(Struct, array_like=True):
+    """Base: key, image before (None = new) and after (None = gone)."""
+
+
+class InodeChange(Change, tag=1):
+    key: tuple[int]
+    old: items.Inode | None
+    new: items.Inode | None
+
+
+class DirentChange(Change, tag=2):
+    key: tuple[int, bytes]
+    old: items.Dirent | None
+    new: items.Dirent | None
+
+
+class ExtentChange(Change, tag=3):
+    key: tuple[int, int]
+    old: items.Extent | None
+    new: items.Extent | None
+
+
+class ChunkChange(Change, tag=4):
+    key: tuple[int]
+    old: items.Chunk | None
+    new: items.Chunk | None
+
+
+class SessionChange(Change, tag=5):
+    key: tuple[int]
+    old: items.Session | None
+    new: items.Session | None
+
+
+class ServerChange(Change, tag=6):
+    key: tuple[int]
+    old: items.Server | None
+    new: items.Server | None
+
+
+class OrphanChange(Change, tag=7):
+    key: tuple[int]
+    old: items.Orphan | None
+    new: items.Orphan | None
+
+
+class TrashChange(Change, tag=8):
+    key: tuple[int]
+    old: items.Trash | None
+    new: items.Trash | None
+
+
+class WritersChange(Change, tag=9):
+    key: tuple[int]
+    old: items.Writers | None
+    new: items.Writers | None
+
+
+class MetaChange(Change, tag=10):
+    key: tuple[bytes]
+    old: items.Meta | None
+    new: items.Meta | None
+
+
+AnyChange = (
+    InodeChange
+    | DirentChange
+    | ExtentChange
+    | ChunkChange
+    | SessionChange
+    | ServerChange
+    | OrphanChange
+    | TrashChange
+    | WritersChange
+    | MetaChange
+)
+
+CHANGE_OF: dict[str, type[typing.Any]] = {
+    items.INODES: InodeChange,
+    items.DIRENTS: DirentChange,
+    items.EXTENTS: ExtentChange,
+    items.CHUNKS: ChunkChange,
+    items.SESSIONS: SessionChange,
+    items.SERVERS: ServerChange,
+    items.ORPHANS: OrphanChange,
+    items.TRASH: TrashChange,
+    items.WRITERS: WritersChange,
+    items.META: MetaChange,
+}
+TABLE_OF = {kind: table for table, kind in CHANGE_OF.items()}
+
+
+class RecordActor(Struct, array_like=True):
+    """Who did it, as far as the session told."""
+
+    uid: int = 0
+    gid: int = 0
+    pid: int = 0
+    host: str = ""
+    mount: str = ""
+
+
+class Record(Struct, array_like=True):
+    """One committed transaction: one position of the operation log.
+
+    `landed` (session, number, low) is the dedup fact of the request that made
+    it; `result` is the encoded answer, given again when the request comes
+    again. Growth of tails, seals and housekeeping have no request.
+    """
+
+    position: int
+    epoch: int
+    time_ns: int
+    operation: str
+    actor: RecordActor
+    changes: list[AnyChange]
+    session: int = 0
+    number: int = 0
+    low: int = 0
+    result: bytes = b""
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+ENCODER = msgspec.msgpack.Encoder()
+DECODER = msgspec.msgpack.Decoder(Record)

@@ -1,0 +1,1 @@
+"""The master: namespace, chunks, leases, operation log (GFS §2.4)."""

@@ -1,0 +1,1 @@
+"""The mount: POSIX calls become calls to master and chunk servers."""

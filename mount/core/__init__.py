@@ -1,0 +1,1 @@
+"""Pure decisions of the mount: what may be cached, what is open."""

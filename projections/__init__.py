@@ -1,0 +1,1 @@
+"""Views of the change stream: search and analytics (CQRS)."""

@@ -1,0 +1,1 @@
+"""Tests of all programs, from pure cores to real mounts."""
