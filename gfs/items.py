@@ -157,7 +157,7 @@ class Landed(Struct, array_like=True):
 class Meta(Struct, array_like=True):
     """A fact about the whole cluster. Key: (name,)."""
 
-    value: int | str | bytes
+    value: int | bytes  # text as UTF-8: a decoder cannot tell str from bytes
 
 
 Item = Inode | Dirent | Extent | Chunk | Session | Server | Orphan | Trash | Writers | Landed | Meta
