@@ -1,0 +1,76 @@
+"""What a run needs before it starts: its targets, its workloads, room on a disk."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from bench.stage import Workload
+from bench.targets.catalogue import TARGETS
+from bench.targets.commands import mounted_below
+from bench.targets.target import Target
+from bench.workloads.catalogue import WORKLOADS
+
+TEMPORARY = "/var/tmp"  # on a disk; /tmp is often memory
+PREFIX = "gfs-bench-"
+GIB = 1 << 30
+SPACE_PER_TARGET_GIB = 8.0  # two files of 1 GiB, three copies, and what is deleted late
+SPACE_SPARE_GIB = 3.0  # peers refuse to write to a nearly full disk
+
+
+def choose_workloads(only: str) -> list[Workload]:
+    """Workloads named, in their own order; all if none is named.
+
+    Raises:
+      click.UsageError: one is unknown.
+    """
+    wanted = [name for name in only.split(",") if name]
+    known = [workload.name for workload in WORKLOADS]
+    for name in wanted:
+        if name not in known:
+            raise click.UsageError(f"no workload {name!r}; there are {', '.join(known)}")
+    return [workload for workload in WORKLOADS if not wanted or workload.name in wanted]
+
+
+def choose_targets(names: str) -> list[type[Target]]:
+    """Targets named, in the order given.
+
+    Raises:
+      click.UsageError: one is unknown, or none is named.
+    """
+    wanted = list(dict.fromkeys(name for name in names.split(",") if name))
+    for name in wanted:
+        if name not in TARGETS:
+            raise click.UsageError(f"no target {name!r}; there are {', '.join(TARGETS)}")
+    if not wanted:
+        raise click.UsageError("no target named")
+    return [TARGETS[name] for name in wanted]
+
+
+@contextlib.contextmanager
+def work_directory(parent: Path, scale: float, targets: int) -> Iterator[Path]:
+    """A directory below `parent`, removed at the end unless something is mounted in it.
+
+    Raises:
+      click.UsageError: `parent` has too little space.
+    """
+    needed = (SPACE_SPARE_GIB + SPACE_PER_TARGET_GIB * max(scale, 0.1) * targets) * GIB
+    free = shutil.disk_usage(parent).free
+    if free < needed:
+        raise click.UsageError(
+            f"{parent} has {free / GIB:.0f} GiB free, {needed / GIB:.0f} are needed: "
+            "use --dir on another disk, fewer --targets or a smaller --scale"
+        )
+    work = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    try:
+        yield work
+    finally:
+        if mounted := mounted_below(work):
+            click.echo(f"{work} is kept: still mounted {', '.join(map(str, mounted))}", err=True)
+        else:
+            shutil.rmtree(work, ignore_errors=True)
