@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import os
 import platform
 import subprocess
 from pathlib import Path
+
+from bench.targets.commands import filesystem_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -20,7 +22,7 @@ def facts(directory: Path) -> dict[str, str | int | float]:
     """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "commit": _first_line("git", "-C", str(ROOT), "describe", "--always", "--dirty"),
         "cores": len(os.sched_getaffinity(0)),
         "processor": _processor(),
@@ -28,7 +30,7 @@ def facts(directory: Path) -> dict[str, str | int | float]:
         "kernel": platform.release(),
         "system": _system(),
         "python": platform.python_version(),
-        "disk": _first_line("stat", "-f", "-c", "%T", str(directory)),
+        "disk": filesystem_of(directory),
         "load_before": os.getloadavg()[0],
     }
 

@@ -43,11 +43,11 @@ def print_table(results: Results, console: Console) -> None:
 
 
 def reasons(results: Results) -> list[str]:
-    """One line for each different reason why a cell lacks samples."""
+    """One line for each different reason why a cell lacks samples, unless the cell shows it."""
     found: dict[tuple[str, str, str], None] = {}
     for row in results.rows:
         for name, cell in row.cells.items():
-            if cell.reason:
+            if cell.reason and (cell.samples or len(cell.reason) > REASON_WIDTH):
                 found[row.workload, name, cell.reason] = None
     return [f"{workload} on {name}: {reason}" for workload, name, reason in found]
 
@@ -101,7 +101,7 @@ def _title(results: Results) -> str:
 def _cell(cell: Cell) -> str:
     if cell.median is not None:
         return digits(cell.median) + (" *" if cell.reason else "")
-    reason = cell.reason or "not run"
+    reason = cell.reason or "-"
     if len(reason) > REASON_WIDTH:
         reason = reason[: REASON_WIDTH - 3] + "..."
     return f"[dim]{reason.replace('[', '(')}[/dim]"

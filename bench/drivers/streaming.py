@@ -111,12 +111,11 @@ def random_reads(path: str, total: int, counts: list[int]) -> list[float]:
 
 
 def _read_pages(fd: int, pages: list[int], threads: int) -> float:
-    failures: list[str] = []
+    failures: list[int] = []
 
     def work(part: list[int]) -> None:
-        for page in part:
-            if len(os.pread(fd, PAGE, page * PAGE)) != PAGE:
-                failures.append(f"short read at page {page}")
+        short = [page for page in part if len(os.pread(fd, PAGE, page * PAGE)) != PAGE]
+        failures.extend(short)
 
     workers = [threading.Thread(target=work, args=(pages[i::threads],)) for i in range(threads)]
     start = time.perf_counter()
@@ -126,7 +125,7 @@ def _read_pages(fd: int, pages: list[int], threads: int) -> float:
         worker.join()
     seconds = time.perf_counter() - start
     if failures:
-        raise OSError(failures[0])
+        raise OSError(f"short read at page {failures[0]}")
     return seconds
 
 

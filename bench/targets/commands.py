@@ -103,10 +103,21 @@ def mounted_below(directory: Path) -> list[Path]:
     return [point for point in _mounts() if directory in point.parents]
 
 
+def filesystem_of(path: Path) -> str:
+    """Type of the filesystem on which `path` lies or would lie."""
+    rows = _mount_rows()
+    places = [place for place in (path, *path.parents) if place in rows]
+    return rows[places[0]][-3] if places else "unknown"
+
+
 def _mounts() -> dict[Path, str]:
-    """Mountpoint -> device, from the kernel's table: a stat of a dead mount may hang."""
+    return {point: row[2] for point, row in _mount_rows().items()}
+
+
+def _mount_rows() -> dict[Path, list[str]]:
+    """Mountpoint -> fields, from the kernel's table: a stat of a dead mount may hang."""
     rows = (row.split() for row in Path("/proc/self/mountinfo").read_text().splitlines())
-    return {Path(row[4].encode().decode("unicode_escape")): row[2] for row in rows}
+    return {Path(row[4].encode().decode("unicode_escape")): row for row in rows}
 
 
 def unmount(point: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.targets.commands import drop_caches, run
+from bench.targets.commands import drop_caches, filesystem_of
 from bench.targets.target import NotApplicable, Target
 
 
@@ -17,8 +17,7 @@ class Local(Target):
         """A directory is always there."""
 
     def version(self) -> str:
-        kind = run("stat", "-f", "-c", "%T", self.directory).strip()
-        return f"plain directory on {kind}"
+        return f"plain directory on {filesystem_of(self.directory)}"
 
     def start(self) -> None:
         (self.directory / "files").mkdir(parents=True)

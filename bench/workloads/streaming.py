@@ -1,4 +1,4 @@
-"""One large file: written in large writes, small ones and by tee, read with caches in three states."""
+"""One large file: written in large writes, small ones and by tee; read from cold, warm and hot."""
 
 from __future__ import annotations
 
