@@ -306,33 +306,36 @@ def docstrings_are_there(tree: Tree) -> Iterator[str]:
         if module.tree.body and ast.get_docstring(module.tree) is None:
             yield f"{module.path}: no module docstring (what does it decide?)"
         if module.top in HOUSE:
-            ports = _described_by_ports(module.tree)
-            for where, what in _undocumented(module.tree.body, ports):
+            for where, what in _undocumented(module.tree.body, _described_by_ports(tree, module)):
                 yield f"{module.at(where)}: no docstring: {what}"
 
 
-def _described_by_ports(tree: ast.Module) -> set[str]:
-    """Methods that a protocol in this file documents; what implements it need not repeat that."""
+def _described_by_ports(tree: Tree, module: Module) -> set[str]:
+    """Methods that a protocol here, or in a module imported here, documents for its adapters."""
+    near = {imported.module for imported in tree.imports[module.name]} & tree.modules.keys()
     ports = [
         node
-        for node in tree.body
+        for name in {*near, module.name}
+        for node in tree.modules[name].tree.body
         if isinstance(node, ast.ClassDef) and "Protocol" in map(ast.unparse, node.bases)
     ]
     methods = (node for port in ports for node in port.body if isinstance(node, ast.FunctionDef))
     return {method.name for method in methods if ast.get_docstring(method)}
 
 
-def _undocumented(body: list[ast.stmt], known: set[str]) -> Iterator[tuple[int, str]]:
+def _undocumented(
+    body: list[ast.stmt], ports: set[str], *, inside_class: bool = False
+) -> Iterator[tuple[int, str]]:
     for node in body:
         if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             continue
-        if node.name.startswith("_") or node.name in known:
+        if node.name.startswith("_") or (inside_class and node.name in ports):
             continue
         if _code_lines(node) > UNDOCUMENTED_LINES_MAX and ast.get_docstring(node) is None:
             kind = "class " if isinstance(node, ast.ClassDef) else ""
             yield node.lineno, f"{kind}{node.name}"
         if isinstance(node, ast.ClassDef) and not _implements_another(node):
-            yield from _undocumented(node.body, known)
+            yield from _undocumented(node.body, ports, inside_class=True)
 
 
 def _implements_another(node: ast.ClassDef) -> bool:

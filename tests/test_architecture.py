@@ -45,6 +45,7 @@ def tree(**sources: str) -> Tree:
 MANY_LINES = "'''doc'''\n" + "x = 1\n" * architecture.FILE_LINES_MAX
 LONG_FUNCTION = "def f():\n" + "    x = 1\n" * architecture.FUNCTION_LINES_MAX
 SIX_LINES = "def f():\n" + "    x = 1\n" * architecture.UNDOCUMENTED_LINES_MAX
+PORT = "'''doc'''\nclass Port(Protocol):\n    '''doc'''\n    def f(self):\n        '''doc'''\n"
 SIX_LINES_INSIDE = textwrap.indent(SIX_LINES, "    ")
 MAIN_GUARD = "if __name__ == '__main__': ..."
 
@@ -142,6 +143,13 @@ ALLOWED: list[tuple[Rule, dict[str, str]]] = [
     (
         architecture.docstrings_are_there,
         {"mount__a": "'''doc'''\nclass A(Operations):\n    '''doc'''\n" + SIX_LINES_INSIDE},
+    ),
+    (
+        architecture.docstrings_are_there,
+        {
+            "gfs__a": PORT,
+            "gfs__b": "'''doc'''\nimport gfs.a\nclass B:\n    '''doc'''\n" + SIX_LINES_INSIDE,
+        },
     ),
 ]
 
