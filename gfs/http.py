@@ -1,0 +1,338 @@
+"""HTTP of a daemon: Starlette on Hypercorn's trio server, in a nursery of the daemon.
+
+Every daemon has ``/health`` (open to all who reach it), ``/statistics`` and ``/metrics``;
+the rest are routes of its own. A caller proves the cluster's key by a bearer token
+derived from it, or comes by the Unix socket as the daemon's own user or root (the
+kernel says who). Errors are JSON ``{"error": code, "message": text}``. Nothing a
+caller does raises into the daemon.
+
+Hypercorn's server of one connection is used; listening is done here, because only
+the accepted socket knows the peer's credentials.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import os
+import socket
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import hypercorn
+import msgspec
+import prometheus_client
+import trio
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+from prometheus_client.core import CollectorRegistry, CounterMetricFamily, GaugeMetricFamily
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gfs import errors
+from gfs.handshake import listen
+
+log = logging.getLogger(__name__)
+
+BODY_BYTES_MAX = 1024 * 1024
+CONNECTIONS_MAX = 256
+STOP_GRACE_S = 3.0  # running requests may end in this time
+_PEERCRED = struct.Struct("3i")
+_STATUS: list[tuple[type[Exception], int]] = [
+    (errors.BadKey, 401),
+    (errors.NotFound, 404),
+    (errors.StaleInode, 404),
+    (errors.PermissionDenied, 403),
+    (errors.NotPermitted, 403),
+    (errors.InvalidArgument, 400),
+    (errors.NotADirectory, 400),
+    (errors.NameTooLong, 400),
+    (errors.UsageError, 400),
+    (errors.Unsupported, 501),
+    (errors.TooLarge, 413),
+    (errors.NoSpace, 507),
+    (errors.Refused, 409),
+    (errors.TryAgain, 503),
+    (errors.TimedOut, 504),
+    (errors.Unreachable, 502),
+]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Who is at the other end of a Unix socket, as the kernel says."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+class JsonResponse(Response):
+    """Anything msgspec can encode, dataclasses and structs included."""
+
+    media_type = "application/json"
+
+    def render(self, content: object) -> bytes:
+        return msgspec.json.encode(content, enc_hook=str) + b"\n"
+
+
+def token(key: bytes) -> str:
+    """Bearer token of the cluster: knowing it does not give the key away."""
+    return hmac.digest(key, b"http", hashlib.sha256).hex()
+
+
+def authorization(key: bytes) -> dict[str, str]:
+    """The header by which a client shows that it has the key."""
+    return {"Authorization": f"Bearer {token(key)}"}
+
+
+def application(
+    *,
+    daemon: str,
+    key: bytes | None,
+    health: Callable[[], Mapping[str, object]],
+    statistics: Callable[[], object],
+    routes: Sequence[BaseRoute] = (),
+    body_bytes_max: int = BODY_BYTES_MAX,
+) -> ASGIApp:
+    """The HTTP side of a daemon.
+
+    Args:
+      daemon: name in metrics, ``gfs_<daemon>_...``.
+      key: the cluster's; None lets only Unix peers in (tests).
+      health: facts that ``/health`` prints; ``{"ok": False, ...}`` gives status 503.
+      statistics: numbers (nested maps, structs, dataclasses) for ``/statistics`` and,
+        flattened, ``/metrics``; names that end in ``_total`` are counters.
+      routes: the daemon's own; a handler may raise GfsError, UsageError, HTTPException.
+    """
+    registry = CollectorRegistry()
+    registry.register(_Statistics(daemon, statistics))
+
+    async def show_health(request: Request) -> Response:
+        facts = health()
+        return JsonResponse(facts, 200 if facts.get("ok", True) else 503)
+
+    async def show_statistics(request: Request) -> Response:
+        return JsonResponse(statistics())
+
+    async def show_metrics(request: Request) -> Response:
+        text = prometheus_client.generate_latest(registry)
+        return Response(text, media_type=prometheus_client.CONTENT_TYPE_PLAIN_0_0_4)
+
+    own = [
+        Route("/health", show_health),
+        Route("/statistics", show_statistics),
+        Route("/metrics", show_metrics),
+    ]
+    handlers: dict[Any, Any] = dict.fromkeys(
+        (errors.GfsError, errors.UsageError, HTTPException, Exception), _answer_error
+    )
+    inner = Starlette(routes=[*own, *routes], exception_handlers=handlers)
+    return _Guard(inner, key, body_bytes_max)
+
+
+async def serve_http(
+    app: ASGIApp,
+    address: str,
+    unix: str = "",
+    *,
+    stop: trio.Event | None = None,
+    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until cancelled, or until `stop` is set (then running requests get 3 s).
+
+    Tells `task_status` the bound HOST:PORT.
+
+    Raises:
+      UsageError: the address cannot be bound; nothing later.
+    """
+    sockets = listen(address, unix)
+    host, port = sockets[0].getsockname()[:2]
+    listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(one)) for one in sockets]
+    connections = _Connections(app)
+    try:
+        async with trio.open_nursery() as handling:
+            async with trio.open_nursery() as accepting:
+                serving = partial(
+                    trio.serve_listeners,
+                    connections.handle,
+                    listeners,
+                    handler_nursery=handling,
+                )
+                accepting.start_soon(serving)
+                task_status.started(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+                try:
+                    await (trio.Event() if stop is None else stop).wait()
+                    accepting.cancel_scope.cancel()
+                    await connections.finish()
+                finally:
+                    connections.close()
+    finally:
+        for listener in listeners:
+            listener.socket.close()
+        if unix:
+            with suppress(OSError):
+                os.unlink(unix)
+
+
+class _Connections:
+    """The live connections, so that a stop can end them though a peer does not read."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self.live: set[trio.SocketStream] = set()
+        self.none_left = trio.Event()
+        self.context = WorkerContext(None)
+        self.config = hypercorn.Config()
+        self.config.accesslog = None
+        self.config.errorlog = logging.getLogger("gfs.http.hypercorn")
+        self.config.include_server_header = False
+
+    async def handle(self, stream: trio.SocketStream) -> None:
+        if len(self.live) >= CONNECTIONS_MAX:
+            await stream.aclose()
+            return
+        self.live.add(stream)
+        try:
+            peer = _peer_of(stream.socket)
+            state = ConnectionState({})
+            await TCPServer(_with_peer(self.app, peer), self.config, self.context, state, stream)  # type: ignore[arg-type]
+        except Exception as error:  # a broken connection must not end the daemon
+            log.info("http.connection failed: %r", error)
+        finally:
+            self.live.discard(stream)
+            if not self.live:
+                self.none_left.set()
+
+    async def finish(self) -> None:
+        """Let running requests end; idle connections are closed at once."""
+        await self.context.terminated.set()
+        self.none_left = trio.Event()
+        if self.live:
+            with trio.move_on_after(STOP_GRACE_S):
+                await self.none_left.wait()
+
+    def close(self) -> None:
+        # Hypercorn shields its sends from cancellation: only a closed socket frees them.
+        for stream in tuple(self.live):
+            stream.socket.close()
+
+
+def _with_peer(app: ASGIApp, peer: Peer | None) -> Callable[..., Any]:
+    async def hypercorn_app(scope: Scope, receive: Receive, send: Send, *_: object) -> None:
+        scope["gfs.peer"] = peer
+        await app(scope, receive, send)
+
+    return hypercorn_app
+
+
+def _peer_of(sock: trio.socket.SocketType) -> Peer | None:
+    if sock.family != socket.AF_UNIX:
+        return None
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
+    return Peer(*_PEERCRED.unpack(raw))
+
+
+class _Guard:
+    """Outermost: who may ask, how much they may send, and no exception leaves."""
+
+    def __init__(self, inner: ASGIApp, key: bytes | None, body_bytes_max: int) -> None:
+        self.inner = inner
+        self.expected = f"Bearer {token(key)}".encode() if key else None
+        self.body_bytes_max = body_bytes_max
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        if scope["path"] != "/health" and not self._allowed(scope):
+            reply = _error_response(errors.BadKey("this cluster's key is needed"))
+            await reply(scope, receive, send)
+            return
+        started = False
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self.body_bytes_max:
+                raise errors.TooLarge(f"more than {self.body_bytes_max} bytes in the request")
+            return message
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.inner(scope, counted, watched)
+        except Exception as error:
+            log.exception("http.failed path=%s", scope["path"])
+            if not started:
+                await _error_response(error)(scope, receive, send)
+
+    def _allowed(self, scope: Scope) -> bool:
+        peer: Peer | None = scope.get("gfs.peer")
+        if peer is not None and peer.uid in (0, os.geteuid()):
+            return True
+        if self.expected is None:
+            return False
+        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        return hmac.compare_digest(given, self.expected)
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    return _error_response(error)
+
+
+def _error_response(error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        return JsonResponse({"error": "http", "message": error.detail}, error.status_code)
+    status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
+    if isinstance(error, errors.GfsError):
+        body = {"error": error.code, "message": str(error) or error.code}
+    elif isinstance(error, errors.UsageError):
+        body = {"error": "usage", "message": str(error)}
+    else:
+        body = {"error": "internal", "message": "internal error; the daemon's log has it"}
+    # After 413 the rest of the request is not read, so the connection cannot be used again.
+    headers = {503: {"Retry-After": "1"}, 413: {"Connection": "close"}}.get(status)
+    return JsonResponse(body, status, headers)
+
+
+class _Statistics:
+    """Numbers of `statistics()` as Prometheus metrics, nested names joined by ``_``."""
+
+    def __init__(self, daemon: str, statistics: Callable[[], object]) -> None:
+        self.prefix = f"gfs_{daemon}"
+        self.statistics = statistics
+
+    def describe(self) -> list[Any]:
+        return []  # names are known only when asked
+
+    def collect(self) -> list[Any]:
+        """One family a number; text and lists are left out."""
+        found: list[Any] = []
+        self._walk(self.prefix, msgspec.to_builtins(self.statistics(), enc_hook=str), found)
+        return found
+
+    def _walk(self, name: str, value: object, found: list[Any]) -> None:
+        if isinstance(value, dict):
+            for key, part in value.items():
+                self._walk(f"{name}_{key}", part, found)
+        elif isinstance(value, int | float):
+            clean = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name)
+            if clean.endswith("_total"):
+                found.append(CounterMetricFamily(clean, clean, value=value))
+            else:
+                found.append(GaugeMetricFamily(clean, clean, value=value))

@@ -1,0 +1,158 @@
+"""Sections of the configuration: one struct a daemon, each value with its default and a line.
+
+Names end in their unit. `cluster_id`, `key_file` and `cluster_dir` belong to section
+``[cluster]`` (keys ``id``, ``key_file``, ``dir``) and are part of every daemon's
+configuration; everything else stands under the daemon's own section. gfs.config says
+how values come in; here is only what there is.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+from gfs.ids import CHUNK_BYTES, GIB, MIB
+
+Level = Literal["debug", "info", "warning", "error"]
+View = Literal["search", "analytics", "all"]
+
+
+def _about(text: str, low: float | None = None, high: float | None = None) -> Meta:
+    return Meta(description=text, ge=low, le=high)
+
+
+Address = Annotated[str, _about("HOST:PORT to listen on; port 0 takes a free one")]
+HttpAddress = Annotated[str, _about("HOST:PORT for HTTP; port 0 takes a free one")]
+UnixPath = Annotated[str, _about("Unix socket to listen on; empty for none")]
+HttpUnixPath = Annotated[str, _about("Unix socket for HTTP; empty for none")]
+Advertised = Annotated[str, _about("HOST:PORT that others are told; empty: the bound one")]
+MasterAddress = Annotated[str, _about("HOST:PORT of the master")]
+MasterUnix = Annotated[str, _about("the master's Unix socket, tried first when it exists")]
+
+_id = _about("id of the cluster; empty accepts whichever answers")
+_key = _about("file with the cluster's key, mode 0600")
+_dir = _about("directory or URL by which `gfs` finds this cluster")
+
+
+class ClusterConfig(Struct, kw_only=True, forbid_unknown_fields=True):
+    """What all daemons of a cluster have in common; section [cluster]."""
+
+    cluster_id: Annotated[str, _id] = ""
+    key_file: Annotated[str, _key] = ""
+    cluster_dir: Annotated[str, _dir] = ""
+
+
+class DaemonConfig(ClusterConfig):
+    """What every daemon has besides; in the daemon's own section."""
+
+    log_level: Annotated[Level, _about("least severe message that is logged")] = "info"
+    log_file: Annotated[str, _about("log file, rotated at 10 MiB; empty: stderr")] = ""
+    ready_file: Annotated[str, _about("JSON with addresses and pid, written once serving")] = ""
+
+
+class MasterConfig(DaemonConfig):
+    """The master; section [master]."""
+
+    data_dir: Annotated[str, _about("operation log, state and checkpoints")] = ""
+    address: Address = "127.0.0.1:0"
+    advertise: Advertised = ""
+    unix: UnixPath = ""
+    http: HttpAddress = "127.0.0.1:0"
+    http_unix: HttpUnixPath = ""
+    stream_http: Annotated[str, _about("HOST:PORT of the change stream")] = "127.0.0.1:0"
+    stream_unix: Annotated[str, _about("Unix socket of the change stream")] = ""
+    chunk_bytes: Annotated[int, _about("size of a chunk (GFS §2.5)", MIB, GIB)] = CHUNK_BYTES
+    goal: Annotated[int, _about("replicas of a chunk", 1, 9)] = 3
+    write_min: Annotated[int, _about("servers a new chunk needs at least", 1, 9)] = 2
+    cache_lease_s: Annotated[float, _about("how long a mount may cache unasked", 0.5, 3600)] = 20.0
+    lease_s: Annotated[float, _about("chunk lease (GFS §3.1)", 1, 3600)] = 60.0
+    trash_keep_s: Annotated[float, _about("how long trash is kept", 0)] = 259_200.0
+    trash_min_age_s: Annotated[float, _about("younger files are not kept in trash", 0)] = 600.0
+    checkpoint_records: Annotated[int, _about("log records between checkpoints", 100)] = 200_000
+    log_segment_bytes: Annotated[int, _about("size of a log segment file", MIB)] = 64 * MIB
+    log_retain_bytes: Annotated[int, _about("log kept for readers of the stream", MIB)] = GIB
+    reclaim_delay_s: Annotated[float, _about("from condemned to deleted (GFS §4.4)", 0)] = 600.0
+    safe_start_s: Annotated[float, _about("after a start nothing is deleted or copied", 0)] = 60.0
+
+
+class ChunkdConfig(DaemonConfig):
+    """A chunk server; section [chunkd]."""
+
+    data_dirs: Annotated[list[str], _about("data directories")] = field(default_factory=list)
+    address: Address = "127.0.0.1:0"
+    advertise: Advertised = ""
+    unix: UnixPath = ""
+    http: HttpAddress = "127.0.0.1:0"
+    http_unix: HttpUnixPath = ""
+    master: MasterAddress = ""
+    master_unix: MasterUnix = ""
+    rack: Annotated[str, _about("label; replicas are spread over racks (GFS §4.2)")] = ""
+    reserve_bytes: Annotated[
+        int, _about("left free on each disk; -1: 5 % of the disk, at most 2 GiB", -1)
+    ] = -1
+
+
+class MountConfig(DaemonConfig):
+    """A mount; section [mount]."""
+
+    mountpoint: Annotated[str, _about("empty directory to mount at")] = ""
+    master: MasterAddress = ""
+    master_unix: MasterUnix = ""
+    http: Annotated[str, _about("HOST:PORT of statistics; empty: none")] = ""
+    http_unix: HttpUnixPath = ""
+    allow_other: Annotated[
+        bool | None, _about("let other users in; default: where that is permitted")
+    ] = None
+    write_back_bytes: Annotated[int, _about("written, not yet committed, at most", MIB)] = 64 * MIB
+    flush_after_s: Annotated[float, _about("written data is sent after", 0.01, 5)] = 1.0
+    read_ahead_kib: Annotated[int, _about("kernel read-ahead, set when root", 0)] = 4096
+    name: Annotated[str, _about("name in the change stream; empty: the mountpoint")] = ""
+
+
+class ProjectionsConfig(DaemonConfig):
+    """Views of the metadata; section [projections]."""
+
+    view: Annotated[View, _about("which views this process keeps")] = "all"
+    data_dir: Annotated[str, _about("where the views lie")] = ""
+    stream: Annotated[str, _about("URL of the change stream")] = ""
+    stream_unix: Annotated[str, _about("Unix socket of the stream, tried first")] = ""
+    http: HttpAddress = "127.0.0.1:0"
+    unix: HttpUnixPath = ""
+    history: Annotated[bool, _about("keep growth and deletions, which no rebuild drops")] = True
+    batch_events: Annotated[int, _about("events in one transaction at most", 1)] = 10_000
+    batch_s: Annotated[float, _about("an event waits at most, while more come", 0, 5)] = 0.05
+    query_s: Annotated[float, _about("time limit of a query", 0.01)] = 30.0
+    query_rows: Annotated[int, _about("rows of one SQL answer at most", 1)] = 100_000
+    query_memory_bytes: Annotated[int, _about("memory of one SQL query", MIB)] = 512 * MIB
+    wait_s: Annotated[float, _about("how long an answer may wait for a position", 0)] = 30.0
+
+
+class ClientConfig(ClusterConfig):
+    """How commands reach a cluster; section [client]."""
+
+    master: MasterAddress = ""
+    master_unix: MasterUnix = ""
+    master_http: Annotated[str, _about("URL of the master's HTTP")] = ""
+    stream: Annotated[str, _about("URL of the change stream")] = ""
+    stream_unix: Annotated[str, _about("Unix socket of the change stream")] = ""
+    search: Annotated[str, _about("URL of the search view")] = ""
+    search_unix: Annotated[str, _about("Unix socket of the search view")] = ""
+    analytics: Annotated[str, _about("URL of the analytics view")] = ""
+    analytics_unix: Annotated[str, _about("Unix socket of the analytics view")] = ""
+
+
+SECTIONS: dict[str, type[ClusterConfig]] = {
+    "cluster": ClusterConfig,
+    "master": MasterConfig,
+    "chunkd": ChunkdConfig,
+    "mount": MountConfig,
+    "projections": ProjectionsConfig,
+    "client": ClientConfig,
+}
+
+# Field of every struct -> key of section [cluster].
+SHARED = {"cluster_id": "id", "key_file": "key_file", "cluster_dir": "dir"}
+
+# Values given as words of the command line instead of a flag.
+POSITIONAL = {"mount": "mountpoint"}
