@@ -1,0 +1,75 @@
+"""What a client is told when it starts, and what it calls back."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gfs.ids import MIB
+from gfs.messages import Entry, Invalidate
+
+GroupsOf = Callable[[int], tuple[int, ...]]
+
+
+def groups_of_process(pid: int) -> tuple[int, ...]:
+    """Supplementary groups of a process of this host; none if it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return ()
+    for line in status.splitlines():
+        if line.startswith("Groups:"):
+            return tuple(int(group) for group in line.split()[1:])
+    return ()
+
+
+async def _ignore(_: Invalidate) -> None:
+    return None
+
+
+def _none() -> Sequence[int]:
+    return ()
+
+
+def _entry(_: Entry) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """Where the cluster is and how much may wait in this process.
+
+    `connect_timeout_s` bounds the first connection only; None tries for ever.
+    `key` None is right on the master's Unix socket alone: the caller is then
+    the user the kernel says it is.
+    """
+
+    master: str = ""  # host:port
+    master_unix: str = ""  # tried first when given
+    key: bytes | None = None
+    cluster: str = ""  # "" = whichever answers
+    mount: str = ""  # mountpoint, for the records' actor
+    write_back_bytes: int = 64 * MIB  # dirty + uncommitted bytes of all files
+    flush_after_s: float = 1.0  # bytes wait at most about this long
+    connect_timeout_s: float | None = None
+    request_timeout_s: float = 60.0  # a read
+    mutation_timeout_s: float = 80.0  # below the mount's handler limit of 90 s
+
+
+@dataclass(slots=True)
+class Callbacks:
+    """What the owner of a client wants to hear; all have a harmless default.
+
+    Attributes:
+      on_invalidate: drop these from all caches; acknowledged when it returns.
+        The client has dropped its own layouts before.
+      directories: inodes of the directories cached (declared at reconnection).
+      groups_of: supplementary groups of a process id.
+      on_entry: fresh attributes of a file came with a commit.
+    """
+
+    on_invalidate: Callable[[Invalidate], Awaitable[None]] = _ignore
+    directories: Callable[[], Sequence[int]] = _none
+    groups_of: GroupsOf = groups_of_process
+    on_entry: Callable[[Entry], None] = field(default=_entry)
