@@ -17,7 +17,7 @@ import ctypes
 import errno
 import fcntl
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -338,11 +338,13 @@ def replace_file(disk: Disk, path: Path, content: bytes) -> None:
     disk.sync_directory(path.parent)
 
 
-def remove_files(disk: Disk, paths: Iterable[Path]) -> None:
-    """Unlink what is there of `paths`; the caller syncs the directory if it must."""
-    for path in paths:
-        if disk.exists(path):
-            disk.unlink(path)
+def make_directory(disk: Disk, path: Path) -> None:
+    """Make a directory, and those above it that are missing, certain to be there."""
+    if not disk.exists(path):
+        if not disk.exists(path.parent):
+            make_directory(disk, path.parent)
+        disk.mkdir(path)
+    disk.sync_directory(path.parent)  # also of an old one: its maker may not have come so far
 
 
 def _find_sync_file_range() -> Callable[[int, int, int, int], int] | None:

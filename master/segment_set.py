@@ -1,0 +1,99 @@
+"""The segments a log keeps: finding a record, walking all of them, removing old ones.
+
+Where records begin in a segment is found by walking it once (0.2 s for a full
+one) and kept for the segments read last. The writer's own, the last one, always
+has its index.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from pathlib import Path
+
+from gfs import errors
+from gfs.disk import Disk
+from gfs.ids import Epoch, Position
+from master.segments import LogRecord, Segment, Truncated
+
+_INDEXED_SEGMENTS = 8  # whose record offsets (4 bytes a record) stay in memory
+
+
+class SegmentSet:
+    """Segments in order of position, without a gap."""
+
+    def __init__(self, directory: Path, disk: Disk) -> None:
+        self._directory = directory
+        self._disk = disk
+        self.segments: list[Segment] = []
+        self._indexed: list[Segment] = []  # least recently read first
+
+    def add(self, segment: Segment) -> None:
+        """Take a segment that follows the last one."""
+        if self.segments:
+            self._touch(self.segments[-1])
+        self.segments = [*self.segments, segment]
+
+    def read(self, position: int, last_position: int) -> LogRecord:
+        """The record at `position` of a log that ends with `last_position`.
+
+        Raises: Truncated, NotFound (there is none yet), LogDamaged.
+        """
+        return self._segment_of(position, last_position).read(position)
+
+    def scan(self, position: int, last_position: int) -> Iterator[LogRecord]:
+        """Records `position` to `last_position`; raises as `read` does."""
+        while position <= last_position:
+            segment = self._segment_of(position, last_position)
+            last = min(self._last_of(segment), last_position)
+            end = start = segment.offset_of(position)
+            for frame in segment.walk(start):
+                if frame.position != position:
+                    break
+                yield LogRecord(Position(position), Epoch(frame.epoch), frame.payload)
+                position, end = position + 1, frame.end
+                if position > last:
+                    break
+            if position <= last:
+                raise segment.damaged(position, end)
+
+    def remove_before(self, position: int) -> int:
+        """Remove the segments that end before `position`, never the last; return how many."""
+        removed = 0
+        while len(self.segments) > 1 and self.segments[1].first <= position:
+            segment, *self.segments = self.segments
+            if segment in self._indexed:
+                self._indexed.remove(segment)
+            segment.close()
+            self._disk.unlink(segment.path)
+            # One by one: at a power loss no later one may be gone before this is.
+            self._disk.sync_directory(self._directory)
+            removed += 1
+        return removed
+
+    def _last_of(self, segment: Segment) -> int:
+        at = self.segments.index(segment)
+        if at + 1 < len(self.segments):
+            return self.segments[at + 1].first - 1
+        return segment.last
+
+    def _segment_of(self, position: int, last_position: int) -> Segment:
+        if position > last_position:
+            raise errors.NotFound(f"record {position}: the log ends with {last_position}")
+        at = bisect_right(self.segments, position, key=lambda segment: segment.first) - 1
+        if at < 0:
+            raise Truncated(f"record {position} is older than what the log keeps")
+        segment = self.segments[at]
+        if segment.offsets is None:
+            segment.index()
+        if segment is not self.segments[-1]:
+            self._touch(segment)
+        return segment
+
+    def _touch(self, segment: Segment) -> None:
+        """Note the use of an older segment's index; forget the one longest unused."""
+        if segment in self._indexed:
+            self._indexed.remove(segment)
+        self._indexed.append(segment)
+        if len(self._indexed) > _INDEXED_SEGMENTS:
+            self._indexed.pop(0).offsets = None

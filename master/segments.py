@@ -1,0 +1,242 @@
+"""Segment files of the operation log: their header, their frames, how to walk them.
+
+    file    header in the first 4,096 bytes, then frames, then zeros
+    header  magic 8s | format u32 | CRC32C u32 of the rest | first position u64 | epoch u64
+            | length of cluster id u16 | cluster id
+    frame   length u32 of all behind the CRC | CRC32C u32 | epoch u64 | position u64
+            | durable position u64 | payload
+
+All little-endian. A frame's CRC covers everything behind it and starts from
+the CRC of the cluster id, so no payload can hold what passes for a frame. The
+durable position is the last one known to be on disk when the frame was written:
+it tells a torn tail from damage (master.log). Length 0 ends a segment.
+Source: GFS §2.6.3.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from gfs import errors
+from gfs.checksum import crc32c
+from gfs.disk import Disk, File
+from gfs.ids import MIB, Epoch, Position
+
+MAGIC = b"GFSOPLOG"
+FORMAT = 1
+HEADER_BYTES = 4096  # frames never share a page with the header
+PAYLOAD_BYTES_MAX = 16 * MIB
+SUFFIX = ".log"
+SPARE_NAME = "next.spare"  # zero-filled ahead; gets its name and header when it is needed
+
+_HEADER = struct.Struct("<8sII")
+_HEADER_REST = struct.Struct("<QQH")
+HEAD = struct.Struct("<II")
+BODY = struct.Struct("<QQQ")
+_FRAME = struct.Struct("<IIQQQ")
+FRAME_BYTES = _FRAME.size
+_READ_BYTES = 256 * 1024
+
+
+class LogDamaged(errors.Corrupt):
+    """The operation log lacks or falsifies a record that was durable."""
+
+    code = "log-damaged"
+
+
+class Truncated(errors.GfsError):
+    """The record asked for is older than what the log still keeps."""
+
+    code = "truncated"
+
+
+class LogRecord(NamedTuple):
+    """A record as it lies in the log."""
+
+    position: Position
+    epoch: Epoch
+    payload: bytes
+
+
+class Frame(NamedTuple):
+    """A valid frame and where it lies: bytes [offset, end) of its file."""
+
+    offset: int
+    end: int
+    epoch: int
+    position: int
+    durable: int
+    payload: bytes
+
+
+def parse_frame(buffer: bytes, at: int, seed: int) -> Frame | int:
+    """The frame that begins at `buffer[at]`.
+
+    Returns:
+      The frame (offsets within `buffer`), or how many bytes from `at` on it would
+      need to be judged (more than there are), or 0: it is none.
+    """
+    left = len(buffer) - at
+    if left < FRAME_BYTES:
+        return FRAME_BYTES
+    length, checksum, epoch, position, durable = _FRAME.unpack_from(buffer, at)
+    if not BODY.size <= length <= BODY.size + PAYLOAD_BYTES_MAX:
+        return 0
+    end = at + HEAD.size + length
+    if end > len(buffer):
+        return HEAD.size + int(length)
+    if crc32c(memoryview(buffer)[at + HEAD.size : end], seed) != checksum:
+        return 0
+    return Frame(at, end, epoch, position, durable, buffer[at + FRAME_BYTES : end])
+
+
+def walk_frames(file: File, offset: int, seed: int) -> Iterator[Frame]:
+    """Valid frames one behind the other from `offset` on; ends before what is none."""
+    buffer, base = b"", offset  # buffer[0] is the file's byte `base`
+    at, wanted = 0, _READ_BYTES
+    while True:
+        found = parse_frame(buffer, at, seed)
+        if isinstance(found, Frame):
+            at = found.end
+            yield found._replace(offset=base + found.offset, end=base + found.end)
+            continue
+        if found == 0:
+            return
+        base, at, wanted = base + at, 0, max(_READ_BYTES, found)
+        buffer = file.pread(wanted, base)
+        if len(buffer) < found:
+            return
+
+
+def find_frame(file: File, offset: int, seed: int, *, beyond: int) -> Frame | None:
+    """A valid frame anywhere from `offset` on that states a durable position >= `beyond`."""
+    size = file.size()
+    content = file.pread(size - offset, offset)
+    end = len(content.rstrip(b"\0"))
+    at = 0
+    while at < end:
+        # A frame begins with its length, never 0: runs of zeros are skipped fast.
+        if content[at] == 0:
+            at += 1
+            while at < end and content[at : at + 4096].count(0) == len(content[at : at + 4096]):
+                at += 4096
+            continue
+        found = parse_frame(content, at, seed)
+        if isinstance(found, Frame):
+            if found.durable >= beyond:
+                return found._replace(offset=offset + found.offset, end=offset + found.end)
+            at = found.end
+        else:
+            at += 1
+    return None
+
+
+def encode_header(first: int, epoch: int, cluster_id: str) -> bytes:
+    """The header of a segment that begins with position `first`."""
+    name = cluster_id.encode()
+    rest = _HEADER_REST.pack(first, epoch, len(name)) + name
+    return _HEADER.pack(MAGIC, FORMAT, crc32c(rest)) + rest
+
+
+def check_header(file: File, path: Path, cluster_id: str) -> None:
+    """Refuse a file that is not the segment its name says, or not ours.
+
+    Raises: LogDamaged, NewerFormat, WrongCluster.
+    """
+    content = file.pread(HEADER_BYTES, 0).ljust(HEADER_BYTES, b"\0")
+    magic, number, checksum = _HEADER.unpack_from(content)
+    if magic == MAGIC and number > FORMAT:
+        raise errors.NewerFormat(f"{path} has format {number}; this release reads {FORMAT}")
+    first, _, length = _HEADER_REST.unpack_from(content, _HEADER.size)
+    end = _HEADER.size + _HEADER_REST.size + length
+    if magic != MAGIC or crc32c(content[_HEADER.size : end]) != checksum:
+        raise LogDamaged(f"{path}: the header is damaged")
+    owner = content[end - length : end].decode("utf-8", "replace")
+    if owner != cluster_id:
+        raise errors.WrongCluster(f"{path} belongs to cluster {owner}, expected {cluster_id}")
+    if first != first_of(path.name):
+        raise LogDamaged(f"{path}: the header says it begins with record {first}")
+
+
+def name_of(first: int) -> str:
+    """File name of the segment that begins with position `first`."""
+    return f"{first:020d}{SUFFIX}"
+
+
+def first_of(name: str) -> int | None:
+    """First position of the segment with this file name; None if it is no segment."""
+    digits = name.removesuffix(SUFFIX)
+    return int(digits) if name.endswith(SUFFIX) and len(digits) == 20 and digits.isdigit() else None
+
+
+def list_segments(disk: Disk, directory: Path) -> list[int]:
+    """First positions of the segments there, ascending."""
+    firsts = (first_of(name) for name in disk.listdir(directory))
+    return sorted(first for first in firsts if first is not None)
+
+
+class Segment:
+    """One open segment file, and where its records begin once that has been looked up."""
+
+    def __init__(self, disk: Disk, directory: Path, first: int, cluster_id: str) -> None:
+        self.first = first
+        self.path = directory / name_of(first)
+        self.file = disk.open(self.path)
+        self._seed = crc32c(cluster_id.encode())
+        self.offsets: array[int] | None = None
+        self.epoch = 0  # of the last record indexed
+        self.end = HEADER_BYTES  # behind the last record indexed
+        check_header(self.file, self.path, cluster_id)
+
+    @property
+    def last(self) -> int:
+        """Position of the last record; only once indexed."""
+        assert self.offsets is not None
+        return self.first + len(self.offsets) - 1
+
+    def index(self) -> None:
+        """Find all records from the start to the first frame that does not belong."""
+        self.offsets, self.end = array("I"), HEADER_BYTES
+        for frame in self.walk(HEADER_BYTES):
+            if frame.position != self.first + len(self.offsets) or frame.epoch < self.epoch:
+                return
+            self.offsets.append(frame.offset)
+            self.end, self.epoch = frame.end, frame.epoch
+
+    def offset_of(self, position: int) -> int:
+        """Where the record at `position` begins.
+
+        Raises: LogDamaged: it should be in this segment and is not.
+        """
+        if self.offsets is None:
+            self.index()
+        assert self.offsets is not None
+        rank = position - self.first
+        if not 0 <= rank < len(self.offsets):
+            raise self.damaged(position, self.end)
+        return self.offsets[rank]
+
+    def walk(self, offset: int) -> Iterator[Frame]:
+        """Valid frames from `offset` on."""
+        return walk_frames(self.file, offset, self._seed)
+
+    def read(self, position: int) -> LogRecord:
+        """The record at `position`, which lies in this segment; raises LogDamaged."""
+        start = self.offset_of(position)
+        end = self.offset_of(position + 1) if position < self.last else self.end
+        frame = parse_frame(self.file.pread(end - start, start), 0, self._seed)
+        if not isinstance(frame, Frame) or frame.position != position:
+            raise self.damaged(position, start)
+        return LogRecord(Position(position), Epoch(frame.epoch), frame.payload)
+
+    def damaged(self, position: int, offset: int) -> LogDamaged:
+        """The error that names record, file and offset."""
+        return LogDamaged(f"record {position} is damaged: {self.path} at offset {offset}")
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
