@@ -178,7 +178,7 @@ class OperationLog:
           StorageFailed: the log is unusable from now on; exit.
           LocalProtocolError: positions do not follow, or the epoch goes back.
         """
-        position, durable, seed = self.last_position, self.durable_position, self._seed
+        position, durable, seed = int(self.last_position), self.durable_position, self._seed
         if self._failed is not None:
             raise errors.StorageFailed(self._failed)
         if epoch < self.last_epoch:
@@ -186,15 +186,16 @@ class OperationLog:
         parts: list[bytes] = []
         starts = []
         length = 0
+        pack_head, pack_body = HEAD.pack, BODY.pack
         for number, payload in records:
             if number != position + 1 or len(payload) > PAYLOAD_BYTES_MAX:
                 raise errors.LocalProtocolError(f"record {number} after {position}")
-            position = Position(number)
-            body = BODY.pack(epoch, number, durable)
-            size = BODY.size + len(payload)
-            parts += (HEAD.pack(size, crc32c(payload, crc32c(body, seed))), body, payload)
+            position = number
+            content = pack_body(epoch, number, durable) + payload
+            parts.append(pack_head(len(content), crc32c(content, seed)))
+            parts.append(content)
             starts.append(length)
-            length += HEAD.size + size
+            length += HEAD.size + len(content)
         if self._tail + length > self._zeroed_end:
             self._make_room(length, epoch)
         segment, tail = self._kept.segments[-1], self._tail
@@ -206,7 +207,7 @@ class OperationLog:
         assert segment.offsets is not None
         segment.offsets.extend([tail + start for start in starts])
         self._tail = segment.end = tail + length
-        self.last_position, self.last_epoch = position, Epoch(epoch)
+        self.last_position, self.last_epoch = Position(position), Epoch(epoch)
         segment.epoch = epoch
         self._appended_bytes += length
         self._groups += 1
