@@ -107,7 +107,7 @@ def main(
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def show(file: Path) -> None:
     """Print the table of a FILE that --json wrote."""
-    report.print_table(Results.from_json(json.loads(file.read_text())), Console())
+    report.print_table(Results.from_json(json.loads(file.read_text())), report.output())
 
 
 @main.command()
@@ -152,7 +152,7 @@ def _measure(
 
 
 def _hand_out(results: Results, json_file: Path | None, plot: Path | None) -> None:
-    report.print_table(results, Console())
+    report.print_table(results, report.output())
     if json_file:
         json_file.write_text(json.dumps(results.to_json(), indent=1) + "\n")
     if plot:

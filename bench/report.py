@@ -14,6 +14,13 @@ from bench.results import Cell, Results, Row
 OURS = "ours"
 LOCAL = "local"
 REASON_WIDTH = 28
+FILE_WIDTH = 140  # of the table when stdout is no terminal
+
+
+def output() -> Console:
+    """Standard output, wide enough for all columns when it goes to a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=FILE_WIDTH)
 
 
 def print_table(results: Results, console: Console) -> None:
@@ -21,7 +28,7 @@ def print_table(results: Results, console: Console) -> None:
     peers = [name for name in results.targets if name not in (OURS, LOCAL)]
     compared = OURS in results.targets and bool(peers)
     table = Table(title=_title(results), title_justify="left", pad_edge=False)
-    table.add_column("workload")
+    table.add_column("workload", no_wrap=True)
     table.add_column("unit", style="dim")
     for name in results.targets:
         table.add_column(name, justify="right", overflow="fold")
@@ -56,9 +63,8 @@ def digits(value: float) -> str:
     """Three significant digits, thousands with a comma."""
     if value == 0:
         return "0"
-    if abs(value) >= 1000:
-        return f"{float(f'{value:.3g}'):,.0f}"
-    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:g}"
 
 
 def save_plot(results: Results, path: Path) -> None:

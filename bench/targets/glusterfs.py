@@ -10,7 +10,14 @@ import contextlib
 import signal
 from pathlib import Path
 
-from bench.targets.commands import drop_caches, mount_device, signal_process, unmount, wait_until
+from bench.targets.commands import (
+    alive,
+    drop_caches,
+    mount_device,
+    signal_process,
+    unmount,
+    wait_until,
+)
 from bench.targets.namespace import Namespace
 from bench.targets.packages import require, require_root, version_of
 from bench.targets.target import Target, TargetFailed
@@ -19,6 +26,7 @@ ADDRESS = "10.213.72.1"
 BRICKS = 3
 VOLUME = "bench"
 VICTIM = 2  # the brick that is killed or stopped
+CLIENTS = 3  # of each brick: two mounts and the self-heal daemon
 READY_LIMIT_S = 60.0
 PROGRAMS = {
     "glusterd": "glusterfs-server",
@@ -101,9 +109,10 @@ class GlusterFS(Target):
     def heal(self) -> None:
         for pid in self._net.pids():
             signal_process(pid, signal.SIGCONT)
+        self._forget_dead_bricks()
         if len(self._pids_of("glusterfsd")) < BRICKS:
             self._gluster("volume", "start", VOLUME, "force")
-        self._wait_bricks()
+        self._wait_bricks(CLIENTS)
 
     def stop(self) -> None:
         for pid in self._net.pids():
@@ -118,6 +127,17 @@ class GlusterFS(Target):
         log = f"--log-file={self.directory / 'log' / 'cli.log'}"
         return self._net.run("gluster", "--mode=script", socket, log, *words, limit_s=120)
 
+    def _forget_dead_bricks(self) -> None:
+        """Remove pid files of killed bricks.
+
+        glusterd takes a brick for running as long as its pid exists, and a
+        killed one stays as a zombie until its parent, process 1, reaps it.
+        """
+        for file in (self.directory / "run" / "vols" / VOLUME).glob("*.pid"):
+            with contextlib.suppress(OSError, ValueError):
+                if not alive(int(file.read_text())):
+                    file.unlink()
+
     def _answers(self) -> bool:
         try:
             self._gluster("pool", "list")
@@ -125,18 +145,22 @@ class GlusterFS(Target):
             return False
         return True
 
-    def _wait_bricks(self) -> None:
-        """Wait until the status lists every brick as online."""
+    def _wait_bricks(self, clients: int = 0) -> None:
+        """Wait until every brick is online and has at least `clients` connections.
 
-        def online() -> bool:
+        A mount comes back to a restarted brick by itself, but seconds later.
+        """
+
+        def ready() -> bool:
             try:
-                rows = self._gluster("volume", "status", VOLUME, "detail").splitlines()
+                text = self._gluster("volume", "status", VOLUME, "clients")
             except TargetFailed:  # another transaction is in progress
                 return False
-            states = [row for row in map(str.strip, rows) if row.startswith("Online")]
-            return len(states) == BRICKS and all(row.endswith(": Y") for row in states)
+            rows = (row.partition(":") for row in text.splitlines())
+            counts = [int(value) for key, _, value in rows if key.startswith("Clients connected")]
+            return len(counts) == BRICKS and min(counts) >= clients
 
-        wait_until(online, "three bricks online", READY_LIMIT_S)
+        wait_until(ready, "three bricks online", READY_LIMIT_S)
 
     def _mount_all(self) -> None:
         for number, point in enumerate(self.mounts(), 1):
