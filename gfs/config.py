@@ -51,6 +51,7 @@ __all__ = [
 ]
 
 Origins = dict[str, str]  # field -> "default", "FILE [section]", "$VARIABLE", "--flag"
+LOCAL = "local"  # section of a local cluster's own file; gfs.cluster.layout reads it
 _SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SIZE = re.compile(r"\s*(\d+)\s*([kmgt]?)(?:i?b)?\s*", re.IGNORECASE)
 
@@ -158,6 +159,7 @@ Found = Iterator[tuple[str, object, str]]
 
 def _from_file(section: str, path: Path) -> Found:
     tables = _read(path)
+    tables.pop(LOCAL, None)
     for table, content in tables.items():
         if table not in SECTIONS:
             known = ", ".join(SECTIONS)

@@ -1,0 +1,255 @@
+"""Bring a local cluster up: start what is missing, return when everything serves.
+
+Stages: master; chunk servers and views; mounts. A stage starts when the one before is
+ready, so that nothing begins by waiting for a peer. If something fails or 30 s pass,
+the culprit is named with the last lines of its log; the rest keeps running.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from gfs import mounts, readiness
+from gfs.cluster import plan, processes
+from gfs.cluster.asking import cluster_status
+from gfs.cluster.layout import Facts, Layout, choose_address, is_free
+from gfs.cluster.plan import Spec
+from gfs.cluster.processes import Process, Registry
+from gfs.config import ClientConfig, load_section
+from gfs.errors import GfsError, UsageError
+from gfs.sections import SECTIONS
+
+READY_S = 30.0
+POLL_S = 0.02
+
+Say = Callable[[str], None]
+
+
+class StartFailed(Exception):
+    """A process did not become ready; the text says which and shows its log."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the caller asked for; None = as before, or the default."""
+
+    chunkservers: int | None = None
+    mounts: int | None = None
+    goal: int | None = None
+    projections: bool | None = None
+    config: Path | None = None
+
+
+def up(layout: Layout, wishes: Wishes, say: Say) -> Facts:
+    """Make the cluster if there is none, start what is missing, wait for all of it.
+
+    Args:
+      say: gets a line about anything the user should know.
+
+    Raises:
+      UsageError: the directory or configuration cannot be used.
+      StartFailed: something did not become ready in time.
+    """
+    if not layout.exists():
+        layout.create()
+    with exclusive(layout):
+        facts = layout.load() if layout.exists() else layout.create()
+        _take_over_config(layout, wishes.config)
+        _apply(facts, wishes, say)
+        layout.ensure_runtime_dir(facts)
+        registry = Registry(layout)
+        registry.prune()
+        why_not = mounts.why_no_mounts() if facts.mounts else None
+        wanted = list(_with_addresses(layout, facts, registry, say, with_mounts=not why_not))
+        layout.save(facts)
+        _start_all(layout, facts, wanted, registry)
+    if facts.mounts and why_not:
+        say(f"nothing is mounted: {why_not}")
+        say("put, get, cat, append, find, search, du and sql work without a mount")
+    return facts
+
+
+@contextlib.contextmanager
+def exclusive(layout: Layout) -> Iterator[None]:
+    """Keep two calls of up and down on one directory apart; the second waits."""
+    with open(layout.lock, "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def client_config(layout: Layout) -> ClientConfig:
+    """How a command reaches this cluster.
+
+    Raises:
+      UsageError: there is no cluster.
+    """
+    layout.load()
+    # The file of a cluster has a table more than a configuration; its own keys are known.
+    config, _ = load_section("client", file=layout.toml)
+    assert isinstance(config, ClientConfig)
+    return config
+
+
+def _take_over_config(layout: Layout, given: Path | None) -> None:
+    if given is not None:
+        for section in SECTIONS:
+            load_section(section, file=given)  # a mistake is better found here
+        shutil.copyfile(given, layout.config)
+
+
+def _apply(facts: Facts, wishes: Wishes, say: Say) -> None:
+    if wishes.goal is not None:
+        facts.goal = wishes.goal
+    if wishes.projections is not None:
+        facts.projections = wishes.projections
+    if wishes.mounts is not None:
+        facts.mounts = wishes.mounts
+    if wishes.chunkservers is not None:
+        if wishes.chunkservers < facts.chunkservers and facts.addresses:
+            say(f"{facts.chunkservers} chunk servers have data here; all of them are started")
+        else:
+            facts.chunkservers = wishes.chunkservers
+    if facts.chunkservers < facts.goal:
+        copies = "one copy" if facts.chunkservers == 1 else f"{facts.chunkservers} copies"
+        lost = " and is lost with that server's disk" if facts.chunkservers == 1 else ""
+        say(
+            f"goal {facts.goal} needs {facts.goal} chunk servers; with {facts.chunkservers} each "
+            f"chunk has {copies}{lost}, and the status shows it as under-replicated"
+        )
+
+
+def _with_addresses(
+    layout: Layout, facts: Facts, registry: Registry, say: Say, *, with_mounts: bool
+) -> Iterator[Spec]:
+    """The processes, once every port they need is known and free."""
+    for name in plan.port_names(facts):
+        if name not in facts.addresses:
+            facts.addresses[name] = choose_address(facts.addresses.values())
+    alive = registry.alive()
+    for spec in plan.specs(layout, facts, mounts=with_mounts):
+        if spec.name in alive:
+            continue
+        for name in spec.ports:
+            old = facts.addresses[name]
+            if not is_free(old):
+                facts.addresses[name] = choose_address(facts.addresses.values())
+                say(f"{name}: {old} is taken by another program, now {facts.addresses[name]}")
+    yield from plan.specs(layout, facts, mounts=with_mounts)
+
+
+# --- starting ------------------------------------------------------------------------
+
+
+def _start_all(layout: Layout, facts: Facts, wanted: list[Spec], registry: Registry) -> None:
+    deadline = time.monotonic() + READY_S
+    for stage in sorted({spec.stage for spec in wanted}):
+        members = [spec for spec in wanted if spec.stage == stage]
+        running = {spec.name: _start(layout, spec, registry) for spec in members}
+        for spec in members:
+            _wait_ready(layout, spec, running[spec.name], deadline)
+        if stage == 0:
+            _wait(layout, "master", deadline, lambda: _master_answers(layout))
+        if stage == 1:
+            _wait(layout, "master", deadline, lambda: _registered(layout) >= facts.chunkservers)
+            for view in [spec for spec in members if spec.program == "projections"]:
+                healthy = functools.partial(_healthy, facts.addresses[view.ports[0]])
+                _wait(layout, view.name, deadline, healthy)
+
+
+def _start(layout: Layout, spec: Spec, registry: Registry) -> Process:
+    existing = registry.alive().get(spec.name)
+    if existing is not None:
+        return existing
+    layout.ready(spec.name).unlink(missing_ok=True)
+    if spec.mountpoint is not None:
+        prepare_mountpoint(spec.mountpoint)
+    log = layout.log(spec.name)
+    process = processes.start(spec.program, spec.arguments, name=spec.name, log=log)
+    registry.put(process)
+    return process
+
+
+def prepare_mountpoint(point: Path) -> None:
+    """An empty directory with nothing mounted; what a dead process left is detached.
+
+    Raises:
+      UsageError: it cannot be made, or something else is in the way.
+    """
+    path = os.fsencode(point)
+    for _ in range(8):  # mounts of ours may be stacked
+        if mounts.mount_at(path) is None:
+            break
+        mounts.detach(path)
+    try:
+        point.mkdir(exist_ok=True)
+        with os.scandir(point) as entries:
+            first = next(entries, None)
+    except OSError as error:
+        raise UsageError(f"cannot use {point} as mountpoint: {error.strerror}") from None
+    if first is not None:
+        raise UsageError(f"{point} is not empty: {first.name} would be hidden by the mount")
+
+
+def _wait_ready(layout: Layout, spec: Spec, process: Process, deadline: float) -> None:
+    def ready() -> bool:
+        if not processes.is_alive(process):
+            raise StartFailed(_explain(layout, spec.name, "ended at its start"))
+        told = readiness.read(layout.ready(spec.name))
+        if told is None or told.pid != process.pid:
+            return False
+        point = spec.mountpoint
+        return point is None or mounts.mount_at(os.fsencode(point)) is not None
+
+    _wait(layout, spec.name, deadline, ready)
+
+
+def _wait(layout: Layout, name: str, deadline: float, done: Callable[[], bool]) -> None:
+    while not done():
+        if time.monotonic() > deadline:
+            raise StartFailed(_explain(layout, name, f"was not ready within {READY_S:.0f} s"))
+        time.sleep(POLL_S)
+
+
+def _explain(layout: Layout, name: str, what: str) -> str:
+    log = layout.log(name)
+    lines = processes.last_lines(log)
+    shown = "".join(f"\n  {line}" for line in lines) if lines else " (empty)"
+    return (
+        f"{name} {what}; the end of {log}:{shown}\n"
+        f"what else was started goes on: gfs cluster down --dir {layout.directory} stops it"
+    )
+
+
+def _master_answers(layout: Layout) -> bool:
+    try:
+        cluster_status(client_config(layout))
+    except GfsError:
+        return False
+    return True
+
+
+def _registered(layout: Layout) -> int:
+    """Chunk servers that the master hears."""
+    try:
+        servers = cluster_status(client_config(layout)).get("servers", [])
+    except GfsError:
+        return 0
+    return sum(1 for server in servers if server.get("alive", True))
+
+
+def _healthy(address: str) -> bool:
+    try:
+        answer = httpx.get(f"http://{address}/health", trust_env=False, timeout=2.0)
+    except httpx.HTTPError:
+        return False
+    return answer.status_code == 200
