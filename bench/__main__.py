@@ -16,13 +16,20 @@ from rich.console import Console
 from bench import machine, report
 from bench.results import Results
 from bench.runner import Runner
-from bench.setting import TEMPORARY, choose_targets, choose_workloads, work_directory
+from bench.setting import (
+    TEMPORARY,
+    choose_targets,
+    choose_workloads,
+    clean_up,
+    work_directory,
+)
 from bench.stage import Workload
 from bench.targets.catalogue import PEERS
-from bench.targets.namespace import end_namespace, leftovers
-from bench.targets.target import Target, Unavailable
+from bench.targets.target import Target, TargetFailed, Unavailable
 from bench.workloads.catalogue import WORKLOADS
 
+EXIT_FAILURES = 1  # a workload failed on some target; its cell says why
+EXIT_INTERRUPTED = 130
 messages = Console(stderr=True, highlight=False)
 
 HELP = f"""Measure this project against the local disk and against peers, side by side.
@@ -96,11 +103,12 @@ def main(
         options = {"rounds": rounds, "scale": scale, "only": only, "targets": targets}
         results = Results.empty(machine.facts(work), options, described, workloads)
         try:
-            _measure(usable, workloads, results, work)
+            code = EXIT_FAILURES if _measure(usable, workloads, results, work) else 0
         except KeyboardInterrupt:
             messages.print("interrupted; what was measured so far:")
-        finally:
-            _hand_out(results, json_file, plot)
+            code = EXIT_INTERRUPTED
+        _hand_out(results, json_file, plot)
+    context.exit(code)
 
 
 @main.command()
@@ -111,11 +119,18 @@ def show(file: Path) -> None:
 
 
 @main.command()
-def clean() -> None:
-    """Remove network namespaces and daemons that a killed run left behind."""
-    for name in leftovers():
-        messages.print(f"end {name}")
-        end_namespace(name)
+@click.option(
+    "--dir",
+    "directory",
+    default=TEMPORARY,
+    show_default=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
+    help="What --dir of the killed run was.",
+)
+def clean(directory: Path) -> None:
+    """Remove what a killed run left: daemons, mounts, directories."""
+    for name in clean_up(directory):
+        messages.print(f"removed {name}", markup=False)
 
 
 def _check(kinds: list[type[Target]], work: Path) -> tuple[list[Target], dict[str, str]]:
@@ -127,7 +142,7 @@ def _check(kinds: list[type[Target]], work: Path) -> tuple[list[Target], dict[st
             target.check()
             usable.append(target)
             described[kind.name] = target.version()
-        except Unavailable as error:
+        except (Unavailable, TargetFailed) as error:
             described[kind.name] = f"left out: {error}"
             messages.print(f"{kind.name} is left out: {error}", style="yellow", markup=False)
     if not usable:
@@ -135,9 +150,8 @@ def _check(kinds: list[type[Target]], work: Path) -> tuple[list[Target], dict[st
     return usable, described
 
 
-def _measure(
-    targets: list[Target], workloads: list[Workload], results: Results, work: Path
-) -> None:
+def _measure(targets: list[Target], workloads: list[Workload], results: Results, work: Path) -> int:
+    """Fill in the results; returns how many workloads or targets failed."""
     scratch = work / "scratch"
     scratch.mkdir()
     options = results.options
@@ -149,6 +163,7 @@ def _measure(
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # taking down takes seconds, not minutes
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         runner.stop()
+    return runner.failures
 
 
 def _hand_out(results: Results, json_file: Path | None, plot: Path | None) -> None:

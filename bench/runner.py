@@ -30,6 +30,7 @@ class Runner:
         self._results = results
         self._scale = scale
         self._say = say
+        self.failures = 0  # stages and starts that failed
         self._dead: dict[str, str] = {}  # target -> why it is not asked any more
 
     def start(self) -> None:
@@ -68,6 +69,7 @@ class Runner:
             reason = str(error)
         except (DriverFailed, TargetFailed, OSError) as error:
             reason = str(error) or type(error).__name__
+            self.failures += 1
             self._say(f"{workload.name}, round {number + 1}, {target.name} failed: {reason}")
             self._recover(target)
         self._results.add(workload, target.name, stage.values, reason)
@@ -90,6 +92,7 @@ class Runner:
                 self._bury(target, f"down: {error}")
 
     def _bury(self, target: Target, reason: str) -> None:
+        self.failures += 1
         self._dead[target.name] = reason
         self._say(f"{target.name} {reason}")
         target.stop()

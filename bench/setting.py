@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ import click
 
 from bench.stage import Workload
 from bench.targets.catalogue import TARGETS
-from bench.targets.commands import mounted_below
-from bench.targets.target import Target
+from bench.targets.commands import alive, mounted_below, unmount
+from bench.targets.namespace import end_namespace, leftovers
+from bench.targets.ours import Ours
+from bench.targets.target import Target, TargetFailed
 from bench.workloads.catalogue import WORKLOADS
 
 TEMPORARY = "/var/tmp"  # on a disk; /tmp is often memory
@@ -66,7 +69,7 @@ def work_directory(parent: Path, scale: float, targets: int) -> Iterator[Path]:
             f"{parent} has {free / GIB:.0f} GiB free, {needed / GIB:.0f} are needed: "
             "use --dir on another disk, fewer --targets or a smaller --scale"
         )
-    work = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    work = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent))
     try:
         yield work
     finally:
@@ -74,3 +77,30 @@ def work_directory(parent: Path, scale: float, targets: int) -> Iterator[Path]:
             click.echo(f"{work} is kept: still mounted {', '.join(map(str, mounted))}", err=True)
         else:
             shutil.rmtree(work, ignore_errors=True)
+
+
+def clean_up(parent: Path) -> list[str]:
+    """End and remove what runs that were killed have left below `parent`.
+
+    Returns:
+      Names of what was removed: network namespaces with their daemons, work directories.
+    """
+    names = leftovers()
+    for name in names:
+        end_namespace(name)
+    for work in parent.glob(f"{PREFIX}*-*"):
+        pid = work.name.removeprefix(PREFIX).partition("-")[0]
+        if pid.isdigit() and not alive(int(pid)):
+            _remove_work(work)
+            names.append(str(work))
+    return names
+
+
+def _remove_work(work: Path) -> None:
+    for cluster in work.glob(f"{Ours.name}*"):
+        Ours(cluster).stop()
+    for point in mounted_below(work):
+        with contextlib.suppress(TargetFailed):
+            unmount(point)
+    if not mounted_below(work):
+        shutil.rmtree(work, ignore_errors=True)
