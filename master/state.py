@@ -23,6 +23,7 @@ from pathlib import Path
 import apsw
 
 from gfs import errors
+from gfs.disk import PosixDisk
 from gfs.ids import MIB, Epoch, Position
 from gfs.items import INDEXES, TABLES
 from master.schema import prepare
@@ -72,6 +73,8 @@ class State(SqliteTables):
         self._vfs = vfs
         self._exclusive = exclusive or path == _MEMORY
         self._wal: apsw.Connection | None = None
+        if vfs is None and path != _MEMORY:
+            PosixDisk().open(path, create=True).close()  # readable by nobody else
         try:
             connection = apsw.Connection(str(path), vfs=vfs, statementcachesize=STATEMENTS_CACHED)
             try:
