@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bench.results import Cell, Results, Row
@@ -110,7 +111,7 @@ def _cell(cell: Cell) -> str:
     reason = cell.reason or "-"
     if len(reason) > REASON_WIDTH:
         reason = reason[: REASON_WIDTH - 3] + "..."
-    return f"[dim]{reason.replace('[', '(')}[/dim]"
+    return f"[dim]{escape(reason)}[/dim]"
 
 
 def _advantage(row: Row, peers: list[str]) -> str:

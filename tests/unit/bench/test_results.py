@@ -63,7 +63,7 @@ def test_table_shows_medians_ratio_and_reasons(results: Results) -> None:
     report.print_table(results, Console(file=out, width=140))
     text = out.getvalue()
     assert "0.5x" in text
-    assert "disk (full) and much more" in text
+    assert "disk [full] and much more..." in text
     assert "work on glusterfs: disk [full] and much more to say about it" in text
 
 
