@@ -1,0 +1,157 @@
+"""Which cluster a command means, and which file of it a path means.
+
+The cluster: ``--cluster``, else ``GFS_CLUSTER``, else the mount that a path given or
+the current directory lies in. A path: below a mountpoint of this cluster, the file
+there; a relative one inside a mount starts where one stands; otherwise from the root.
+Nothing here touches a mount: one that hangs must not hang `gfs status`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from gfs import mounts
+from gfs.cluster.asking import key_of, usable_unix
+from gfs.cluster.layout import Layout
+from gfs.config import ClientConfig, load_section
+from gfs.errors import GfsError, Unreachable, UsageError
+from gfs.messages import Actor
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from gfs.client.client import Client
+
+URL_SCHEME = "gfs://"
+CONNECT_S = 10.0
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Place:
+    """A cluster and where one stands in it.
+
+    Attributes:
+      name: directory or URL, as mounts of this cluster carry it.
+      here: the current directory inside the filesystem; b"/" outside of mounts.
+    """
+
+    name: str
+    config: ClientConfig
+    mountpoints: tuple[bytes, ...] = ()
+    here: bytes = b"/"
+
+    def path(self, given: str | bytes) -> bytes:
+        """The absolute path inside the filesystem that `given` means."""
+        raw = os.fsencode(given)
+        if not raw.startswith(b"/"):
+            return self.here.rstrip(b"/") + b"/" + raw
+        for point in self.mountpoints:
+            if raw == point or raw.startswith(point.rstrip(b"/") + b"/"):
+                return raw[len(point.rstrip(b"/")) :] or b"/"
+        return raw
+
+
+def actor() -> Actor:
+    """The caller: its real user and all its groups."""
+    return Actor(os.getuid(), os.getgid(), os.getpid(), tuple(os.getgroups()))
+
+
+def cluster_option(command: _F) -> _F:
+    """Give a command ``--cluster``, which may also stand before the command's name."""
+    return click.option(
+        "--cluster", metavar="DIR-or-URL", help="Which cluster.", expose_value=False,
+        callback=_remember,
+    )(command)  # fmt: skip
+
+
+def _remember(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        context.obj = value
+
+
+def reach(cluster: str | None, paths: Sequence[str | bytes] = ()) -> Place:
+    """Find the cluster.
+
+    Raises:
+      UsageError: none is named and one stands in no mount, or there is none of that name.
+    """
+    here = os.fsencode(os.getcwd())
+    name = cluster or os.environ.get("GFS_CLUSTER") or _of_mounts(here, paths)
+    if name is None:
+        raise UsageError(
+            "which cluster? Give --cluster DIR, set GFS_CLUSTER, or stand in a mount of it"
+        )
+    config, name = _config(name)
+    own = [one.mountpoint for one in mounts.mounted() if one.cluster == name]
+    own.sort(key=len, reverse=True)
+    place = Place(name, config, tuple(own))
+    inside = any(here == point or here.startswith(point + b"/") for point in own)
+    return Place(name, config, tuple(own), place.path(here)) if inside else place
+
+
+def _of_mounts(here: bytes, paths: Sequence[str | bytes]) -> str | None:
+    for path in paths:
+        if (found := mounts.mount_of(os.path.join(here, os.fsencode(path)))) is not None:
+            return found.cluster
+    found = mounts.mount_of(here)
+    return found.cluster if found is not None else None
+
+
+def _config(name: str) -> tuple[ClientConfig, str]:
+    if name.startswith(URL_SCHEME):
+        config, _ = load_section(
+            "client", flags={"master": name.removeprefix(URL_SCHEME).strip("/")}
+        )
+    elif "://" in name:
+        raise UsageError(f"{name}: a cluster is a directory or {URL_SCHEME}HOST:PORT")
+    else:
+        layout = Layout(name)
+        layout.load()
+        name = str(layout.directory)
+        config, _ = load_section("client", file=layout.toml)
+    assert isinstance(config, ClientConfig)
+    return config, name
+
+
+@asynccontextmanager
+async def connected(place: Place) -> AsyncIterator[Client]:
+    """A client of this cluster.
+
+    Raises:
+      GfsError: the master cannot be reached, or refuses.
+    """
+    from gfs.client.client import open_client
+    from gfs.client.settings import ClientSettings
+
+    settings = ClientSettings(
+        master=place.config.master,
+        master_unix=usable_unix(place.config.master_unix),
+        key=key_of(place.config),
+        cluster=place.config.cluster_id,
+        connect_timeout_s=CONNECT_S,
+    )
+    try:
+        async with open_client(settings) as client:
+            yield client
+    except Unreachable as error:
+        raise Unreachable(f"{place.name}: {error}") from None
+
+
+@contextmanager
+def about(path: bytes) -> Iterator[None]:
+    """Errors inside name the path, as those of ordinary tools do."""
+    try:
+        yield
+    except GfsError as error:
+        shown = path.decode("utf-8", "surrogateescape")
+        text = os.strerror(error.errno) if str(error) in ("", error.code) else str(error)
+        if shown not in text:
+            text = f"{shown}: {text}"
+        raise type(error)(text) from None

@@ -1,0 +1,59 @@
+"""`gfs master|chunkd|mount|projections`: become that program, with the same flags.
+
+`gfs` knows nothing of the programs but their names. ``--cluster DIR`` stands for the
+configuration file that a local cluster keeps in its directory.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from gfs.cluster.layout import Layout
+from gfs.errors import UsageError
+
+_PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+
+def _program(name: str, about: str) -> click.Command:
+    @click.command(name=name, help=about, context_settings=_PASS_ON, add_help_option=False)
+    @click.argument("words", nargs=-1, type=click.UNPROCESSED)
+    @click.pass_obj
+    def command(cluster: str | None, words: tuple[str, ...]) -> None:
+        become(name, with_cluster(list(words), cluster))
+
+    return command
+
+
+def with_cluster(words: list[str], cluster: str | None) -> list[str]:
+    """The words with ``--cluster DIR`` replaced by ``--config DIR/cluster.toml``.
+
+    Raises:
+      UsageError: --cluster without a value, or no cluster there.
+    """
+    for at, word in enumerate(words):
+        if word == "--cluster":
+            if at + 1 == len(words):
+                raise UsageError("--cluster needs the directory of a cluster")
+            return with_cluster(words[:at] + words[at + 2 :], words[at + 1])
+        if word.startswith("--cluster="):
+            return with_cluster(words[:at] + words[at + 1 :], word.partition("=")[2])
+    if cluster is None:
+        return words
+    layout = Layout(cluster)
+    layout.load()
+    return [f"--config={layout.toml}", *words]
+
+
+def become(name: str, words: list[str]) -> None:
+    """Replace this process by ``python -m name``; does not return."""
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", name, *words])
+
+
+master = _program("master", "Run a master.")
+chunkd = _program("chunkd", "Run a chunk server.")
+mount = _program("mount", "Mount a cluster on a directory.")
+projections = _program("projections", "Keep views of the metadata.")

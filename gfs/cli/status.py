@@ -1,0 +1,137 @@
+"""`gfs status` and `gfs fsck`; also prints the report of `gfs cluster status`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from gfs.cli.finding import cluster_option, reach
+from gfs.cli.output import out, size_text
+from gfs.cluster.asking import ask
+from gfs.cluster.layout import Layout
+from gfs.messages import CheckFilesystem, Status
+
+FSCK_S = 3600.0
+PROBLEMS_SHOWN = 100
+
+
+@click.command()
+@cluster_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.pass_context
+def status(context: click.Context, as_json: bool) -> int:
+    """Servers, chunks, views and their lag; exit code 1 if something is not as it should be."""
+    from gfs.cluster.report import cluster_report, report
+
+    place = reach(context.obj)
+    local = "://" not in place.name
+    found = report(Layout(place.name)) if local else cluster_report(place.config)
+    if as_json:
+        out(json.dumps(found))
+    else:
+        print_report(found)
+    return 0 if found["ok"] else 1
+
+
+@click.command()
+@cluster_option
+@click.option("--deep", is_flag=True, help="Chunk servers read every block of every replica first.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.pass_context
+def fsck(context: click.Context, deep: bool, as_json: bool) -> int:
+    """Compare namespace, chunk table, replicas and checksums; changes nothing.
+
+    Exit code 1 if anything is wrong.
+    """
+    place = reach(context.obj)
+    answer = ask(place.config, CheckFilesystem(deep), Status, FSCK_S)
+    found: dict[str, Any] = json.loads(answer.json)
+    problems = [str(problem) for problem in found.get("problems", [])]
+    if as_json:
+        out(answer.json)
+    else:
+        for problem in problems[:PROBLEMS_SHOWN]:
+            out(problem)
+        if len(problems) > PROBLEMS_SHOWN:
+            out(f"... and {len(problems) - PROBLEMS_SHOWN} more (--json lists all)")
+        counts = ", ".join(f"{count} {what}" for what, count in found.get("checked", {}).items())
+        verdict = f"{len(problems)} problems" if problems else "no problems"
+        out(f"checked {counts}: {verdict}" if counts else verdict)
+    return 1 if problems or not found.get("ok", True) else 0
+
+
+def print_report(found: dict[str, Any]) -> None:
+    """The report as tables for people."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if "processes" in found:
+        console.print(_processes(found))
+    master = found["master"]
+    if "error" in master:
+        console.print(f"master: {master['error']}", style="red", markup=False)
+    else:
+        _print_master(console, master)
+    if found["views"]:
+        console.print(_views(found["views"]))
+
+
+def _table(*columns: str) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def _processes(found: dict[str, Any]) -> Any:
+    table = _table("process", "pid", "state")
+    for one in found["processes"]:
+        style = None if one["state"] == "running" else "red"
+        table.add_row(one["name"], str(one["pid"] or "-"), one["state"], style=style)
+    return table
+
+
+def _print_master(console: Any, master: dict[str, Any]) -> None:
+    def value(name: str) -> object:
+        return master.get(name, "?")
+
+    console.print(
+        f"cluster {value('cluster')}, epoch {value('epoch')}, position {value('position')}, "
+        f"goal {value('goal')}, {value('files')} files, {value('sessions')} sessions"
+    )
+    chunks = master.get("chunks")
+    if isinstance(chunks, dict):
+        text = ", ".join(f"{count} {name.replace('_', '-')}" for name, count in chunks.items())
+        console.print(f"chunks: {text}", style="red" if chunks.get("missing") else None)
+    table = _table("server", "address", "rack", "state", "replicas", "free", "of")
+    for server in master.get("servers", []):
+        alive = server.get("alive", True)
+        table.add_row(
+            str(server.get("server", "?")),
+            str(server.get("address", "?")),
+            str(server.get("rack") or "-"),
+            "up" if alive else "down",
+            str(server.get("replicas", "?")),
+            size_text(server.get("free_bytes", 0)),
+            size_text(server.get("total_bytes", 0)),
+            style=None if alive else "red",
+        )
+    console.print(table)
+
+
+def _views(views: list[dict[str, Any]]) -> Any:
+    table = _table("view", "position", "lag", "")
+    for view in views:
+        if "error" in view:
+            table.add_row(view["view"], "-", "-", view["error"], style="red")
+            continue
+        note = "rebuilding" if view.get("rebuilding") else ""
+        lag = view.get("lag_ms")
+        shown = "?" if lag is None else f"{lag:.0f} ms"
+        table.add_row(view["view"], str(view.get("position", "?")), shown, note)
+    return table

@@ -1,0 +1,100 @@
+"""How a cluster is: processes, the master's word, views and their lag.
+
+Each part is asked on its own and may fail on its own; a report with a hole in it is
+what one needs most when something is down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+
+from gfs.cluster import plan
+from gfs.cluster.asking import cluster_status, key_of, usable_unix
+from gfs.cluster.layout import Layout
+from gfs.cluster.processes import Registry, state_of
+from gfs.cluster.up import client_config
+from gfs.config import ClientConfig
+from gfs.errors import GfsError, UsageError
+from gfs.http import authorization
+from gfs.mounts import mounted
+
+VIEW_S = 5.0
+VIEWS = ("search", "analytics")
+
+
+def report(layout: Layout) -> dict[str, Any]:
+    """Everything about a local cluster; ``ok`` is False if something should be looked at.
+
+    Raises:
+      UsageError: there is no cluster.
+    """
+    facts = layout.load()
+    known = {process.name: process for process in Registry(layout).all()}
+    processes: list[dict[str, Any]] = []
+    for spec in plan.specs(layout, facts):
+        process = known.get(spec.name)
+        state = state_of(process) if process is not None else "not started"
+        pid = process.pid if process is not None else None
+        processes.append({"name": spec.name, "pid": pid, "state": state})
+    points = [one.mountpoint for one in mounted() if one.cluster == str(layout.directory)]
+    found = cluster_report(client_config(layout))
+    found["directory"] = str(layout.directory)
+    found["processes"] = processes
+    found["mounts"] = [point.decode("utf-8", "replace") for point in points]
+    found["ok"] = found["ok"] and all(one["state"] == "running" for one in processes)
+    return found
+
+
+def cluster_report(config: ClientConfig) -> dict[str, Any]:
+    """What master and views say, wherever they run."""
+    found: dict[str, Any] = {"ok": True}
+    try:
+        found["master"] = cluster_status(config)
+    except (GfsError, UsageError) as error:
+        found["master"] = {"error": str(error)}
+    found["views"] = list(_views(config))
+    found["ok"] = not any("error" in part for part in [found["master"], *found["views"]])
+    if (chunks := found["master"].get("chunks")) and isinstance(chunks, dict):
+        found["ok"] = found["ok"] and not chunks.get("missing")
+    return found
+
+
+def view_client(config: ClientConfig, view: str, timeout_s: float | None) -> httpx.Client:
+    """HTTP to a view: by its Unix socket if there is one here, else TCP.
+
+    Raises:
+      UsageError: this cluster names no such view.
+    """
+    url: str = getattr(config, view)
+    unix = usable_unix(getattr(config, f"{view}_unix"))
+    if not url and not unix:
+        raise UsageError(f"this cluster's {view} is not known: set [client] {view}")
+    key = key_of(config)
+    return httpx.Client(
+        base_url=url or "http://localhost",
+        transport=httpx.HTTPTransport(uds=unix) if unix else None,
+        headers=authorization(key) if key else {},
+        timeout=timeout_s,
+        trust_env=False,
+    )
+
+
+def _views(config: ClientConfig) -> Iterator[dict[str, Any]]:
+    for view in VIEWS:
+        if getattr(config, view):
+            yield {"view": view, **_view_status(config, view)}
+
+
+def _view_status(config: ClientConfig, view: str) -> dict[str, Any]:
+    try:
+        with view_client(config, view, VIEW_S) as client:
+            answer = client.get("/status")
+            found = answer.json()
+    except (httpx.HTTPError, ValueError, GfsError, UsageError) as error:
+        return {"error": str(error) or type(error).__name__}
+    if answer.status_code != 200:
+        return {"error": str(found.get("message", answer.status_code))}
+    return dict(found)
