@@ -146,6 +146,7 @@ class Totals:
     crash_points: int = 0
     starts: int = 0
     crashed_starts: int = 0
+    restored: int = 0
     replayed: int = 0
     torn_tails: int = 0
     unacknowledged_kept: int = 0
@@ -242,6 +243,16 @@ class Run:
             self.check(self.disk.after_power_loss(seed * 1000 + fate), "after")
         if self.totals.crash_points % 4 == 0:
             self.check(self._crashed_start(seed), "again")
+        if self.totals.crash_points % 4 == 2:
+            self.check(self._without_state(seed), "restored")
+
+    def _without_state(self, seed: int) -> SimDisk:
+        """A disk that lost its state with the power: checkpoint and log must do."""
+        disk = self.disk.after_power_loss(seed * 1000 + 998)
+        if disk.exists(STATE):
+            disk.unlink(STATE)
+            self.totals.restored += 1
+        return disk
 
     def _crashed_start(self, seed: int) -> SimDisk:
         """A disk on which a start, too, lost power after some operations."""
@@ -262,8 +273,9 @@ class Run:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_power_loss_anywhere_loses_nothing_that_was_acknowledged(
-    seed: int, capsys: pytest.CaptureFixture[str]
+    seed: int, capsys: pytest.CaptureFixture[str], expect_log: ExpectLog
 ) -> None:
+    expect_log("^state[.]restored")
     run = Run(seed)
     run.disk.before_operation = run.lose_power
     run.work(GROUPS)
@@ -275,6 +287,7 @@ def test_power_loss_anywhere_loses_nothing_that_was_acknowledged(
     assert run.totals.torn_tails > 10
     assert run.totals.replayed > 100
     assert run.totals.crashed_starts > 50
+    assert run.totals.restored > 100
 
 
 @pytest.mark.power_loss
