@@ -1,0 +1,228 @@
+"""What every handler shares: the tables of this mount, and the one wrapper around all.
+
+Only FUSEError may leave a handler, anything else would end the mount; the wrapper
+turns errors into errno by the one table, keeps the time limit (a caller of a stuck
+handler cannot even be killed), and counts which directories the kernel holds locked
+for a request of ours. Invalidation needs to know that, see mount.invalidation.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+
+import pyfuse3
+import trio
+
+from gfs.errors import StaleInode
+from gfs.items import Inode
+from gfs.messages import Actor, Done, Entries, Entry, GetAttributes, Operation
+from mount.attributes import entry_attributes
+from mount.core.caching import Cache
+from mount.core.inodes import Handles, Inodes
+from mount.errnos import errno_of
+
+if TYPE_CHECKING:
+    from gfs.client.client import Client
+    from gfs.client.files import OpenFile
+
+log = logging.getLogger(__name__)
+
+LIMIT_S = 90.0  # above every limit below it: mutation 80 s, session 20 s, hang 1.5 s
+
+Trace = Callable[[str, float, int], None]  # name of the call, its start (trio time), errno or 0
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Tables:
+    """State of one mount. Everything runs in one trio loop; nothing here awaits.
+
+    Attributes:
+      client: set once connected, before the kernel's first request.
+      names_recallable: the kernel can be made to look up every name again without
+        a lock (FUSE_NOTIFY_INC_EPOCH); without it no name is given a timeout.
+      busy: directory -> requests of this mount under way that hold its lock.
+      appending: inode -> open append handles; its size is asked each time.
+      trace: called after each request, for benches and debugging.
+    """
+
+    client: Client
+
+    def __init__(self) -> None:
+        self.cache = Cache()
+        self.inodes = Inodes()
+        self.files: Handles[OpenFile] = Handles()
+        self.busy: dict[int, int] = {}
+        self.appending: dict[int, int] = {}
+        self.names_recallable = False
+        self.trace: Trace | None = None
+        self.unforeseen = 0  # errors nobody foresaw; each is in the log
+        self._session = 0
+
+    def lease_left(self) -> float:
+        """Seconds for which what is cached may be trusted; 0 once the lease is over."""
+        link = self.client.link
+        if link.session != self._session:
+            if self._session:
+                log.error("session.lost session=%d: all caches dropped", self._session)
+                self.cache.clear()
+            self._session = link.session
+        left = link.lease_until - trio.current_time()
+        return left if left > 0 else 0.0
+
+    def hold(self, directory: int) -> None:
+        self.busy[directory] = self.busy.get(directory, 0) + 1
+
+    def let_go(self, directory: int) -> None:
+        count = self.busy[directory] - 1
+        if count:
+            self.busy[directory] = count
+        else:
+            del self.busy[directory]
+
+
+def actor_of(ctx: pyfuse3.RequestContext) -> Actor:
+    """Who asks; groups are looked up only if the master finds that they matter."""
+    return Actor(ctx.uid, ctx.gid, ctx.pid)
+
+
+class Answering(pyfuse3.Operations):
+    """Base of the handlers: the tables, and the steps that several of them take."""
+
+    def __init__(self, tables: Tables) -> None:
+        super().__init__()
+        self.tables = tables
+        self.cache = tables.cache
+        self.inodes = tables.inodes
+
+    @property
+    def client(self) -> Client:
+        return self.tables.client
+
+    async def mutate(self, operation: Operation, ctx: pyfuse3.RequestContext) -> Done:
+        """Send a mutation; names first, then `learn_done`, before its caller hears of it."""
+        return await self.client.link.mutate(operation, actor_of(ctx))
+
+    def learn_done(self, done: Done) -> None:
+        """Attributes of what a mutation made or changed, parents included."""
+        if done.entry is not None and done.entry.ino:
+            self.cache.learn(done.entry)
+        for parent in done.parents:
+            self.cache.learn(parent)
+
+    async def ask_attributes(self, inos: Sequence[int], actor: Actor) -> list[Entry]:
+        """Attributes from the master, in the order asked."""
+        reply = cast(Entries, await self.client.link.read(GetAttributes(list(inos), actor)))
+        for entry in reply.entries:
+            if entry.ino:
+                self.cache.learn(entry)
+        return reply.entries
+
+    def cached(self, ino: int) -> Inode | None:
+        """The image of an inode if it may be trusted now, size and times perhaps not."""
+        known = self.cache.attributes(ino)
+        if known is None or not self.tables.lease_left():
+            return None
+        return known.inode
+
+    async def image(self, ino: int, ctx: pyfuse3.RequestContext) -> Inode:
+        """An inode for what does not change with its content (type, target, xattrs).
+
+        Raises:
+          StaleInode: it is gone.
+        """
+        inode = self.cached(ino)
+        if inode is not None:
+            return inode
+        (entry,) = await self.ask_attributes([ino], actor_of(ctx))
+        if entry.inode is None:
+            raise StaleInode(f"inode {ino} is gone")
+        return entry.inode
+
+    def show(self, ino: int, inode: Inode, *, named: bool = False) -> pyfuse3.EntryAttributes:
+        """Attributes for the kernel; `named`: it may keep the name that led to them."""
+        tables = self.tables
+        left = tables.lease_left()
+        trusted = tables.cache.trusted(ino) and ino not in tables.appending
+        return entry_attributes(
+            ino,
+            inode,
+            entry_timeout=left if named and tables.names_recallable else 0.0,
+            attr_timeout=left if trusted else 0.0,
+            pending=tables.client.pending(ino) if inode.is_file else None,
+        )
+
+    def entry(self, ino: int, inode: Inode, *, named: bool) -> pyfuse3.EntryAttributes:
+        """`show` for replies that give the kernel one more reference to the inode."""
+        self.inodes.looked_up(ino)
+        return self.show(ino, inode, named=named)
+
+
+S = TypeVar("S", bound=Answering)
+Handler = Callable[Concatenate[S, P], Coroutine[Any, Any, R]]
+
+
+def answer(*holds: int) -> Callable[[Handler[S, P, R]], Handler[S, P, R]]:
+    """Make a handler of a method; `holds`: which arguments are directories it locks."""
+
+    def wrap(method: Handler[S, P, R]) -> Handler[S, P, R]:
+        name = method.__name__
+        plain = _limited(name, method)
+        if not holds:
+            return plain
+
+        @functools.wraps(method)
+        async def holding(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
+            directories = [cast(int, args[index]) for index in holds]
+            for directory in directories:
+                self.tables.hold(directory)
+            try:
+                return await plain(self, *args, **kwargs)
+            finally:
+                for directory in directories:
+                    self.tables.let_go(directory)
+
+        return cast("Handler[S, P, R]", holding)
+
+    return wrap
+
+
+def _limited(name: str, method: Handler[S, P, R]) -> Handler[S, P, R]:
+    """Time limit, errno, trace."""
+
+    @functools.wraps(method)
+    async def limited(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
+        start = trio.current_time()
+        code = 0
+        try:
+            with trio.CancelScope(deadline=start + LIMIT_S):
+                return await method(self, *args, **kwargs)
+            log.error("call.timeout %s%r: no answer in %.0f s", name, args[:2], LIMIT_S)
+            code = errno.ETIMEDOUT
+        except Exception as error:
+            code = _code_of(self.tables, name, args, error)
+        finally:
+            if self.tables.trace is not None:
+                self.tables.trace(name, start, code)
+        raise pyfuse3.FUSEError(code)
+
+    return cast("Handler[S, P, R]", limited)
+
+
+def _code_of(tables: Tables, name: str, args: tuple[object, ...], error: Exception) -> int:
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, pyfuse3.FUSEError):
+        return error.errno
+    code = errno_of(error)
+    if code is None:
+        tables.unforeseen += 1
+        log.error("call.failed %s%r", name, args[:2], exc_info=error)
+        return errno.EIO
+    if code in (errno.EIO, errno.ETIMEDOUT):
+        log.warning("call.error %s%r: %s: %s", name, args[:2], type(error).__name__, error)
+    return code

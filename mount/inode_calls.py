@@ -1,0 +1,205 @@
+"""Handlers of one inode: getattr, setattr, readlink, access, extended attributes; statfs.
+
+What this mount still holds back of a file (size, mtime) shows in its attributes. While
+another session writes a file, or it has an open tail, its size is asked each time.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from typing import cast
+
+import msgspec
+import pyfuse3
+import trio
+
+from gfs.errors import StaleInode, Unsupported
+from gfs.ids import NAME_BYTES_MAX, XATTR_BYTES_MAX
+from gfs.items import Inode
+from gfs.messages import (
+    Entry,
+    FilesystemStat,
+    RemoveXattr,
+    SetAttributes,
+    SetXattr,
+    StatFilesystem,
+)
+from mount.answering import Answering, Tables, actor_of, answer
+from mount.attributes import filesystem
+
+STATFS_S = 1.0  # how old statfs answers may be
+# Of these the kernel asks with every `ls -l`; we have none of them.
+FOREIGN = (b"system.",)
+WRITABLE = (b"user.", b"trusted.", b"security.")
+
+
+class InodeCalls(Answering):
+    """See the module's text."""
+
+    def __init__(self, tables: Tables) -> None:
+        super().__init__(tables)
+        self._space: FilesystemStat | None = None
+        self._space_at = float("-inf")
+
+    @answer()
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        return self.show(inode, await self._current(inode, ctx))
+
+    async def _current(self, ino: int, ctx: pyfuse3.RequestContext) -> Inode:
+        """Attributes as the next call must see them, size included.
+
+        Raises:
+          StaleInode: it is gone.
+        """
+        known = self.cache.attributes(ino)
+        if (
+            known is not None
+            and known.inode is not None
+            and known.cacheable
+            and ino not in self.tables.appending
+            and self.tables.lease_left()
+        ):
+            return known.inode
+        (entry,) = await self.ask_attributes([ino], actor_of(ctx))
+        if entry.inode is None:
+            raise StaleInode(f"inode {ino} is gone")
+        if entry.inode.is_file and (not entry.cacheable or ino in self.tables.appending):
+            return await self._sized(entry)
+        return entry.inode
+
+    async def _sized(self, entry: Entry) -> Inode:
+        """The image with the size that a reader must see now."""
+        (size,) = await self.client.sizes([entry])
+        inode = entry.inode
+        assert inode is not None
+        if size == inode.size:
+            return inode
+        stored = inode.stored + max(0, size - inode.size)
+        return msgspec.structs.replace(inode, size=size, stored=stored)
+
+    @answer()
+    async def setattr(
+        self,
+        inode: int,
+        attr: pyfuse3.EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: int | None,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        entry = None
+        if fields.update_size:
+            entry = await self._truncate(inode, attr.st_size, fh, ctx)
+        change = await self._change(inode, attr, fields, ctx)
+        if change is not None:
+            if change.mtime_ns is not None or change.mtime_now:
+                self.client.utimens(inode)
+            done = await self.mutate(change, ctx)
+            self.learn_done(done)
+            entry = done.entry
+        if entry is None or entry.inode is None:
+            return self.show(inode, await self._current(inode, ctx))
+        return self.show(inode, self.cache.learn(entry) or entry.inode)
+
+    async def _truncate(
+        self, ino: int, size: int, fh: int | None, ctx: pyfuse3.RequestContext
+    ) -> Entry | None:
+        file = None if fh is None else self.tables.files.get(fh)
+        if file is not None:
+            entry: Entry | None = await file.truncate(size)
+        else:
+            done = await self.client.truncate(ino, size, actor_of(ctx))
+            self.learn_done(done)
+            entry = done.entry
+        if entry is not None:
+            self.cache.learn(entry)
+        return entry
+
+    async def _change(
+        self,
+        ino: int,
+        attr: pyfuse3.EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        ctx: pyfuse3.RequestContext,
+    ) -> SetAttributes | None:
+        """The mutation for everything but the size; None if there is nothing else."""
+        times = fields.update_atime or fields.update_mtime
+        if not (times or fields.update_mode or fields.update_uid or fields.update_gid):
+            return None
+        # pyfuse3 fills in "now" itself. A stranger with write permission may set the
+        # times to now and to nothing else (the kernel has seen to that), so for him
+        # it must be "now" at the master too.
+        now = False
+        if times and ctx.uid:
+            now = (await self.image(ino, ctx)).uid != ctx.uid
+        return SetAttributes(
+            ino,
+            mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
+            uid=attr.st_uid if fields.update_uid else None,
+            gid=attr.st_gid if fields.update_gid else None,
+            atime_ns=attr.st_atime_ns if fields.update_atime and not now else None,
+            mtime_ns=attr.st_mtime_ns if fields.update_mtime and not now else None,
+            atime_now=now and fields.update_atime,
+            mtime_now=now and fields.update_mtime,
+        )
+
+    @answer()
+    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+        return (await self.image(inode, ctx)).target
+
+    @answer()
+    async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
+        """Only asked without default_permissions; the master checks every request anyway."""
+        found = await self.image(inode, ctx)
+        if ctx.uid == 0:
+            return not mode & os.X_OK or found.is_directory or bool(found.mode & 0o111)
+        if ctx.uid == found.uid:
+            allowed = found.mode >> 6
+        elif ctx.gid == found.gid or found.gid in pyfuse3.get_sup_groups(ctx.pid):
+            allowed = found.mode >> 3
+        else:
+            allowed = found.mode
+        return mode & ~allowed & 7 == 0
+
+    # --- extended attributes: part of the inode's image, so reading them costs no request
+
+    @answer()
+    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        if name.startswith(FOREIGN):
+            raise pyfuse3.FUSEError(errno.ENOTSUP)
+        value = (await self.image(inode, ctx)).attributes.get(name)
+        if value is None:
+            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
+        return value
+
+    @answer()
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
+        return list((await self.image(inode, ctx)).attributes)
+
+    @answer()
+    async def setxattr(
+        self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
+    ) -> None:
+        if not name.startswith(WRITABLE):
+            raise Unsupported(name.decode(errors="replace"))
+        if len(name) > NAME_BYTES_MAX:
+            raise pyfuse3.FUSEError(errno.ERANGE)
+        if len(value) > XATTR_BYTES_MAX:
+            raise pyfuse3.FUSEError(errno.E2BIG)
+        self.learn_done(await self.mutate(SetXattr(inode, name, value), ctx))
+
+    @answer()
+    async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        if name.startswith(FOREIGN):
+            raise pyfuse3.FUSEError(errno.ENOTSUP)
+        self.learn_done(await self.mutate(RemoveXattr(inode, name), ctx))
+
+    @answer()
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        now = trio.current_time()
+        if self._space is None or now - self._space_at > STATFS_S:
+            found = cast(FilesystemStat, await self.client.link.read(StatFilesystem()))
+            self._space, self._space_at = found, now
+        return filesystem(self._space)

@@ -1,0 +1,152 @@
+"""The kernel's caches follow the master: what is dropped, in which order, and how.
+
+Before an invalidation is acknowledged: our own tables have dropped it (so replies on
+their way are not kept), the kernel's attributes are dropped (that call never blocks),
+and so are its names. Dropping a name takes the directory's lock, and that lock may be
+held for a request of this very mount which waits at the master for *another* mount
+that waits for us: two mounts that each create what the other has cached as absent.
+So names are dropped in a thread, for 20 ms; then, or at once where a request of ours
+is known to hold the directory, FUSE_NOTIFY_INC_EPOCH is written to the descriptor: it
+takes no lock and makes the kernel look up every name again. Where the kernel has no
+such notification, names are never given a timeout and there is nothing to drop.
+
+Pages of open files are dropped after the acknowledgement, in a thread: that call waits
+for reads and writes under way, which may wait for us.
+
+The asynchronous call of pyfuse3 is never used: it returns before anything is dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+from collections.abc import Sequence
+
+import pyfuse3
+import trio
+
+from gfs.messages import Invalidate, NamePair
+from mount.answering import Tables
+
+log = logging.getLogger(__name__)
+
+NOTIFY_INC_EPOCH = 8
+EPOCH_MESSAGE = struct.pack("<IiQ", 16, NOTIFY_INC_EPOCH, 0)  # struct fuse_out_header alone
+ENTRY_S = 0.02  # a lock that is free is had in microseconds
+THREADS_MAX = 32  # blocked ones; beyond them names go by the epoch
+
+
+def fuse_descriptor() -> int:
+    """The descriptor of this process's mount; pyfuse3 does not tell it.
+
+    Raises:
+      LookupError: nothing is mounted.
+    """
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink(f"/proc/self/fd/{name}") == "/dev/fuse":
+                return int(name)
+        except OSError:
+            continue  # the descriptor of the listing itself
+    raise LookupError("this process has no /dev/fuse open")
+
+
+class Invalidation:
+    """Carries out the master's invalidations. `run` keeps its tasks."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._limiter = trio.CapacityLimiter(THREADS_MAX)
+        self._descriptor = -1
+        self._nursery: trio.Nursery | None = None
+        self.entries_total = 0
+        self.epochs_total = 0
+
+    def probe(self) -> bool:
+        """Find the descriptor and see whether the kernel knows the epoch (Linux 6.16)."""
+        self._descriptor = fuse_descriptor()
+        try:
+            os.write(self._descriptor, EPOCH_MESSAGE)
+        except OSError as error:
+            log.info("epoch.unsupported %s: names are looked up each time", error.strerror)
+            return False
+        return True
+
+    async def run(self) -> None:
+        """Threads that drop pages live here; they are abandoned at the end."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await trio.sleep_forever()
+
+    async def invalidate(self, message: Invalidate) -> None:
+        """What the master says has changed elsewhere; returns when it may be acknowledged."""
+        tables = self._tables
+        tables.cache.invalidate(message.position, message.names, message.inos)
+        if self._descriptor < 0:
+            return  # not mounted yet: the kernel has nothing
+        for ino in message.inos:
+            self.forget_attributes(ino)
+        if tables.names_recallable:
+            await self._drop_names(message.names)
+        for ino in message.contents:
+            self._content_changed(ino)
+
+    def forget_attributes(self, ino: int) -> None:
+        """The kernel asks for this inode's attributes again. Never blocks."""
+        if self._tables.inodes.is_known(ino) or ino == pyfuse3.ROOT_INODE:
+            try:
+                pyfuse3.invalidate_inode(ino, attr_only=True)
+            except OSError:
+                pass  # the kernel has forgotten it, which is as good
+
+    async def _drop_names(self, names: Sequence[NamePair]) -> None:
+        inodes, busy = self._tables.inodes, self._tables.busy
+        known = [
+            pair
+            for pair in names
+            if pair.parent == pyfuse3.ROOT_INODE or inodes.is_known(pair.parent)
+        ]
+        if not known:
+            return
+        if not any(pair.parent in busy for pair in known) and self._limiter.available_tokens:
+            with trio.move_on_after(ENTRY_S):
+                await trio.to_thread.run_sync(
+                    _drop_entries, known, abandon_on_cancel=True, limiter=self._limiter
+                )
+                self.entries_total += len(known)
+                return
+        self.look_up_everything_again()
+
+    def look_up_everything_again(self) -> None:
+        """Every name that the kernel keeps has to be asked for again. Never blocks."""
+        self.epochs_total += 1
+        os.write(self._descriptor, EPOCH_MESSAGE)
+
+    def _content_changed(self, ino: int) -> None:
+        inodes = self._tables.inodes
+        inodes.content_changed(ino)
+        if inodes.is_open(ino) and self._nursery is not None:
+            self._nursery.start_soon(self._drop_pages, ino)
+
+    async def _drop_pages(self, ino: int) -> None:
+        await trio.to_thread.run_sync(
+            _drop_inode, ino, abandon_on_cancel=True, limiter=self._limiter
+        )
+
+
+def _drop_entries(names: Sequence[NamePair]) -> None:
+    """In a thread: waits for the lock of each directory."""
+    for pair in names:
+        try:
+            pyfuse3.invalidate_entry(pair.parent, pair.name)
+        except OSError:
+            pass  # the kernel does not have it
+
+
+def _drop_inode(ino: int) -> None:
+    """In a thread: waits for the pages that requests under way have locked."""
+    try:
+        pyfuse3.invalidate_inode(ino)
+    except OSError:
+        pass

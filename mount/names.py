@@ -1,0 +1,233 @@
+"""Handlers of names: lookup, and every call that makes, moves or removes a name.
+
+A name in a directory that this mount knows whole costs no request. What a mutation
+has changed is in the caches before its caller returns, so the next call sees it.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+import time
+from collections.abc import Sequence
+from typing import cast
+
+import pyfuse3
+
+from gfs.errors import NameTooLong, NotFound
+from gfs.ids import NAME_BYTES_MAX, SYMLINK_BYTES_MAX
+from gfs.messages import (
+    Done,
+    Entry,
+    Lookup,
+    MakeLink,
+    MakeNode,
+    MakeSymlink,
+    RemoveDirectory,
+    Rename,
+    Unlink,
+)
+from mount.answering import Answering, actor_of, answer, log
+from mount.attributes import absent
+from mount.core.caching import ABSENT, UNKNOWN
+
+RENAME_FLAGS = pyfuse3.RENAME_NOREPLACE | pyfuse3.RENAME_EXCHANGE
+KEPT_IN_TRASH_NS = 600 * 10**9  # younger files are not kept when removed: nothing to save
+DOTS = (b".", b"..")
+
+
+def check_name(name: bytes) -> None:
+    """The kernel passes names of any length.
+
+    Raises:
+      NameTooLong: more than 255 bytes.
+    """
+    if len(name) > NAME_BYTES_MAX:
+        raise NameTooLong(f"a name of {len(name)} bytes")
+
+
+class NameCalls(Answering):
+    """See the module's text."""
+
+    @answer(0)
+    async def lookup(
+        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        left = self.tables.lease_left()
+        if left:
+            ino = self.cache.lookup(parent_inode, name)
+            if ino == ABSENT:
+                check_name(name)
+                return absent(left if self.tables.names_recallable else 0.0)
+            if ino != UNKNOWN:
+                known = self.cache.attributes(ino)
+                if known is not None and known.inode is not None:
+                    return self.entry(ino, known.inode, named=True)
+        check_name(name)
+        return await self._ask(parent_inode, name, ctx)
+
+    async def _ask(
+        self, parent: int, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        directory = self.cache.directory(parent)
+        found = cast(Entry, await self.client.link.read(Lookup(parent, name, actor_of(ctx))))
+        if name in DOTS:
+            if found.inode is None:
+                raise NotFound("no such directory")
+            return self.entry(found.ino, found.inode, named=False)
+        named = self.cache.learn_name(directory, name, found.ino, found.position)
+        inode = self.cache.learn(found) if found.ino else None
+        if inode is None:
+            if not named:
+                raise NotFound(name.decode(errors="replace"))
+            return absent(self.tables.lease_left() if self.tables.names_recallable else 0.0)
+        return self.entry(found.ino, inode, named=named)
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        """Never raises: nobody could be told."""
+        try:
+            for ino, count in inode_list:
+                self.inodes.forget(ino, count)
+        except Exception:
+            log.exception("forget failed")
+
+    # --- making
+
+    def _made(self, parent: int, name: bytes, done: Done) -> pyfuse3.EntryAttributes:
+        """Answer for a name that a mutation made: caches first."""
+        entry = done.entry
+        assert entry is not None
+        assert entry.inode is not None
+        named = self.cache.named(parent, name, entry.ino, done.position)
+        self.learn_done(done)
+        return self.entry(entry.ino, entry.inode, named=named)
+
+    @answer(0)
+    async def mkdir(
+        self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        check_name(name)
+        mode = stat.S_IFDIR | stat.S_IMODE(mode)
+        done = await self.mutate(MakeNode(parent_inode, name, mode), ctx)
+        result = self._made(parent_inode, name, done)
+        self.cache.made_directory(result.st_ino, done.position)
+        return result
+
+    @answer(0)
+    async def mknod(
+        self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        check_name(name)
+        if not stat.S_IFMT(mode):
+            mode |= stat.S_IFREG
+        done = await self.mutate(MakeNode(parent_inode, name, mode, rdev), ctx)
+        return self._made(parent_inode, name, done)
+
+    @answer(0)
+    async def symlink(
+        self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        check_name(name)
+        if len(target) > SYMLINK_BYTES_MAX:
+            raise NameTooLong(f"a target of {len(target)} bytes")
+        done = await self.mutate(MakeSymlink(parent_inode, name, target), ctx)
+        return self._made(parent_inode, name, done)
+
+    @answer(1)
+    async def link(
+        self,
+        inode: int,
+        new_parent_inode: int,
+        new_name: bytes,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        check_name(new_name)
+        if self.client.pending(inode) is not None:
+            await self.client.settle(inode)
+        done = await self.mutate(MakeLink(inode, new_parent_inode, new_name), ctx)
+        self.inodes.linked(inode)
+        return self._made(new_parent_inode, new_name, done)
+
+    # --- removing
+
+    @answer(0)
+    async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        ino = self.cache.lookup(parent_inode, name)
+        if ino > 0 and self.client.pending(ino) is not None and self._goes_to_trash(ino):
+            await self.client.settle(ino)  # what is undeleted later has its last bytes
+        done = await self.mutate(Unlink(parent_inode, name), ctx)
+        self.cache.named(parent_inode, name, ABSENT, done.position)
+        self.learn_done(done)
+        gone = done.entry.ino if done.entry is not None and done.entry.ino else ino
+        if gone > 0:
+            self._lost_a_name(gone, done.entry)
+
+    def _goes_to_trash(self, ino: int) -> bool:
+        known = self.cache.attributes(ino)
+        if known is None or known.inode is None:
+            return True
+        return time.time_ns() - known.inode.created_ns >= KEPT_IN_TRASH_NS
+
+    def _lost_a_name(self, ino: int, entry: Entry | None) -> None:
+        """A name of `ino` is gone; with the last one, and no handle, its pending bytes too."""
+        if entry is None or entry.ino != ino:
+            self.cache.forget_attributes(ino)
+            return
+        last = entry.inode is None or entry.inode.nlink == 0
+        if last and self.inodes.unlinked(ino):
+            self.client.discard(ino)
+
+    @answer(0)
+    async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        done = await self.mutate(RemoveDirectory(parent_inode, name), ctx)
+        self.cache.named(parent_inode, name, ABSENT, done.position)
+        self.learn_done(done)
+
+    # --- moving
+
+    @answer(0, 2)
+    async def rename(
+        self,
+        parent_inode_old: int,
+        name_old: bytes,
+        parent_inode_new: int,
+        name_new: bytes,
+        flags: int,
+        ctx: pyfuse3.RequestContext,
+    ) -> None:
+        if flags & ~RENAME_FLAGS or flags == RENAME_FLAGS:
+            raise pyfuse3.FUSEError(errno.EINVAL)
+        check_name(name_new)
+        source = self.cache.lookup(parent_inode_old, name_old)
+        target = self.cache.lookup(parent_inode_new, name_new)
+        if source == UNKNOWN:
+            source = await self._number(parent_inode_old, name_old, ctx)
+        if target != ABSENT and source > 0 and self.client.pending(source) is not None:
+            # Write a temporary file, rename it over the old one: after a crash of this
+            # host there must be the old bytes or the new ones, never neither.
+            await self.client.settle(source)
+        operation = Rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
+        done = await self.mutate(operation, ctx)
+        if source == target:
+            return  # two names of one file: nothing happens (rename(2))
+        exchange = bool(flags & pyfuse3.RENAME_EXCHANGE)
+        back = target if exchange else ABSENT
+        self.cache.named(parent_inode_old, name_old, back, done.position)
+        self.cache.named(parent_inode_new, name_new, source, done.position)
+        if target > 0:
+            self._replaced(target, exchange=exchange)
+        self.learn_done(done)
+
+    async def _number(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> int:
+        found = cast(Entry, await self.client.link.read(Lookup(parent, name, actor_of(ctx))))
+        if not found.ino:
+            raise NotFound(name.decode(errors="replace"))
+        return found.ino
+
+    def _replaced(self, ino: int, *, exchange: bool) -> None:
+        """What stood at the new name has moved, or lost that name."""
+        known = self.cache.attributes(ino)
+        last = known is not None and known.inode is not None and known.inode.nlink == 1
+        self.cache.forget_attributes(ino)
+        if not exchange and last and self.inodes.unlinked(ino):
+            self.client.discard(ino)
