@@ -1,0 +1,451 @@
+"""The link to the master: one session, requests that survive reconnections.
+
+A read is asked again after a reconnection. A mutation carries a number of the
+session and is sent again with the same number until it is answered, so the
+master can give the first outcome again. A *refusal* is not logged by the
+master, so a mutation refused for now (not ready, too few servers) is asked
+anew under a new number; otherwise its number would hold back the window.
+
+Order after a reconnection: OpenSession with what this process still holds
+(directories, opens, writers), then everything unanswered in its first order.
+
+The cache lease counts from before its renewal was sent: the master cannot have
+counted from earlier. A session that the master has ended is *dead*: everything
+fails with `DeadSession` until the owner calls `reopen`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import msgspec
+import trio
+
+from gfs.client.settings import ClientSettings, GroupsOf, groups_of_process
+from gfs.connection import Connection
+from gfs.errors import (
+    BadKey,
+    DeadSession,
+    GfsError,
+    NewerFormat,
+    ProtocolError,
+    RemoteProtocolError,
+    Retry,
+    TimedOut,
+    TryAgain,
+    Unreachable,
+    UsageError,
+    WrongCluster,
+)
+from gfs.handshake import dial
+from gfs.messages import (
+    Actor,
+    CloseSession,
+    Done,
+    GroupsNeeded,
+    Invalidate,
+    Message,
+    Mutate,
+    Ok,
+    OpenSession,
+    Operation,
+    Recall,
+    Renew,
+    Renewed,
+    SessionOpened,
+)
+
+log = logging.getLogger(__name__)
+
+IN_FLIGHT_MAX = 1000  # the master remembers 1,024 numbers above the lowest unanswered
+BACKOFF_MIN_S, BACKOFF_MAX_S = 0.05, 1.0
+SILENCE_LIMIT_S = 5.0  # there is one master: giving it up early gains nothing
+SWEEP_S = 0.5  # how exactly time limits are kept
+HOPELESS = (BadKey, WrongCluster, ProtocolError, NewerFormat)  # at the first connection
+
+Declared = tuple[Sequence[int], Sequence[int], Sequence[int]]
+_M = TypeVar("_M", bound=Message)
+
+
+class _Waiting:
+    """A request that has no answer yet."""
+
+    __slots__ = ("answer", "deadline", "event", "message")
+
+    def __init__(self, message: Message, deadline: float) -> None:
+        self.message = message
+        self.deadline = deadline
+        self.event = trio.Event()
+        self.answer: Message | GfsError | None = None
+
+    def finish(self, answer: Message | GfsError) -> None:
+        if self.answer is None:
+            self.answer = answer
+            self.event.set()
+
+
+def _declare_nothing() -> Declared:
+    return (), (), ()
+
+
+async def _obey_nothing(_: Message) -> None:
+    return None
+
+
+class MasterLink:
+    """See the module's text. Start `run` in a nursery before use.
+
+    Attributes:
+      session, epoch, cluster, chunk_bytes, goal: as the master said.
+      lease_until: trio time up to which cached metadata may be trusted.
+      dead: why the session ended, or None.
+      declare, on_invalidate, on_recall, on_dead, groups_of: the owner's.
+    """
+
+    def __init__(self, settings: ClientSettings) -> None:
+        self._settings = settings
+        self.session = 0
+        self.epoch = 0
+        self.cluster = settings.cluster
+        self.chunk_bytes = 0
+        self.goal = 0
+        self.lease_s = 0.0
+        self.lease_until = float("-inf")
+        self.dead: DeadSession | None = None
+        self.declare: Callable[[], Declared] = _declare_nothing
+        self.on_invalidate: Callable[[Invalidate], Awaitable[None]] = _obey_nothing
+        self.on_recall: Callable[[Sequence[int]], Awaitable[None]] = _recall_nothing
+        self.on_dead: Callable[[], None] = _nothing
+        self.groups_of: GroupsOf = groups_of_process
+        self.reconnections = 0
+        self._connection: Connection | None = None
+        self._waiting: dict[_Waiting, None] = {}
+        self._numbers: dict[int, None] = {}  # unanswered, ascending
+        self._next_number = 1
+        self._room = trio.Event()
+        self._revive = trio.Event()
+        self._nursery: trio.Nursery | None = None
+
+    # --- asking
+
+    async def read(self, message: Message, *, timeout_s: float | None = None) -> Message:
+        """Ask what changes nothing; asked again over reconnections.
+
+        Raises:
+          Refused: the master's answer. TimedOut: none in time. DeadSession.
+        """
+        limit_s = self._settings.request_timeout_s if timeout_s is None else timeout_s
+        deadline = trio.current_time() + limit_s
+        pause_s = BACKOFF_MIN_S
+        while True:
+            try:
+                answer = await self._ask(message, deadline)
+            except TryAgain as error:
+                pause_s = await _pause(error, pause_s, deadline)
+                continue
+            if type(answer) is not GroupsNeeded:
+                return answer
+            message = msgspec.structs.replace(
+                message, actor=self._with_groups(getattr(message, "actor", None))
+            )
+
+    async def ask(self, message: Message, kind: type[_M], *, timeout_s: float | None = None) -> _M:
+        """`read` that insists on the kind of the answer."""
+        answer = await self.read(message, timeout_s=timeout_s)
+        if not isinstance(answer, kind):
+            raise RemoteProtocolError(f"{kind.__name__} expected, got {type(answer).__name__}")
+        return answer
+
+    async def mutate(
+        self, operation: Operation, actor: Actor, *, timeout_s: float | None = None
+    ) -> Done:
+        """Have a mutation logged, once, whatever connections do meanwhile.
+
+        Raises:
+          Refused, TryAgain of the ask-the-master kind: nothing was changed.
+          TimedOut: the outcome is unknown. DeadSession.
+        """
+        limit_s = self._settings.mutation_timeout_s if timeout_s is None else timeout_s
+        deadline = trio.current_time() + limit_s
+        pause_s = BACKOFF_MIN_S
+        while True:
+            try:
+                answer = await self._mutate_once(operation, actor, deadline)
+            except TryAgain as error:
+                pause_s = await _pause(error, pause_s, deadline)
+                continue
+            if type(answer) is Done:
+                return answer
+            if type(answer) is not GroupsNeeded:
+                raise RemoteProtocolError(f"Done expected, got {type(answer).__name__}")
+            actor = self._with_groups(actor)
+
+    async def _mutate_once(self, operation: Operation, actor: Actor, deadline: float) -> Message:
+        while self._next_number - self._low() >= IN_FLIGHT_MAX:
+            await self._room.wait()
+        number = self._next_number
+        self._next_number += 1
+        self._numbers[number] = None
+        try:
+            return await self._ask(Mutate(number, self._low(), actor, operation), deadline)
+        finally:
+            self._numbers.pop(number, None)
+            self._room.set()
+            self._room = trio.Event()
+
+    def _low(self) -> int:
+        return next(iter(self._numbers), self._next_number)
+
+    def _with_groups(self, actor: Actor | None) -> Actor:
+        if actor is None or actor.groups is not None:
+            raise RemoteProtocolError("groups asked for that were given, or cannot be")
+        groups = self.groups_of(actor.pid)
+        return Actor(actor.uid, actor.gid, actor.pid, groups)
+
+    async def _ask(self, message: Message, deadline: float) -> Message:
+        if self.dead is not None:
+            raise DeadSession(str(self.dead))
+        waiting = _Waiting(message, deadline)
+        self._waiting[waiting] = None
+        try:
+            self._send(waiting)
+            await waiting.event.wait()
+        finally:
+            self._waiting.pop(waiting, None)
+        answer = waiting.answer
+        assert answer is not None
+        if isinstance(answer, GfsError):
+            raise answer
+        return answer
+
+    def tell(self, message: Message) -> None:
+        """Send what a reconnection would make superfluous (it declares anew); no answer kept."""
+        if self._connection is not None:
+            self._connection.request(message, _unheard)
+
+    def _send(self, waiting: _Waiting) -> None:
+        connection = self._connection
+        if connection is None:
+            return  # sent when the session is open again
+
+        def on_reply(answer: Message | GfsError, _: memoryview | None) -> None:
+            if isinstance(answer, Unreachable) and connection.closed is not None:
+                return  # sent again on the next connection
+            if isinstance(answer, DeadSession):
+                self._die(answer)
+            waiting.finish(answer)
+
+        message = waiting.message
+        if type(message) is Mutate:
+            message.low = self._low()
+        connection.request(message, on_reply)
+
+    # --- the connection's life
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Connect, serve, reconnect, for ever; `started` once the session is open.
+
+        Raises:
+          GfsError, UsageError: the first connection is hopeless or did not come in time.
+        """
+        limit_s = self._settings.connect_timeout_s
+        give_up = trio.current_time() + limit_s if limit_s is not None else float("inf")
+        pause_s = BACKOFF_MIN_S
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._sweep)
+            while True:
+                if self.dead is not None:
+                    await self._revive.wait()
+                started = trio.current_time()
+                try:
+                    await self._live(task_status)
+                except (GfsError, UsageError) as error:
+                    first = self.reconnections == 0 and not self.session
+                    hopeless = isinstance(error, (*HOPELESS, UsageError))
+                    if first and (hopeless or trio.current_time() >= give_up):
+                        raise
+                    log.info("master.lost why=%s", error)
+                if trio.current_time() - started > BACKOFF_MAX_S:
+                    pause_s = BACKOFF_MIN_S
+                await trio.sleep(pause_s)
+                pause_s = min(pause_s * 2, BACKOFF_MAX_S)
+
+    async def _live(self, task_status: trio.TaskStatus[None]) -> None:
+        connection = await self._dial()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.run, self._on_message)
+            try:
+                await self._open_session(connection)
+            except GfsError as error:
+                connection.close(error)
+                if isinstance(error, DeadSession):
+                    self._die(error)
+            except BaseException:
+                connection.close()
+                raise
+            else:
+                self._connection = connection
+                for waiting in list(self._waiting):
+                    self._send(waiting)
+                if not self.reconnections:
+                    task_status.started()
+                self.reconnections += 1
+        self._connection = None
+        if connection.closed is not None:
+            raise connection.closed
+
+    async def _dial(self) -> Connection:
+        settings = self._settings
+        ways = [settings.master_unix] if settings.master_unix else []
+        if (settings.master and settings.key is not None) or not ways:
+            ways.append("")
+        error: GfsError = Unreachable("no address of a master is known")
+        for unix in ways:
+            try:
+                return await dial(
+                    settings.master,
+                    unix=unix,
+                    key=settings.key,
+                    cluster=settings.cluster,
+                    role="client",
+                    silence_limit_s=SILENCE_LIMIT_S,
+                )
+            except Unreachable as failed:
+                error = failed
+        raise error
+
+    async def _open_session(self, connection: Connection) -> None:
+        directories, opens, writers = self.declare()
+        sent_at = trio.current_time()
+        opened = await connection.call(
+            OpenSession(
+                session=self.session,
+                host=platform.node(),
+                mount=self._settings.mount,
+                pid=os.getpid(),
+                uid=os.getuid(),
+                directories=list(directories),
+                opens=list(opens),
+                writers=list(writers),
+            ),
+            timeout_s=self._settings.request_timeout_s,
+        )
+        if not isinstance(opened, SessionOpened):
+            raise RemoteProtocolError(f"SessionOpened expected, got {type(opened).__name__}")
+        self.session, self.epoch = opened.session, opened.epoch
+        self.cluster, self.chunk_bytes, self.goal = opened.cluster, opened.chunk_bytes, opened.goal
+        self.lease_s = opened.lease_s
+        self.lease_until = sent_at + opened.lease_s
+        log.info("session.open session=%d epoch=%d", self.session, self.epoch)
+
+    async def _sweep(self) -> None:
+        """Time limits of requests, and the renewal of the lease each third of it."""
+        renewed_at = trio.current_time()
+        while True:
+            await trio.sleep(min(SWEEP_S, self.lease_s / 6) if self.lease_s else SWEEP_S)
+            now = trio.current_time()
+            for waiting in [waiting for waiting in self._waiting if waiting.deadline < now]:
+                waiting.finish(TimedOut(f"{_name(waiting.message)}: no answer from the master"))
+            if self._connection is not None and now - renewed_at >= self.lease_s / 3:
+                renewed_at = now
+                self._renew(self._connection, now)
+
+    def _renew(self, connection: Connection, sent_at: float) -> None:
+        def on_reply(answer: Message | GfsError, _: memoryview | None) -> None:
+            if isinstance(answer, Renewed):
+                self.epoch = answer.epoch
+                self.lease_until = sent_at + self.lease_s
+            elif isinstance(answer, DeadSession):
+                self._die(answer)
+
+        connection.request(Renew(), on_reply)
+
+    def _die(self, error: DeadSession) -> None:
+        if self.dead is not None:
+            return
+        log.error("session.dead session=%d why=%s", self.session, error)
+        self.dead = error
+        self.lease_until = float("-inf")
+        for waiting in list(self._waiting):
+            waiting.finish(DeadSession(str(error)))
+        if self._connection is not None:
+            self._connection.close(error)
+        self.on_dead()
+
+    def reopen(self) -> None:
+        """After death: begin a new session; `declare` is asked what goes into it."""
+        self.dead = None
+        self.session = 0
+        self._next_number = 1
+        self._numbers.clear()
+        self._revive.set()
+        self._revive = trio.Event()
+
+    async def close(self, timeout_s: float = 2.0) -> None:
+        """End the session at the master, if it can be told in time."""
+        connection = self._connection
+        if connection is None or self.dead is not None:
+            return
+        try:
+            await connection.call(CloseSession(), timeout_s=timeout_s)
+        except GfsError as error:
+            log.info("session.close failed: %s", error)
+
+    # --- what the master asks
+
+    def _on_message(
+        self, connection: Connection, request: int, message: Message, _: memoryview | None
+    ) -> None:
+        if not isinstance(message, Invalidate | Recall):
+            raise RemoteProtocolError(f"a client does not answer {type(message).__name__}")
+        assert self._nursery is not None
+        self._nursery.start_soon(self._obey, connection, request, message)
+
+    async def _obey(
+        self, connection: Connection, request: int, message: Invalidate | Recall
+    ) -> None:
+        try:
+            if isinstance(message, Invalidate):
+                await self.on_invalidate(message)
+            else:
+                await self.on_recall(message.inos)
+        except GfsError as error:
+            connection.refuse(request, error)
+        except Exception:
+            # A bug in a cache must neither end the mount nor leave the master waiting.
+            log.exception("obey.failed message=%s", _name(message))
+            connection.refuse(request, GfsError("the client failed to obey"))
+        else:
+            connection.reply(request, Ok())
+
+
+def _nothing() -> None:
+    return None
+
+
+async def _recall_nothing(_: Sequence[int]) -> None:
+    return None
+
+
+def _unheard(_answer: Message | GfsError, _payload: memoryview | None) -> None:
+    return None
+
+
+def _name(message: Message) -> str:
+    if isinstance(message, Mutate):
+        return type(message.operation).__name__
+    return type(message).__name__
+
+
+async def _pause(error: TryAgain, pause_s: float, deadline: float) -> float:
+    """Wait before the same request again; the error itself when that is not for us to do."""
+    if error.retry is not Retry.LATER:
+        raise error
+    if trio.current_time() + pause_s > deadline:
+        raise TimedOut(str(error)) from error
+    await trio.sleep(pause_s)
+    return min(pause_s * 2, 0.5)
