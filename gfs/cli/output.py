@@ -29,6 +29,13 @@ def complain(text: str) -> None:
     sys.stderr.flush()
 
 
+def remark(text: str) -> None:
+    """A line about the answer, on standard error."""
+    flush()
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
 def flush() -> None:
     """Let out what is buffered, so that answer and remarks come in their order."""
     with contextlib.suppress(ValueError):  # closed

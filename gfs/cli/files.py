@@ -1,0 +1,341 @@
+"""`gfs cat|put|get|append`: bytes in and out, a mebibyte at a time.
+
+Memory stays bounded whatever the size of the file. Every request carries the caller's
+own user and groups, so what `cat` on the mount is refused is refused here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+import trio
+
+from gfs.cli.finding import about, actor, cluster_option, connected, reach
+from gfs.cli.output import progress, umask
+from gfs.errors import IsADirectory, NotFound, UsageError
+from gfs.ids import MIB, RECORD_BYTES_MAX
+from gfs.messages import Rename, Unlink, Walk, Walked
+
+if TYPE_CHECKING:
+    from gfs.client.client import Client
+
+READ_BYTES = MIB
+_ZEROS = bytes(READ_BYTES)
+_PATH = click.Path(path_type=bytes)
+
+
+@click.command()
+@cluster_option
+@click.argument("paths", nargs=-1, required=True, type=_PATH)
+@click.pass_context
+def cat(context: click.Context, paths: tuple[bytes, ...]) -> None:
+    """Files to standard output, one after the other."""
+    place = reach(context.obj, paths)
+
+    async def work() -> None:
+        async with connected(place) as client:
+            for path in map(place.path, paths):
+                async for data in _content(client, path, lambda size: None):
+                    await _emit(sys.stdout.fileno(), data)
+
+    trio.run(work)
+
+
+@click.command()
+@cluster_option
+@click.argument("path", type=_PATH)
+@click.argument("local", required=False, type=_PATH)
+@click.pass_context
+def get(context: click.Context, path: bytes, local: bytes | None) -> None:
+    """Copy PATH out to LOCAL (default: its name, here; - is standard output).
+
+    LOCAL appears whole or not at all.
+    """
+    place = reach(context.obj, [path])
+    source = place.path(path)
+
+    async def work() -> None:
+        async with connected(place) as client:
+            if local == b"-":
+                async for data in _content(client, source, lambda size: None):
+                    await _emit(sys.stdout.fileno(), data)
+            else:
+                await _get(client, source, local or os.path.basename(source.rstrip(b"/")))
+
+    trio.run(work)
+
+
+@click.command()
+@cluster_option
+@click.argument("local", type=_PATH)
+@click.argument("path", type=_PATH)
+@click.pass_context
+def put(context: click.Context, local: bytes, path: bytes) -> None:
+    """Copy LOCAL (- is standard input) in, to PATH or into the directory PATH.
+
+    An existing file is replaced at once when all bytes are there and synced; whoever has
+    it open keeps the old one.
+    """
+    place = reach(context.obj, [path])
+    if local == b"-" and path.endswith(b"/"):
+        raise UsageError("standard input needs the name of a file")
+
+    async def work() -> None:
+        async with connected(place) as client:
+            with _source(local) as (file, size, mode):
+                await _put(client, file, size, mode, local, place.path(path))
+
+    trio.run(work)
+
+
+@click.command()
+@cluster_option
+@click.argument("path", type=_PATH)
+@click.argument("local", default=b"-", type=_PATH)
+@click.pass_context
+def append(context: click.Context, path: bytes, local: bytes) -> None:
+    """Append LOCAL (default: standard input) to PATH, which is made if need be.
+
+    Each read gives one record of whole lines (at most 1,044,480 bytes), which stands
+    there once and whole, whoever else appends. When the command returns 0 all of it is
+    on the disks of every replica.
+    """
+    place = reach(context.obj, [path])
+
+    async def work() -> None:
+        async with connected(place) as client:
+            with _source(local) as (file, size, _):
+                await _append(client, file, size, place.path(path))
+
+    trio.run(work)
+
+
+# --- reading -------------------------------------------------------------------------
+
+
+async def _content(
+    client: Client, path: bytes, on_size: Callable[[int], None]
+) -> AsyncIterator[bytes | bytearray | memoryview]:
+    with about(path):
+        walked = await walk(client, path)
+        if walked.entry.inode is not None and walked.entry.inode.is_directory:
+            raise IsADirectory
+        opened = await client.open(walked.entry, os.O_RDONLY, actor())
+    try:
+        with about(path):
+            on_size(await opened.size())
+            offset = 0
+            while data := await opened.read(offset, READ_BYTES):
+                offset += len(data)
+                yield data
+    finally:
+        opened.release()
+
+
+async def walk(client: Client, path: bytes, *, follow: bool = True) -> Walked:
+    """Resolve a path that must exist.
+
+    Raises:
+      GfsError: it does not, or the caller may not pass.
+    """
+    walked = await client.link.ask(Walk(path, follow, actor()), Walked)
+    if not walked.entry.ino:
+        raise NotFound
+    return walked
+
+
+async def _get(client: Client, source: bytes, local: bytes) -> None:
+    descriptor, fresh, final = _destination(source, local)
+    try:
+        await _fill(client, source, descriptor, sparse=fresh is not None)
+        if fresh is not None:
+            with about(source):
+                inode = (await walk(client, source)).entry.inode
+            assert inode is not None
+            os.fchmod(descriptor, stat.S_IMODE(inode.mode) & 0o777 & ~umask())
+            os.rename(fresh, final)
+    except BaseException:
+        if fresh is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(fresh)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _destination(source: bytes, local: bytes) -> tuple[int, bytes | None, bytes]:
+    """Descriptor to write to; name to be renamed and its final name (None: written in place)."""
+    if os.path.isdir(local):
+        local = os.path.join(local, os.path.basename(source))
+        if os.path.isdir(local):
+            raise UsageError(f"{os.fsdecode(local)} is a directory")
+    if os.path.exists(local) and not os.path.isfile(local):  # a device or pipe
+        return os.open(local, os.O_WRONLY), None, local
+    fresh = os.path.join(os.path.dirname(local), b".gfs-get-" + secrets.token_hex(8).encode())
+    return os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), fresh, local
+
+
+async def _fill(client: Client, source: bytes, descriptor: int, *, sparse: bool) -> None:
+    total = 0
+    with contextlib.ExitStack() as stack:
+        step: Callable[[int], None] = _ignore
+
+        def on_size(size: int) -> None:
+            nonlocal step
+            step = stack.enter_context(progress(os.fsdecode(os.path.basename(source)), size))
+
+        async for data in _content(client, source, on_size):
+            # A hole stays a hole: a sparse file may be larger than this disk.
+            if sparse and data == memoryview(_ZEROS)[: len(data)]:
+                os.lseek(descriptor, len(data), os.SEEK_CUR)
+            else:
+                await _emit(descriptor, data)
+            total += len(data)
+            step(len(data))
+    if sparse:
+        os.ftruncate(descriptor, total)
+
+
+def _ignore(_: int) -> None:
+    return None
+
+
+async def _emit(descriptor: int, data: bytes | bytearray | memoryview) -> None:
+    # In a thread: a slow reader of our output must not keep the session from renewing.
+    await trio.to_thread.run_sync(_write_all, descriptor, data)
+
+
+def _write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
+    """write(2) until all is out.
+
+    Raises:
+      OSError: as write(2); BrokenPipeError when nobody reads.
+    """
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+# --- writing -------------------------------------------------------------------------
+
+_Source = tuple[int, int | None, int | None]
+
+
+@contextlib.contextmanager
+def _source(local: bytes) -> Any:
+    """Descriptor, size (None: unknown) and mode (None: standard input) of what is read."""
+    if local == b"-":
+        yield sys.stdin.fileno(), None, None
+        return
+    descriptor = os.open(local, os.O_RDONLY)
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise UsageError(f"{os.fsdecode(local)} is a directory")
+        size = status.st_size if stat.S_ISREG(status.st_mode) else None
+        yield descriptor, size, stat.S_IMODE(status.st_mode)
+    finally:
+        os.close(descriptor)
+
+
+async def _read(descriptor: int, size: int, *, quick: bool) -> bytes:
+    """Some bytes; in a thread when the read may wait, so that the session stays alive."""
+    if quick:
+        return os.read(descriptor, size)
+    return await trio.to_thread.run_sync(os.read, descriptor, size, abandon_on_cancel=True)
+
+
+async def _put(
+    client: Client, file: int, size: int | None, mode: int | None, local: bytes, target: bytes
+) -> None:
+    with about(target):
+        walked = await client.link.ask(Walk(target.rstrip(b"/") or b"/", True, actor()), Walked)
+        inode = walked.entry.inode
+        if inode is not None and inode.is_directory:
+            if local == b"-":
+                raise IsADirectory
+            target = target.rstrip(b"/") + b"/" + os.path.basename(local)
+            walked = await client.link.ask(Walk(target, True, actor()), Walked)
+            inode = walked.entry.inode
+            if inode is not None and inode.is_directory:
+                raise IsADirectory
+        elif target.endswith(b"/"):
+            raise NotFound("no such directory")
+        if inode is not None:
+            mode = stat.S_IMODE(inode.mode)  # as the file that is replaced
+        else:
+            mode = (0o666 if mode is None else mode & 0o777) & ~umask()
+        await _replace(client, file, size, walked, mode)
+
+
+async def _replace(client: Client, file: int, size: int | None, walked: Walked, mode: int) -> None:
+    fresh = b".gfs-put-" + secrets.token_hex(8).encode()
+    me = actor()
+    opened, _ = await client.create(
+        walked.parent, fresh, stat.S_IFREG | mode, os.O_CREAT | os.O_EXCL | os.O_WRONLY, me
+    )
+    try:
+        try:
+            await _copy_in(file, size, opened.write)
+            await opened.sync()
+        finally:
+            opened.release()
+        await client.link.mutate(Rename(walked.parent, fresh, walked.parent, walked.name), me)
+    except BaseException:
+        with trio.CancelScope(shield=True), trio.move_on_after(5), contextlib.suppress(Exception):
+            await client.link.mutate(Unlink(walked.parent, fresh), me)
+        raise
+
+
+async def _copy_in(
+    file: int, size: int | None, write: Callable[[int, bytes], Awaitable[int]]
+) -> None:
+    offset = 0
+    with progress("put", size) as step:
+        while data := await _read(file, READ_BYTES, quick=size is not None):
+            await write(offset, data)
+            offset += len(data)
+            step(len(data))
+
+
+async def _append(client: Client, file: int, size: int | None, path: bytes) -> None:
+    flags = os.O_WRONLY | os.O_APPEND
+    with about(path):
+        walked = await client.link.ask(Walk(path, True, actor()), Walked)
+        if walked.entry.ino:
+            opened = await client.open(walked.entry, flags, actor())
+        else:
+            mode = stat.S_IFREG | (0o666 & ~umask())
+            made = flags | os.O_CREAT
+            opened, _ = await client.create(walked.parent, walked.name, mode, made, actor())
+        try:
+            await _records(file, size, opened.write)
+            await opened.sync()
+        finally:
+            opened.release()
+
+
+async def _records(
+    file: int, size: int | None, write: Callable[[int, bytes], Awaitable[int]]
+) -> None:
+    """Whole lines of the input as records; a line too long for one is cut."""
+    held = b""
+    with progress("append", size) as step:
+        while data := await _read(file, RECORD_BYTES_MAX - len(held), quick=size is not None):
+            step(len(data))
+            held += data
+            cut = held.rfind(b"\n") + 1
+            if not cut and len(held) == RECORD_BYTES_MAX:
+                cut = len(held)
+            if cut:
+                await write(0, held[:cut])
+                held = held[cut:]
+        if held:
+            await write(0, held)
