@@ -1,0 +1,57 @@
+"""What this server has heard from masters, durable: highest epoch, highest committed position.
+
+Both only rise. A promotion asks a majority of the servers for them, so a master
+of a lower epoch is refused for ever, also after a restart. Two sectors take turns,
+so that a power loss leaves the old or the new.
+"""
+
+from __future__ import annotations
+
+from chunkd.directory import DataDirectory
+from chunkd.formats import OBEYED, SECTOR_BYTES, Obeyed, open_block, seal_block
+from gfs.disk import File
+from gfs.errors import Corrupt
+
+
+class ObeyedFile:
+    """See the module's text. `save` may take long and belongs in one thread at a time."""
+
+    def __init__(self, file: File, found: Obeyed, turn: int) -> None:
+        self._file = file
+        self._turn = turn
+        self.saved = found
+
+    @classmethod
+    def open(cls, directory: DataDirectory) -> ObeyedFile:
+        """Raises `NewerFormat`, `StorageFailed`."""
+        path = directory.path / "obeyed"
+        file = directory.disk.open(path, create=True)
+        if file.size() < 2 * SECTOR_BYTES:
+            file.zero(0, 2 * SECTOR_BYTES)
+            file.fsync()
+            directory.disk.sync_directory(directory.path)
+        newest, turn = Obeyed(0, 0), 0
+        for number in (0, 1):
+            try:
+                slot = open_block(
+                    OBEYED, file.pread(SECTOR_BYTES, number * SECTOR_BYTES), Obeyed, path
+                )
+            except Corrupt:
+                continue  # empty, or torn before it counted
+            if (slot.epoch, slot.committed) >= (newest.epoch, newest.committed):
+                newest, turn = slot, number
+        return cls(file, newest, turn)
+
+    def save(self, epoch: int, committed: int) -> None:
+        """Make them durable; lower numbers than before change nothing."""
+        wanted = Obeyed(max(epoch, self.saved.epoch), max(committed, self.saved.committed))
+        if wanted == self.saved:
+            return
+        turn = 1 - self._turn
+        block = seal_block(OBEYED, wanted).ljust(SECTOR_BYTES, b"\0")
+        self._file.pwrite(block, turn * SECTOR_BYTES)
+        self._file.fdatasync()
+        self._turn, self.saved = turn, wanted
+
+    def close(self) -> None:
+        self._file.close()

@@ -1,0 +1,285 @@
+"""What the master orders: fence, unfence, condense, copy, delete, verify.
+
+Orders come on the connection that this server opened to the master, one task
+each. Two orders about one chunk never overlap. A fence takes effect at once and
+is answered when it is durable. Disk work runs in threads, a few at a time.
+
+Source: GFS §4.3-4.5.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import trio
+
+from chunkd.core.machine import Machine
+from chunkd.core.replica import Replica, ReplicaState
+from chunkd.files import CopyFile
+from chunkd.links import Link, Links
+from chunkd.service import DataService
+from chunkd.store import Store, delete
+from chunkd.sums import BlockSums
+from chunkd.workers import Workers
+from gfs import messages
+from gfs.checksum import crc32c
+from gfs.connection import Connection
+from gfs.errors import (
+    Corrupt,
+    GfsError,
+    NoSuchReplica,
+    RemoteProtocolError,
+    StaleVersion,
+)
+from gfs.ids import BLOCK_BYTES, CHUNK_BYTES, MIB
+
+log = logging.getLogger(__name__)
+
+COPIES_MAX = 3  # at a time
+COPY_WINDOW = 4  # reads in flight of one copy
+COPY_READ_S = 10.0
+VERIFY_BYTES_PER_S = 256 * MIB  # leaves the disk to those who wait for it
+
+
+class Orders:
+    """See the module's text."""
+
+    def __init__(
+        self, machine: Machine, store: Store, service: DataService, links: Links, workers: Workers
+    ) -> None:
+        self.machine = machine
+        self.store = store
+        self.service = service
+        self.links = links
+        self._workers = workers
+        self._locks: dict[int, trio.Lock] = {}
+        self._copies = trio.Semaphore(COPIES_MAX)
+        self._obey: dict[type, Callable[[Any], Awaitable[messages.Message]]] = {
+            messages.Fence: self._fence,
+            messages.Unfence: self._unfence,
+            messages.Condense: self._condense,
+            messages.CopyReplica: self._copy,
+            messages.DeleteReplicas: self._delete,
+            messages.VerifyReplicas: self._verify,
+            messages.ReportGrowth: self._growth,
+        }
+
+    def knows(self, message: messages.Message) -> bool:
+        """Whether it is an order."""
+        return type(message) in self._obey
+
+    async def obey(self, connection: Connection, request: int, message: messages.Message) -> None:
+        """Do it and answer."""
+        try:
+            answer = await self._obey[type(message)](message)
+        except GfsError as error:
+            log.info("order.refused %s: %s", message, error)
+            connection.refuse(request, error)
+            return
+        connection.reply(request, answer)
+
+    @asynccontextmanager
+    async def _alone(self, handle: int) -> AsyncIterator[None]:
+        lock = self._locks.setdefault(handle, trio.Lock())
+        async with lock:
+            yield
+        if not lock.locked():
+            self._locks.pop(handle, None)
+
+    # --- fences
+
+    async def _fence(self, message: messages.Fence) -> messages.Message:
+        self.machine.refuse_old_epoch(message.epoch)
+        handle, version = message.handle, message.version
+        if handle not in self.machine.replicas:
+            self.store.create(handle, version, tail=False, chunk_bytes=CHUNK_BYTES)
+        answer, work = self.machine.fence(message)
+        self.service.perform(work)
+        log.info("replica.fence handle=%016x version=%d end=%d", handle, version, answer.end)
+        await self._persist(handle, version, fenced=True)
+        return answer
+
+    async def _persist(self, handle: int, version: int, *, fenced: bool) -> None:
+        async with self._alone(handle):
+            files = self.store.open.get(handle)
+            if files is None:
+                return  # sealed: nothing can be appended any more
+            files.hold()
+            try:
+                await self._workers.run(lambda: files.persist_version(version, fenced=fenced))
+            except GfsError as error:
+                self.store.note_failure(files.directory, error)
+                raise
+            finally:
+                files.release()
+
+    async def _unfence(self, message: messages.Unfence) -> messages.Message:
+        replica = self.machine.replica(message.handle)
+        if replica.version != message.version:
+            raise StaleVersion(f"chunk {message.handle:016x} is at {replica.version}")
+        await self._persist(message.handle, message.version, fenced=False)
+        replica.unfence(message.version)
+        return messages.Ok()
+
+    # --- seals
+
+    async def _condense(self, message: messages.Condense) -> messages.Message:
+        async with self._alone(message.handle):
+            replica = self.machine.replica(message.handle)
+            sums = await self._seal_own(replica, message.version, message.length)
+        return messages.Condensed(sums)
+
+    async def _seal_own(self, replica: Replica, version: int, length: int) -> int:
+        handle = replica.handle
+        if replica.state is ReplicaState.SEALED:
+            if (replica.version, replica.end) != (version, length):
+                raise StaleVersion(f"{handle:016x} is sealed at {replica.version}, {replica.end}")
+            return self.store.checksums[handle]
+        if replica.version != version or replica.state is not ReplicaState.FENCED:
+            raise StaleVersion(f"chunk {handle:016x} is not fenced at {version}")
+        if replica.end < length:
+            raise NoSuchReplica(f"chunk {handle:016x} ends at {replica.end}, before {length}")
+        files, writers = self.store.open[handle], dict(replica.writers)
+        files.hold()
+        try:
+            sums = await self._workers.run(lambda: files.condense(version, length, writers))
+        except GfsError as error:
+            self.store.note_failure(files.directory, error)
+            raise
+        finally:
+            files.release()
+        self.store.sealed_now(replica, version, sums)
+        return sums.checksum
+
+    # --- copies
+
+    async def _copy(self, message: messages.CopyReplica) -> messages.Message:
+        handle, version, length = message.handle, message.version, message.length
+        async with self._copies, self._alone(handle):
+            replica = self.machine.replicas.get(handle)
+            if replica is not None and _is_it(replica, version, length):
+                return messages.Condensed(self.store.checksums[handle])
+            if replica is not None and replica.bad:
+                await self._remove(handle)
+                replica = None
+            copy = self.store.begin_copy(handle, length)
+            try:
+                sums = await self._fill(copy, replica, message)
+            except BaseException:
+                copy.abandon()
+                raise
+            self.store.finish_copy(copy, version, sums)
+        log.info("replica.copied handle=%016x from=%d", handle, message.source.server)
+        return messages.Condensed(sums.checksum)
+
+    async def _fill(
+        self, copy: CopyFile, replica: Replica | None, message: messages.CopyReplica
+    ) -> BlockSums:
+        version, length = message.version, message.length
+        own = self.store.open.get(copy.handle)
+        # Fenced for this seal: what we have is the beginning of what the others have.
+        if own is not None and replica is not None and replica.version == version:
+            own.hold()
+            try:
+                await self._workers.run(lambda: copy.take_from(own, length))
+            finally:
+                own.release()
+        link = self.links.get(message.source)
+        while copy.sums.end < length:
+            parts = await _fetch(link, message, copy.sums.end)
+            await self._workers.run(partial(copy.write_all, parts))
+        writers = dict(replica.writers) if replica is not None else {}
+        if own is not None and self.store.open.pop(copy.handle, None) is not None:
+            own.retire()
+        return await self._workers.run(lambda: copy.finish(version, writers))
+
+    # --- deletion and checks
+
+    async def _delete(self, message: messages.DeleteReplicas) -> messages.Message:
+        for handle in message.handles:
+            async with self._alone(handle):
+                await self._remove(handle)
+        return messages.Ok()
+
+    async def _remove(self, handle: int) -> None:
+        replica = self.machine.replicas.get(handle)
+        if replica is None:
+            return
+        bad = replica.bad
+        self.service.perform(self.machine.drop(handle))
+        directory = self.store.forget(handle)
+        if directory is not None:
+            await self._workers.run(lambda: delete(directory, handle, bad=bad))
+            log.info("replica.%s handle=%016x", "quarantined" if bad else "deleted", handle)
+
+    async def _verify(self, message: messages.VerifyReplicas) -> messages.Message:
+        bad: list[int] = []
+        blocks = 0
+        for handle in message.handles or list(self.machine.replicas):
+            began = trio.current_time()
+            found = await self._check(handle)
+            if isinstance(found, int):
+                blocks += found
+                due = began + found * BLOCK_BYTES / VERIFY_BYTES_PER_S
+                await trio.sleep_until(due)
+            elif isinstance(found, Corrupt):
+                bad.append(handle)
+        return messages.Verified(bad, blocks)
+
+    async def _check(self, handle: int) -> int | GfsError:
+        done = trio.Event()
+        box: list[int | GfsError] = []
+
+        def on_done(result: int | GfsError) -> None:
+            box.append(result)
+            done.set()
+
+        try:
+            self.service.check(self.machine.replica(handle), on_done)
+        except GfsError as error:
+            return error
+        await done.wait()
+        return box[0]
+
+    async def _growth(self, message: messages.ReportGrowth) -> messages.Message:
+        return messages.Growth(self.machine.growth(message.handles))
+
+
+def _is_it(replica: Replica, version: int, length: int) -> bool:
+    sound = replica.state is ReplicaState.SEALED and not replica.bad
+    return sound and (replica.version, replica.end) == (version, length)
+
+
+async def _fetch(link: Link, message: messages.CopyReplica, start: int) -> list[memoryview]:
+    """The next few MiB of a chunk from another server, verified.
+
+    Raises:
+      GfsError: the source refused, fell silent, or sent something else.
+    """
+    stop = min(message.length, start + COPY_WINDOW * MIB)
+    found: dict[int, memoryview] = {}
+
+    async def read(offset: int) -> None:
+        length = min(MIB, stop - offset)
+        ask = messages.Read(message.handle, 0, offset, length)
+        answer, payload = await link.call(ask, timeout_s=COPY_READ_S)
+        if not isinstance(answer, messages.ReadData) or payload is None or len(payload) != length:
+            raise RemoteProtocolError(f"short or strange answer to a read at {offset}")
+        if crc32c(payload) != answer.checksum:
+            raise Corrupt(f"bytes of chunk {message.handle:016x} damaged on the way")
+        found[offset] = payload
+
+    try:
+        async with trio.open_nursery() as nursery:
+            for offset in range(start, stop, MIB):
+                nursery.start_soon(read, offset)
+    except* GfsError as group:
+        first: BaseException = group
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None
+    return [found[offset] for offset in sorted(found)]

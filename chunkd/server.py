@@ -1,0 +1,254 @@
+"""A chunk server put together: directories, machine, service, heartbeat, HTTP.
+
+Starts by taking hold of its data directories (any refusal is a `UsageError` or
+GfsError before a port is bound), recovers what is in them, then serves until
+told to stop; what is in flight then gets `GRACE_S`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import secrets
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from chunkd.core.machine import Machine
+from chunkd.core.replica import ReplicaState
+from chunkd.directory import DataDirectory, read_identity
+from chunkd.heartbeat import MasterLink
+from chunkd.links import SILENCE_S, Links
+from chunkd.obeyed import ObeyedFile
+from chunkd.orders import Orders
+from chunkd.passing import ReplicaPasser
+from chunkd.service import DataService, Peer
+from chunkd.store import Store
+from chunkd.workers import Workers
+from gfs.config import ChunkdConfig
+from gfs.connection import BufferPool, Connection
+from gfs.disk import Disk
+from gfs.errors import UsageError
+from gfs.handshake import accept, host_id, listen, load_key, serve
+from gfs.http import application, serve_http
+from gfs.ids import MIB
+from gfs.messages import ChainMember
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 2.0
+UNIX_PATH_BYTES_MAX = 107
+SYNC_THREADS, READ_THREADS, ORDER_THREADS = 4, 2, 2
+SERVER_ID_BITS = 53  # a JSON number holds it
+
+
+def boot_id() -> str:
+    """Changes when this machine starts anew: unsynced bytes live as long as it."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def open_directories(config: ChunkdConfig, disk: Disk) -> tuple[list[DataDirectory], int, str]:
+    """Take hold of all data directories; server id and cluster come from the first.
+
+    Raises:
+      UsageError: none is named, or the cluster's id is not known.
+      GfsError: a stranger's, in use, or of a newer format.
+    """
+    if not config.data_dirs:
+        raise UsageError("no data directory: --data-dirs DIR (may be given more than once)")
+    known = read_identity(Path(config.data_dirs[0]).absolute(), disk)
+    cluster = config.cluster_id or (known.cluster if known else "")
+    if not cluster:
+        raise UsageError("a new data directory needs the cluster's id: --cluster-id ID")
+    server = known.server if known else secrets.randbits(SERVER_ID_BITS) | 1
+    found: list[DataDirectory] = []
+    try:
+        for index, name in enumerate(config.data_dirs):
+            directory = DataDirectory.open(
+                Path(name), disk, cluster=cluster, server=server, index=index
+            )
+            found.append(directory)
+            directory.reserve(config.reserve_bytes)
+    except BaseException:
+        for directory in found:
+            directory.close()
+        raise
+    return found, server, cluster
+
+
+class ChunkServer:
+    """See the module's text. Create, then `run` once.
+
+    Attributes:
+      address, http: bound HOST:PORT, once `run` has told `task_status`.
+    """
+
+    def __init__(self, config: ChunkdConfig, disk: Disk) -> None:
+        self.config = config
+        if not config.master:
+            raise UsageError("where is the master? --master HOST:PORT")
+        if not config.key_file:
+            raise UsageError("the cluster's key is needed: --key-file FILE")
+        self.key = load_key(Path(config.key_file))
+        self.directories, self.server, self.cluster = open_directories(config, disk)
+        self.address = self.http = ""
+        self.machine = Machine(boot=boot_id())
+        self.store = Store(self.directories, self.machine)
+        self.stop = trio.Event()
+        self._live: set[Connection] = set()
+        self._service: DataService | None = None
+        self._master: MasterLink | None = None
+        try:
+            self.obeyed = ObeyedFile.open(self.directories[0])
+            self.machine.epoch = self.obeyed.saved.epoch
+            self.store.load()
+        except BaseException:
+            self.store.close()
+            raise
+
+    @property
+    def unix(self) -> str:
+        """Path of our Unix socket; "" where the default would be too long for the system."""
+        path = self.config.unix or str(self.directories[0].path / "chunkd.sock")
+        if len(os.fsencode(path)) <= UNIX_PATH_BYTES_MAX:
+            return path
+        if self.config.unix:
+            raise UsageError(f"{path}: longer than {UNIX_PATH_BYTES_MAX} bytes for a Unix socket")
+        return ""
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until `stop` is set or this is cancelled.
+
+        Raises:
+          UsageError: an address cannot be bound.
+        """
+        raise_descriptor_limit()
+        unix = self.unix
+        listeners = listen(self.config.address, unix)
+        host, port = listeners[0].getsockname()[:2]
+        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        workers = [
+            Workers("sync", SYNC_THREADS), Workers("read", READ_THREADS),
+            Workers("check", 1), Workers("order", ORDER_THREADS), Workers("obey", 1),
+        ]  # fmt: skip
+        try:
+            async with trio.open_nursery() as nursery:
+                await self._start(nursery, workers, unix)
+                nursery.start_soon(self._serve, listeners)
+                log.info("chunkd.serving server=%d address=%s", self.server, self.address)
+                task_status.started()
+                await self.stop.wait()
+                await self._finish(listeners)
+                nursery.cancel_scope.cancel()
+        finally:
+            for pool in workers:
+                pool.stop()
+            for listener in listeners:
+                listener.close()
+            with suppress(OSError):
+                if unix:
+                    os.unlink(unix)
+            self.obeyed.close()
+            self.store.close()
+
+    async def _start(self, nursery: trio.Nursery, workers: list[Workers], unix: str) -> None:
+        syncers, readers, checkers, order_workers, obey_worker = workers
+        config = self.config
+        self._pool = BufferPool(MIB)
+        own_host = host_id()
+        member = ChainMember(
+            self.server, config.advertise or self.address, unix, own_host, config.rack
+        )
+        links = Links(
+            nursery, key=self.key, cluster=self.cluster, host_id=own_host, pool=self._pool
+        )
+        service = self._service = DataService(
+            self.machine, self.store, links,
+            syncers=syncers, readers=readers, checkers=checkers, pool=self._pool,
+        )  # fmt: skip
+        ReplicaPasser(self.machine, self.store, nursery).attach(service)
+        orders = Orders(self.machine, self.store, service, links, order_workers)
+        if config.http:
+            app = application(
+                daemon="chunkd", key=self.key, health=self.health, statistics=self.statistics
+            )
+            self.http = await nursery.start(serve_http, app, config.http, config.http_unix)
+        self._master = MasterLink(
+            self.machine, self.store, orders, self.obeyed, obey_worker, member=member,
+            http=self.http, master=config.master, master_unix=config.master_unix,
+            key=self.key, cluster=self.cluster,
+        )  # fmt: skip
+        nursery.start_soon(self._master.run)
+
+    async def _serve(self, listeners: list[Any]) -> None:
+        await serve(listeners, self._handle, pool=self._pool, silence_limit_s=10 * SILENCE_S)
+
+    async def _handle(self, connection: Connection) -> None:
+        assert self._service is not None
+        role = await accept(
+            connection, key=self.key, cluster=self.cluster, epoch=self.machine.epoch, keyless=False
+        )
+        connection.context = Peer(role)
+        self._live.add(connection)
+        try:
+            await connection.run(self._service.on_message)
+        finally:
+            self._live.discard(connection)
+
+    async def _finish(self, listeners: list[Any]) -> None:
+        """Take no more callers; let answers of what is in flight leave."""
+        for listener in listeners:
+            with suppress(OSError):  # not closed: a task waits on the descriptor
+                listener.shutdown(socket.SHUT_RDWR)
+        deadline = trio.current_time() + GRACE_S
+        while any(map(_busy, self._live)) and trio.current_time() < deadline:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+
+    # --- for people
+
+    def health(self) -> Mapping[str, object]:
+        """Facts of /health; not ok while the master does not know us or a disk fails."""
+        failing = self.store.failing()
+        registered = self._master is not None and self._master.registered
+        return {
+            "ok": registered and not failing,
+            "server": self.server,
+            "registered": registered,
+            "failing": failing,
+        }
+
+    def statistics(self) -> Mapping[str, object]:
+        """Numbers of /statistics and /metrics."""
+        free, total = self.store.room()
+        replicas = self.machine.replicas.values()
+        sealed = sum(replica.state is ReplicaState.SEALED for replica in replicas)
+        counters = self._service.counters if self._service else None
+        return {
+            "server": self.server,
+            "epoch": self.machine.epoch,
+            "committed": self._master.committed if self._master else 0,
+            "free_bytes": free,
+            "disk_bytes": total,
+            "replicas_sealed": sealed,
+            "replicas_open": len(replicas) - sealed,
+            "replicas_bad": len(self.store.bad),
+            "stored_bytes": sum(replica.end for replica in replicas),
+            "data": {name: getattr(counters, name) for name in getattr(counters, "__slots__", ())},
+        }
+
+
+def _busy(connection: Connection) -> bool:
+    peer = connection.context
+    return bool(connection.queued_bytes or (isinstance(peer, Peer) and peer.in_flight))
+
+
+def raise_descriptor_limit() -> None:
+    """An open replica holds two descriptors; take what the system allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,374 @@
+"""The data service: appends, syncs and reads, from clients and along the chain.
+
+Works in the callbacks of connections: a message in, the machine decides, the
+bytes are written, what follows is forwarded or answered. No task and no thread a
+frame: a write of a MiB into the page cache costs less than a thread's switch.
+Only what waits for the disk (fdatasync, long reads) goes to a thread.
+
+Limits: `IN_FLIGHT_BYTES_MAX` of appends unanswered, and `QUEUED_BYTES_MAX` of
+answers unread, on a client's connection; more is refused as overload.
+
+Source: GFS §3.1-3.3, §5.2.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import typing
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from chunkd.core.appends import Landing
+from chunkd.core.chain import Chain
+from chunkd.core.machine import Forward, Machine, Reply, SyncFiles, Work
+from chunkd.core.replica import Replica, ReplicaState
+from chunkd.files import OpenFiles
+from chunkd.links import Links
+from chunkd.store import Store
+from chunkd.workers import Workers
+from gfs import messages
+from gfs.checksum import crc32c
+from gfs.connection import BufferPool, Connection, OnReply
+from gfs.errors import (
+    Corrupt,
+    GfsError,
+    InvalidArgument,
+    Overloaded,
+    RemoteProtocolError,
+    StaleVersion,
+    StorageFailed,
+)
+from gfs.frames import PAYLOAD_BYTES_MAX
+from gfs.ids import CHUNK_BYTES, GIB, KIB, MIB
+
+log = logging.getLogger(__name__)
+
+INLINE_READ_BYTES = 256 * KIB  # longer ones may wait for the disk longer than a switch costs
+IN_FLIGHT_BYTES_MAX = 64 * MIB
+QUEUED_BYTES_MAX = 32 * MIB
+CHUNK_BYTES_MAX = max(GIB, CHUNK_BYTES)
+_T = TypeVar("_T")
+
+
+class Peer:
+    """What the service knows about a connection; its `context`."""
+
+    __slots__ = ("by_client", "in_flight")
+
+    def __init__(self, role: str) -> None:
+        self.by_client = role != "chunkd"
+        self.in_flight = 0
+
+
+class Asker:
+    """Whom to answer, and the bytes that came with the question."""
+
+    __slots__ = ("connection", "payload", "request")
+
+    def __init__(self, connection: Connection, request: int, payload: memoryview | None) -> None:
+        self.connection = connection
+        self.request = request
+        self.payload = payload
+
+
+class Counters:
+    """Totals since the start, for /statistics and /metrics."""
+
+    __slots__ = (
+        "appends_total", "bytes_read_total", "bytes_written_total", "corrupt_total",
+        "reads_total", "refused_total", "syncs_total",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        for name in self.__slots__:
+            setattr(self, name, 0)
+
+
+class DataService:
+    """See the module's text. `on_message` is what connections call."""
+
+    def __init__(
+        self, machine: Machine, store: Store, links: Links, *,
+        syncers: Workers, readers: Workers, checkers: Workers, pool: BufferPool,
+    ) -> None:  # fmt: skip
+        self.machine = machine
+        self.store = store
+        self.links = links
+        self.counters: Any = Counters()
+        self._syncers = syncers
+        self._readers = readers
+        self._checkers = checkers
+        self._pool = pool
+        self._handlers: dict[type, Callable[[Asker, Any], None]] = {
+            messages.Append: self._append,
+            messages.RecordAppend: self._record_append,
+            messages.Read: self._read,
+            messages.Sync: self._sync,
+            messages.TailEnds: self._tail_ends,
+            messages.Join: self._join,
+            messages.ReportBad: self._report_bad,
+        }
+
+    def add_handler(self, kind: type[_T], handler: Callable[[Asker, _T], None]) -> None:
+        """Let another part answer messages of `kind`."""
+        self._handlers[kind] = handler
+
+    def on_message(
+        self,
+        connection: Connection,
+        request: int,
+        message: messages.Message,
+        payload: memoryview | None,
+    ) -> None:
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            raise RemoteProtocolError(f"{type(message).__name__} is no question to a chunk server")
+        try:
+            handler(Asker(connection, request, payload), message)
+        except GfsError:
+            self.counters.refused_total += 1
+            raise
+
+    # --- what the machine wants done
+
+    def perform(self, work: list[Work]) -> None:
+        """Do it, in order."""
+        for item in work:
+            kind = type(item)
+            if kind is Reply:
+                self._reply(item.asker, item.message)  # type: ignore[union-attr, arg-type]
+            elif kind is Forward:
+                self._forward(item)  # type: ignore[arg-type]
+            elif kind is SyncFiles:
+                self._sync_files(item.replica, item.chain)  # type: ignore[union-attr]
+            else:
+                self._refuse(item.asker, item.error)  # type: ignore[union-attr, arg-type]
+
+    def _reply(self, asker: Asker, message: messages.Message) -> None:
+        payload = asker.payload
+        if payload is not None:
+            asker.connection.context.in_flight -= len(payload)  # type: ignore[attr-defined]
+            self._pool.give(payload)  # written here, received by the next: nobody needs it
+            asker.payload = None
+        asker.connection.reply(asker.request, message)
+
+    def _refuse(self, asker: Asker, error: GfsError) -> None:
+        self.counters.refused_total += 1
+        payload = asker.payload
+        if payload is not None:  # not given back: it may still be queued for the next member
+            asker.connection.context.in_flight -= len(payload)  # type: ignore[attr-defined]
+            asker.payload = None
+        asker.connection.refuse(asker.request, error)
+
+    def _forward(self, work: Forward) -> None:
+        asker = work.asker
+        payload = asker.payload if isinstance(asker, Asker) else None
+        link = self.links.get(work.member)
+        link.request(work.message, self._chain_callback(work), payload)
+
+    def _chain_callback(self, work: Forward) -> OnReply:
+        machine, replica, chain, perform = self.machine, work.replica, work.chain, self.perform
+        is_sync = type(work.message) is messages.Sync
+
+        def on_reply(answer: messages.Message | GfsError, _: memoryview | None) -> None:
+            kind = type(answer)
+            if kind is messages.Appended:
+                if is_sync:
+                    perform(machine.round_part_done(replica, chain, local=False))
+                else:
+                    perform(machine.acknowledged(replica, chain, answer.end))  # type: ignore[union-attr]
+            elif kind is messages.Joined:
+                perform(machine.chain_joined(replica, chain, answer.boots))  # type: ignore[union-attr]
+            else:
+                self._chain_failed(replica, chain, answer)
+
+        return on_reply
+
+    def _chain_failed(
+        self, replica: Replica, chain: Chain, answer: messages.Message | GfsError
+    ) -> None:
+        if not isinstance(answer, GfsError):
+            answer = RemoteProtocolError(f"{type(answer).__name__} is no answer to that")
+        if replica.chain is chain and replica.failed is None:
+            log.warning("chain.failed handle=%016x: %s", replica.handle, answer)
+        self.perform(self.machine.chain_failed(replica, chain, answer))
+
+    def _sync_files(self, replica: Replica, chain: Chain) -> None:
+        files = self.store.open[replica.handle]
+        left = 2
+        self.counters.syncs_total += 1
+
+        def on_done(result: object) -> None:
+            nonlocal left
+            left -= 1
+            files.release()
+            if isinstance(result, GfsError):
+                self._sync_failed(replica, chain, files, result)
+            elif not left:
+                self.perform(self.machine.round_part_done(replica, chain, local=True))
+
+        for job in (files.sync_data, files.sync_side):
+            files.hold()
+            self._syncers.submit(job, on_done)
+
+    def _sync_failed(
+        self, replica: Replica, chain: Chain, files: OpenFiles, error: GfsError
+    ) -> None:
+        log.error("sync.failed handle=%016x: %s", replica.handle, error)
+        self.store.note_failure(files.directory, error)
+        self.perform(self.machine.sync_failed(replica, chain, error))
+
+    # --- chains and appends
+
+    def _join(self, asker: Asker, message: messages.Join) -> None:
+        self.machine.refuse_old_epoch(message.epoch)
+        if not 0 < message.chunk_bytes <= CHUNK_BYTES_MAX:
+            raise InvalidArgument(f"chunk of {message.chunk_bytes} bytes")
+        if message.handle not in self.machine.replicas:
+            self.store.create(
+                message.handle, message.version, tail=message.tail, chunk_bytes=message.chunk_bytes
+            )
+        by_client = asker.connection.context.by_client  # type: ignore[attr-defined]
+        self.perform(self.machine.join(asker, message, by_client=by_client))
+
+    def _append(self, asker: Asker, message: messages.Append) -> None:
+        payload = self._checked(asker, message.checksum)
+        self._land(self.machine.append(asker, message, len(payload)), payload)
+
+    def _record_append(self, asker: Asker, message: messages.RecordAppend) -> None:
+        payload = self._checked(asker, message.checksum)
+        landing = self.machine.record_append(asker, message, len(payload))
+        if isinstance(landing, Landing):
+            self._land(landing, payload)
+        else:
+            self._count(asker, payload)
+            self.perform(landing)
+
+    def _checked(self, asker: Asker, checksum: int) -> memoryview:
+        payload = asker.payload
+        if not payload:
+            raise InvalidArgument("an append without bytes")
+        peer: Peer = asker.connection.context  # type: ignore[assignment]
+        if peer.by_client and peer.in_flight + len(payload) > IN_FLIGHT_BYTES_MAX:
+            raise Overloaded(f"{IN_FLIGHT_BYTES_MAX} bytes in flight on this connection")
+        if crc32c(payload) != checksum:
+            raise Corrupt("the bytes to append do not match their checksum")
+        return payload
+
+    def _count(self, asker: Asker, payload: memoryview) -> None:
+        asker.connection.context.in_flight += len(payload)  # type: ignore[attr-defined]
+
+    def _land(self, landing: Landing, payload: memoryview) -> None:
+        self._count(landing.asker, payload)  # type: ignore[arg-type]
+        files = self.store.open[landing.replica.handle]
+        try:
+            files.append(
+                payload, end=landing.end, checksum=landing.checksum,
+                writer=landing.writer, sequence=landing.sequence,
+            )  # fmt: skip
+        except GfsError as error:
+            self._write_failed(landing, files, error)
+            return
+        self.counters.appends_total += 1
+        self.counters.bytes_written_total += len(payload)
+        hint = files.take_write_behind()
+        if hint is not None:
+            files.hold()
+            self._syncers.submit(hint, lambda _: files.release())
+        self.perform(self.machine.landed(landing, time.time_ns()))
+
+    def _write_failed(self, landing: Landing, files: OpenFiles, error: GfsError) -> None:
+        log.warning("append.failed handle=%016x: %s", landing.replica.handle, error)
+        self.store.note_failure(files.directory, error)
+        self.perform(self.machine.write_failed(landing, error))
+
+    def _sync(self, asker: Asker, message: messages.Sync) -> None:
+        self.perform(self.machine.sync(asker, message))
+
+    def _tail_ends(self, asker: Asker, message: messages.TailEnds) -> None:
+        found = [self.machine.tail_end(handle) for handle in message.handles]
+        ends, times = [end for end, _ in found], [mtime_ns for _, mtime_ns in found]
+        asker.connection.reply(asker.request, messages.TailEndsAre(ends, times))
+
+    # --- reads
+
+    def _read(self, asker: Asker, message: messages.Read) -> None:
+        replica = self.machine.replica(message.handle)
+        if replica.version < message.version:
+            raise StaleVersion(f"replica of {message.handle:016x} is at {replica.version}")
+        if message.offset < 0 or not 0 <= message.length <= PAYLOAD_BYTES_MAX:
+            raise InvalidArgument(f"read of {message.length} bytes at {message.offset}")
+        if asker.connection.queued_bytes > QUEUED_BYTES_MAX:
+            raise Overloaded("answers wait to be read")
+        length = min(message.length, replica.readable_end - message.offset)
+        if length <= 0:
+            asker.connection.reply(asker.request, messages.ReadData(0))
+            return
+        files, offset = self.store.files(replica), message.offset
+        if length <= INLINE_READ_BYTES:
+            try:
+                found: object = files.sums.read(files.data, offset, length)
+            except GfsError as error:
+                found = error
+            self._answer_read(asker, replica, found)
+            return
+        sums = files.sums.copy() if replica.state is not ReplicaState.SEALED else files.sums
+
+        def on_done(result: object) -> None:
+            files.release()
+            self._answer_read(asker, replica, result)
+
+        files.hold()
+        self._readers.submit(lambda: sums.read(files.data, offset, length), on_done)
+
+    def _answer_read(self, asker: Asker, replica: Replica, found: object) -> None:
+        if isinstance(found, GfsError):
+            if isinstance(found, Corrupt):
+                self.distrust(replica, found)
+            elif isinstance(found, StorageFailed) and replica.handle in self.store.places:
+                self.store.note_failure(self.store.places[replica.handle], found)
+            self._refuse(asker, found)
+            return
+        part, checksum = typing.cast("tuple[memoryview, int]", found)
+        self.counters.reads_total += 1
+        self.counters.bytes_read_total += len(part)
+        asker.connection.reply(asker.request, messages.ReadData(checksum), part)
+
+    def distrust(self, replica: Replica, error: GfsError) -> None:
+        """A checksum of a replica did not hold: the master hears of it, appends end."""
+        self.counters.corrupt_total += 1
+        if self.machine.replicas.get(replica.handle) is replica:
+            self.store.mark_bad(replica)
+            if replica.state is not ReplicaState.SEALED:
+                self.perform(self.machine.distrust(replica, error))
+
+    def _report_bad(self, asker: Asker, message: messages.ReportBad) -> None:
+        """A client says so; look ourselves."""
+        self.check(self.machine.replica(message.handle), lambda _: None)
+        asker.connection.reply(asker.request, messages.Ok())
+
+    def check(self, replica: Replica, on_done: Callable[[int | GfsError], None]) -> None:
+        """Read all of a replica in a thread; `on_done` gets the blocks checked, or the error.
+
+        A replica that fails is distrusted before `on_done` is called.
+
+        Raises:
+          GfsError: its files cannot be opened.
+        """
+        files = self.store.files(replica)
+        files.hold()
+        sums = files.sums.copy()
+
+        def job() -> int:
+            for offset in range(0, sums.end, MIB):
+                sums.read(files.data, offset, MIB)
+            return len(sums.sums)
+
+        def finish(result: int | GfsError) -> None:
+            files.release()
+            if isinstance(result, Corrupt):
+                self.distrust(replica, result)
+            on_done(result)
+
+        self._checkers.submit(job, finish)

@@ -1,0 +1,280 @@
+"""All replicas on this server's disks: found at the start, placed, opened, deleted.
+
+Joins the machine's replicas (what may be done with them) with their files (where
+the bytes are). New replicas go to the directory with most room; one that is nearly
+full or has failed takes none, but goes on serving.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+
+from chunkd.core.machine import Machine
+from chunkd.core.replica import Replica, ReplicaState
+from chunkd.directory import DataDirectory
+from chunkd.files import CopyFile, OpenFiles, SealedFiles, read_meta, remove
+from chunkd.formats import SideHeader
+from chunkd.sums import BlockSums
+from gfs.errors import Corrupt, GfsError, NoSpace, NoSuchReplica, NotFound, StorageFailed
+from gfs.messages import ReplicaReport
+
+log = logging.getLogger(__name__)
+
+SEALED_OPEN_MAX = 512  # descriptors kept of sealed replicas
+ROOM_SHARE_MIN = 50  # a chunk needs room for itself, on a small disk for one 50th of it
+
+
+class Store:
+    """See the module's text. Methods that may take long say so: run them in a thread."""
+
+    def __init__(self, directories: Sequence[DataDirectory], machine: Machine) -> None:
+        self.directories = list(directories)
+        self.machine = machine
+        self.places: dict[int, DataDirectory] = {}
+        self.open: dict[int, OpenFiles] = {}
+        self.checksums: dict[int, int] = {}  # of sealed replicas, over their block checksums
+        self.bad: set[int] = set()  # replicas with a checksum that did not hold
+        self._sealed: OrderedDict[int, SealedFiles] = OrderedDict()
+
+    # --- start
+
+    def load(self) -> None:
+        """Find every replica; recover the open ones. May take long.
+
+        Raises:
+          NewerFormat, WrongCluster: a file that is not ours to touch.
+        """
+        for directory in self.directories:
+            for handle, endings in directory.contents().items():
+                if handle in self.places:
+                    log.error("replica.twice handle=%016x in=%s", handle, directory.path)
+                    continue
+                self._load(directory, handle, endings)
+
+    def _load(self, directory: DataDirectory, handle: int, endings: set[str]) -> None:
+        for unfinished in endings & {"copy", "meta.new"}:
+            directory.disk.unlink(directory.file(handle, unfinished))
+        kept = endings & {"data", "side", "meta", "bad"}
+        try:
+            if "data" in kept and kept & {"meta", "bad"}:
+                self._load_sealed(directory, handle, kept)
+            elif kept >= {"data", "side"}:
+                self._load_open(directory, handle)
+            elif kept:
+                log.info("replica.incomplete handle=%016x files=%s", handle, ",".join(sorted(kept)))
+                directory.quarantine(handle, kept)
+        except Corrupt as error:
+            log.error("replica.damaged handle=%016x quarantined: %s", handle, error)
+            directory.quarantine(handle, kept)
+
+    def _load_sealed(self, directory: DataDirectory, handle: int, endings: set[str]) -> None:
+        if "side" in endings:  # the crash came just before it was to go
+            directory.disk.unlink(directory.file(handle, "side"))
+        meta = read_meta(directory, handle, "meta" if "meta" in endings else "bad")
+        data = directory.disk.open(directory.file(handle, "data"))
+        try:
+            if data.size() < meta.length:
+                raise Corrupt(f"{data.size()} bytes, {meta.length} expected")
+        finally:
+            data.close()
+        sums = BlockSums.from_bytes(meta.sums, meta.length)
+        replica = Replica(
+            handle, meta.version, tail=False, chunk_bytes=meta.length, end=meta.length,
+            state=ReplicaState.SEALED,
+        )  # fmt: skip
+        if "meta" not in endings:
+            replica.bad = True
+            self.bad.add(handle)
+        self._admit(replica, directory)
+        self.checksums[handle] = sums.checksum
+
+    def _load_open(self, directory: DataDirectory, handle: int) -> None:
+        files, slot, writers = OpenFiles.recover(directory, handle)
+        header = files.side.header
+        replica = Replica(
+            handle, slot.version, tail=header.tail, chunk_bytes=header.chunk_bytes,
+            end=files.sums.end, state=ReplicaState.FENCED if slot.fenced else ReplicaState.OPEN,
+        )  # fmt: skip
+        replica.recovered = True
+        replica.writers = writers
+        self._admit(replica, directory)
+        self.open[handle] = files
+
+    def _admit(self, replica: Replica, directory: DataDirectory) -> None:
+        self.machine.replicas[replica.handle] = replica
+        self.places[replica.handle] = directory
+
+    # --- room
+
+    def room(self) -> tuple[int, int]:
+        """Bytes that new chunks may take on all healthy disks, and the size of all."""
+        free = total = 0
+        seen: set[tuple[int, int]] = set()
+        for directory in self.directories:
+            try:
+                here = directory.room()
+            except GfsError as error:
+                directory.failing = directory.failing or error
+                continue
+            if here not in seen:  # two directories on one disk share its room
+                seen.add(here)
+                total += here[1]
+                free += 0 if directory.failing else here[0]
+        return free, total
+
+    def failing(self) -> list[str]:
+        """Directories that failed, with the reason."""
+        return [
+            f"{directory.path}: {directory.failing}"
+            for directory in self.directories
+            if directory.failing is not None
+        ]
+
+    def _place(self, length: int) -> DataDirectory:
+        best, most = None, -1
+        for directory in self.directories:
+            if directory.failing is not None:
+                continue
+            free, total = directory.room()
+            if free >= min(length, total // ROOM_SHARE_MIN) and free > most:
+                best, most = directory, free
+        if best is None:
+            raise NoSpace("no data directory has room for a new chunk")
+        return best
+
+    # --- open replicas
+
+    def create(self, handle: int, version: int, *, tail: bool, chunk_bytes: int) -> Replica:
+        """An empty open replica.
+
+        Raises:
+          NoSpace: every directory is nearly full.
+          StorageFailed: the disk refused; the directory takes no more new ones.
+        """
+        directory = self._place(chunk_bytes)
+        header = SideHeader(
+            directory.identity.cluster, handle, version, tail, chunk_bytes, self.machine.boot
+        )
+        try:
+            files = OpenFiles.create(directory, header)
+        except StorageFailed as error:
+            self.note_failure(directory, error)
+            raise
+        replica = Replica(handle, version, tail=tail, chunk_bytes=chunk_bytes)
+        self._admit(replica, directory)
+        self.open[handle] = files
+        return replica
+
+    def note_failure(self, directory: DataDirectory, error: GfsError) -> None:
+        """A disk failed: nothing new goes there; the master hears of it."""
+        if directory.failing is None and isinstance(error, StorageFailed):
+            log.error("disk.failed directory=%s: %s", directory.path, error)
+            directory.failing = error
+
+    def sealed_now(self, replica: Replica, version: int, sums: BlockSums) -> None:
+        """`OpenFiles.condense` or a copy is done: count the replica as sealed."""
+        files = self.open.pop(replica.handle, None)
+        if files is not None:
+            files.retire()
+        cached = self._sealed.pop(replica.handle, None)
+        if cached is not None:
+            cached.retire()
+        replica.seal(version, sums.end)
+        replica.bad = False
+        self.bad.discard(replica.handle)
+        self.checksums[replica.handle] = sums.checksum
+
+    # --- reading
+
+    def files(self, replica: Replica) -> OpenFiles | SealedFiles:
+        """What to read the replica from; `hold` it while a thread does.
+
+        Raises:
+          Corrupt: the checksums of a sealed replica cannot be read.
+        """
+        handle = replica.handle
+        found = self.open.get(handle)
+        if found is not None:
+            return found
+        sealed = self._sealed.get(handle)
+        if sealed is not None:
+            self._sealed.move_to_end(handle)
+            return sealed
+        try:
+            sealed = SealedFiles.open(self.places[handle], handle, bad=replica.bad)
+        except NotFound as error:
+            raise NoSuchReplica(str(error)) from None
+        self._sealed[handle] = sealed
+        if len(self._sealed) > SEALED_OPEN_MAX:
+            _, oldest = self._sealed.popitem(last=False)
+            oldest.retire()
+        return sealed
+
+    def mark_bad(self, replica: Replica) -> None:
+        """A checksum did not hold: remember it over restarts; blocks that hold are still served."""
+        if replica.handle in self.bad:
+            return
+        replica.bad = True
+        self.bad.add(replica.handle)
+        handle, directory = replica.handle, self.places[replica.handle]
+        log.error("replica.corrupt handle=%016x version=%d", handle, replica.version)
+        if replica.state is ReplicaState.SEALED:
+            try:
+                directory.disk.rename(directory.file(handle, "meta"), directory.file(handle, "bad"))
+                directory.disk.sync_directory(directory.folder(handle))
+            except GfsError as error:
+                self.note_failure(directory, error)
+
+    # --- leaving and coming
+
+    def forget(self, handle: int) -> DataDirectory | None:
+        """Serve the replica no more; the files are still there."""
+        self.machine.replicas.pop(handle, None)
+        self.checksums.pop(handle, None)
+        self.bad.discard(handle)
+        for held in (self.open.pop(handle, None), self._sealed.pop(handle, None)):
+            if held is not None:
+                held.retire()
+        return self.places.pop(handle, None)
+
+    def begin_copy(self, handle: int, length: int) -> CopyFile:
+        """Raises `NoSpace`."""
+        directory = self.places.get(handle) or self._place(length)
+        return CopyFile(directory, handle)
+
+    def finish_copy(self, copy: CopyFile, version: int, sums: BlockSums) -> None:
+        """A finished copy is a sealed replica."""
+        replica = self.machine.replicas.get(copy.handle)
+        if replica is None:
+            replica = Replica(copy.handle, version, tail=False, chunk_bytes=sums.end)
+            self._admit(replica, copy.directory)
+        self.sealed_now(replica, version, sums)
+
+    def reports(self) -> Iterator[ReplicaReport]:
+        """The block report (GFS §2.6.2); replicas known to be bad are not offered."""
+        for replica in list(self.machine.replicas.values()):
+            sealed = replica.state is ReplicaState.SEALED
+            if not (sealed and replica.bad):
+                yield ReplicaReport(
+                    replica.handle, replica.version, sealed, replica.end,
+                    self.checksums.get(replica.handle, 0),
+                )  # fmt: skip
+
+    def close(self) -> None:
+        """Close everything; makes nothing durable."""
+        for files in self.open.values():
+            files.close()
+        for sealed in self._sealed.values():
+            sealed.close()
+        for directory in self.directories:
+            directory.close()
+
+
+def delete(directory: DataDirectory, handle: int, *, bad: bool) -> None:
+    """Remove a forgotten replica's files; a bad one's are kept aside. May take long."""
+    if bad:
+        directory.quarantine(handle, {"data", "side", "meta", "bad"})
+    else:
+        remove(directory, handle)
