@@ -117,7 +117,6 @@ class Mount:
             raise UsageError(f"cannot mount at {self.place}: {error}") from None
         guard_reads(fuse_descriptor())
         self.tables.names_recallable = self.invalidation.probe()
-        self.notes += mountpoint.tune(self.place, self.config.read_ahead_kib)
 
     def _unmounted(self) -> None:
         pyfuse3.close(unmount=True)
@@ -137,6 +136,8 @@ class Mount:
 
     async def _announce(self, client: Client, nursery: trio.Nursery) -> None:
         await self.greeted.wait()
+        # Not before: the kernel's first question to us ends in the default read-ahead.
+        self.notes += mountpoint.tune(self.place, self.config.read_ahead_kib)
         http = ""
         if self.config.http:
             app = application(

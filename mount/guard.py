@@ -1,10 +1,15 @@
-"""A guard against the freeze: a request withdrawn between poll and read.
+"""How the next request of the kernel is waited for: without freezing, and without waste.
 
-pyfuse3 waits until the descriptor is readable and then reads it, blocking and with
-the interpreter's lock held. If the caller of the only pending request was killed in
-between, that read waits for the next request, and with it everything in this process:
-lease renewals, heartbeats, threads. Seen in 12 to 20 of 150 kills. Polling once more
-right before the read narrows the window to microseconds (0 of 150).
+The freeze. pyfuse3 waits until the descriptor is readable and then reads it, blocking
+and with the interpreter's lock held. If the caller of the only pending request was
+killed in between, that read waits for the next request, and with it everything in this
+process: lease renewals, heartbeats, threads. Seen in 12 to 20 of 150 kills. Polling
+once more right before the read narrows the window to microseconds (0 of 150).
+
+The waste. Going round trio's loop for each request costs more than answering it from a
+cache. So a request that is there already is taken at once; after `TURN_S` of that the
+loop gets its turn, so that nobody else starves. Measured with handlers that answer from
+memory: stat 18 k/s with the loop, 42 k/s without; 4 KiB writes 15 k/s and 45 k/s.
 
 This replaces a private name of pyfuse3 (its version is pinned; a test kills callers).
 """
@@ -13,21 +18,31 @@ from __future__ import annotations
 
 import select
 from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import cast
 
 import pyfuse3
 
+TURN_S = 0.0005  # what the loop's other tasks may wait for because of this
+WAIT = "_wait_fuse_readable"
+
 
 def guard_reads(descriptor: int) -> None:
     """Install the guard; after `pyfuse3.init`, before `pyfuse3.main`."""
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    wait = cast(Callable[[], Awaitable[bool]], vars(pyfuse3)["_wait_fuse_readable"])
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    poll = poller.poll
+    wait = cast(Callable[[], Awaitable[bool]], vars(pyfuse3)[WAIT])
+    turn_ends = 0.0
 
-    async def wait_and_look_again() -> bool:
+    async def next_request() -> bool:
+        nonlocal turn_ends
+        if perf_counter() < turn_ends and poll(0):
+            return True
         while await wait():
-            if poll.poll(0):
+            if poll(0):
+                turn_ends = perf_counter() + TURN_S
                 return True
         return False
 
-    setattr(pyfuse3, "_wait_fuse_readable", wait_and_look_again)  # noqa: B010
+    setattr(pyfuse3, WAIT, next_request)
