@@ -189,7 +189,7 @@ def test_a_long_read_transaction_is_ended(tmp_path: Path, monkeypatch: pytest.Mo
     state.commit()
     reader = open_reader(state.path)
     monkeypatch.setattr(state_module, "READ_TRANSACTION_S", 0.0)
-    with pytest.raises(errors.GfsError), reader.snapshot():
+    with pytest.raises(errors.Overloaded), reader.snapshot():
         reader.count(EXTENTS)
     monkeypatch.undo()
     with reader.snapshot():
@@ -210,6 +210,26 @@ def test_the_wal_starts_over_after_it_was_copied_back(tmp_path: Path) -> None:
         assert progress.frames == progress.copied
         sizes.append((tmp_path / "state-wal").stat().st_size)
     assert len(set(sizes[1:])) == 1
+    state.close()
+
+
+def test_a_long_wal_starts_over_although_writes_never_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the copy and the next transaction there is always one more: the worst case."""
+    monkeypatch.setattr(state_module, "WAL_FRAMES_MAX", 50)
+    state = State(tmp_path / "state", "c1")
+    frames = []
+    for number in range(40):
+        state.begin()
+        state.put(INODES, (number + 1,), _inode())
+        state.commit()
+        state.begin()
+        state.put(INODES, (number + 1,), _inode(1))
+        frames.append(state.checkpoint_wal().frames)  # while a transaction is open
+        state.commit()
+    assert max(frames) < 80
+    assert state.verify() == []
     state.close()
 
 
