@@ -1,7 +1,7 @@
 """Which cluster a command means, and which file of it a path means.
 
 The cluster: ``--cluster``, else ``GFS_CLUSTER``, else the mount that a path given or
-the current directory lies in. A path: below a mountpoint of this cluster, the file
+the current directory lies in, else what the settings name. A path: below a mountpoint of this cluster, the file
 there; a relative one inside a mount starts where one stands; otherwise from the root.
 Nothing here touches a mount: one that hangs must not hang `gfs status`.
 """
@@ -9,6 +9,7 @@ Nothing here touches a mount: one that hangs must not hang `gfs status`.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from gfs.client.client import Client
 
 URL_SCHEME = "gfs://"
+_ADDRESS = re.compile(r"[^/]+:\d+")
 CONNECT_S = 10.0
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -83,13 +85,15 @@ def reach(cluster: str | None, paths: Sequence[str | bytes] = ()) -> Place:
       UsageError: none is named and one stands in no mount, or there is none of that name.
     """
     here = os.fsencode(os.getcwd())
-    name = cluster or os.environ.get("GFS_CLUSTER") or _of_mounts(here, paths)
+    name = cluster or os.environ.get("GFS_CLUSTER") or _of_mounts(here, paths) or _of_settings()
     if name is None:
         raise UsageError(
             "which cluster? Give --cluster DIR, set GFS_CLUSTER, or stand in a mount of it"
         )
     config, name = _config(name)
-    own = [one.mountpoint for one in mounts.mounted() if one.cluster == name]
+    # A mount started by hand may carry the address alone.
+    same = {name, name.removeprefix(URL_SCHEME)}
+    own = [one.mountpoint for one in mounts.mounted() if one.cluster in same]
     own.sort(key=len, reverse=True)
     place = Place(name, config, tuple(own))
     inside = any(here == point or here.startswith(point + b"/") for point in own)
@@ -104,7 +108,18 @@ def _of_mounts(here: bytes, paths: Sequence[str | bytes]) -> str | None:
     return found.cluster if found is not None else None
 
 
+def _of_settings() -> str | None:
+    """The cluster that $GFS_CONFIG, or a variable, names."""
+    config, _ = load_section("client")
+    assert isinstance(config, ClientConfig)
+    if not config.master:
+        return None
+    return config.cluster_dir or f"{URL_SCHEME}{config.master}"
+
+
 def _config(name: str) -> tuple[ClientConfig, str]:
+    if _ADDRESS.fullmatch(name) and not os.path.exists(name):
+        name = URL_SCHEME + name
     if name.startswith(URL_SCHEME):
         config, _ = load_section(
             "client", flags={"master": name.removeprefix(URL_SCHEME).strip("/")}
