@@ -1,7 +1,8 @@
 """Tables on an SQLite connection: the port of `master.core.tables`, nothing more.
 
 Statements are prepared once and found by table name; on a warm cache a get
-costs about 4 us (memory to item) and a put 3 to 10, by how many pages it touches. SQLite's errors become `gfs.errors` here.
+costs about 4 us and a put 3 to 10, by how many pages it is the first to change.
+SQLite's errors become `gfs.errors` here.
 """
 
 from __future__ import annotations
