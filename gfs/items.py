@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 import stat
+from typing import Any
 
 from msgspec import Struct, field
 
@@ -161,7 +162,7 @@ class Meta(Struct, array_like=True):
 
 
 Item = Inode | Dirent | Extent | Chunk | Session | Server | Orphan | Trash | Writers | Landed | Meta
-Key = tuple[int | bytes, ...]
+Key = tuple[Any, ...]  # ints and byte strings, as `Table.key` says
 
 
 class Table(Struct, frozen=True):

@@ -336,6 +336,15 @@ class OperationLog:
         """All records from `from_position` to the end, in order; raises as `read` does."""
         return self._kept.scan(from_position, self.last_position)
 
+    def retained_from(self, keep_bytes: int) -> int:
+        """First position of the newest segments that together hold `keep_bytes`."""
+        held = 0
+        for segment in reversed(self._kept.segments):
+            held += segment.file.size()
+            if held >= keep_bytes:
+                return segment.first
+        return int(self.first_position)
+
     def truncate_before(self, position: int) -> int:
         """Remove segments all of whose records lie before `position`; return how many.
 

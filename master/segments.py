@@ -190,7 +190,11 @@ class Segment:
         self.offsets: array[int] | None = None
         self.epoch = 0  # of the last record indexed
         self.end = HEADER_BYTES  # behind the last record indexed
-        check_header(self.file, self.path, cluster_id)
+        try:
+            check_header(self.file, self.path, cluster_id)
+        except errors.GfsError:
+            self.file.close()
+            raise
 
     @property
     def last(self) -> int:

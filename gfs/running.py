@@ -1,0 +1,39 @@
+"""How a daemon runs: trio, one line and exit code 2 for a mistake, 1 for a failure."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from gfs.errors import GfsError, UsageError
+
+
+def run_daemon(name: str, serve: Callable[[], Awaitable[None]]) -> int:
+    """Run `serve` to its end; returns the exit code.
+
+    The first expected error inside any group of errors is what is told. A bug
+    propagates with its traceback.
+    """
+    code = 0
+    try:
+        trio.run(serve)
+    except* (UsageError, GfsError, OSError) as group:
+        code = complain(name, first_of(group))
+    return code
+
+
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first exception in it that is no group."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def complain(name: str, error: BaseException) -> int:
+    """One line for a person; 2 if that person can mend it, else 1."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    print(f"{name}: {text}", file=sys.stderr)
+    return 2 if isinstance(error, UsageError) else 1

@@ -1,0 +1,85 @@
+"""Who must drop what before a change may be answered (protocols.md "Sessions and coherence").
+
+After COMMIT the holders of everything a record changed are computed and told;
+the answers that depend on the record wait until each has acknowledged, or its
+session is dead. A session that appears among the holders later has read what
+is committed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from gfs.ids import ROOT_INO
+from gfs.items import LINKS_BY_INO
+from gfs.messages import Invalidate, NamePair
+from gfs.records import DirentChange, InodeChange, Record
+from master.core.registry import Registry
+from master.core.tables import ReadTables
+
+
+@dataclass
+class Stale:
+    """What one session must drop."""
+
+    names: set[tuple[int, bytes]] = field(default_factory=set)
+    inos: set[int] = field(default_factory=set)
+    contents: set[int] = field(default_factory=set)
+
+    def add(self, other: Stale) -> None:
+        self.names |= other.names
+        self.inos |= other.inos
+        self.contents |= other.contents
+
+    def message(self, position: int) -> Invalidate:
+        names = [NamePair(parent, name) for parent, name in sorted(self.names)]
+        return Invalidate(position, names, sorted(self.inos), sorted(self.contents))
+
+
+def stale_for(record: Record, registry: Registry, tables: ReadTables) -> defaultdict[int, Stale]:
+    """By session, what this record made stale; not for the session that caused it."""
+    found: defaultdict[int, Stale] = defaultdict(Stale)
+    for change in record.changes:
+        if isinstance(change, DirentChange):
+            parent, name = change.key
+            for session in registry.holders(parent):
+                if session != record.session:
+                    found[session].names.add((parent, name))
+        elif isinstance(change, InodeChange) and change.old is not None:
+            _stale_inode(change, record.session, registry, tables, found)
+    return found
+
+
+def _stale_inode(
+    change: InodeChange,
+    cause: int,
+    registry: Registry,
+    tables: ReadTables,
+    found: defaultdict[int, Stale],
+) -> None:
+    ino, old, new = change.key[0], change.old, change.new
+    content = new is None or old is None or new.data_version != old.data_version
+    content = content or new is None or old is None or new.tail != old.tail
+    for session in inode_holders(ino, registry, tables):
+        if session != cause:
+            found[session].inos.add(ino)
+            if content:
+                found[session].contents.add(ino)
+
+
+def inode_holders(ino: int, registry: Registry, tables: ReadTables) -> set[int]:
+    """Sessions that may have cached the inode's attributes.
+
+    By the directories holding a link to it, by its own names if it is a
+    directory, and by having it open.
+    """
+    found = set(registry.openers.get(ino, ()))
+    found |= registry.holders(ino)
+    if not registry.interested:
+        return found
+    if ino == ROOT_INO:
+        return found | registry.holders(ROOT_INO)
+    for key in tables.by_index(LINKS_BY_INO, ino):
+        found |= registry.holders(int(key[0]))
+    return found

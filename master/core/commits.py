@@ -1,0 +1,60 @@
+"""Content commits: batches of ranges that now lie in chunks, file by file.
+
+A refusal concerns one file alone; the others of the batch go through.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from gfs.errors import GfsError, NotPermitted, Refused, StaleInode
+from gfs.items import Inode
+from gfs.messages import Commit, Committed, Done, FileCommit
+from master.core import extents
+from master.core.decision import Decision, NeedsSeal
+from master.core.permissions import without_privileges
+
+
+def commit(decision: Decision, op: Commit) -> Done:
+    """Everything of the batch in one record.
+
+    Raises:
+      NeedsSeal: a file has an open tail; what was appended lies before.
+    """
+    committed = [_commit_file(decision, file) for file in op.files]
+    return replace(decision.done(), committed=committed)
+
+
+def _commit_file(decision: Decision, file: FileCommit) -> Committed:
+    try:
+        inode = decision.inode(file.ino)
+        _check(decision, file, inode)
+        changed = extents.commit(decision, file.ino, inode, file.ranges)
+    except GfsError as error:
+        return Committed(file.ino, error.code, None)
+    mtime = file.mtime_ns or inode.mtime_ns
+    if file.mtime_ns and mtime == inode.mtime_ns:
+        mtime += 1  # the kernel drops its pages only when mtime or size change
+    decision.put_inode(
+        file.ino,
+        replace(
+            changed,
+            mode=without_privileges(inode, decision.actor),
+            mtime_ns=mtime,
+            ctime_ns=decision.now_ns,
+            data_version=inode.data_version + 1,
+            version=inode.version + 1,
+        ),
+    )
+    return Committed(file.ino, "", decision.entry(file.ino))
+
+
+def _check(decision: Decision, file: FileCommit, inode: Inode) -> None:
+    if not inode.is_file:
+        raise StaleInode("not a regular file")
+    if decision.session not in decision.registry.writers.get(file.ino, ()):
+        raise NotPermitted("the file is not open for writing in this session")
+    if 0 <= file.data_version_seen != inode.data_version:
+        raise Refused("the file changed while this session was lost")
+    if inode.tail:
+        raise NeedsSeal(inode.tail)

@@ -1,0 +1,145 @@
+"""What every decision on a mutation has at hand, and how it asks for more time.
+
+A decision either returns an answer, its writes being in the transaction; or
+raises a refusal; or raises `Suspend`: something must happen first (a tail
+sealed, a writer recalled, servers come), after which the machine decides the
+same request anew, from nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from gfs.errors import InvalidArgument, NameTooLong, NotADirectory, StaleInode
+from gfs.ids import NAME_BYTES_MAX
+from gfs.items import DIRENTS, INODES, Dirent, Inode
+from gfs.messages import Actor, Done, Entry
+from master.core.registry import Registry
+from master.core.transaction import Transaction
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The settings that decisions depend on; units in the names."""
+
+    chunk_bytes: int
+    goal: int
+    write_min: int
+    trash_min_age_ns: int
+    reclaim_delay_ns: int
+    trash_keep_ns: int
+
+
+class Suspend(Exception):
+    """Not yet: base of the reasons a request waits."""
+
+
+class NeedsSeal(Suspend):
+    """The open chunk must be sealed first."""
+
+    def __init__(self, handle: int, suspects: tuple[int, ...] = ()) -> None:
+        super().__init__(handle)
+        self.handle = handle
+        self.suspects = suspects
+
+
+class NeedsRecall(Suspend):
+    """Other sessions hold content of the inode back."""
+
+    def __init__(self, ino: int, sessions: frozenset[int]) -> None:
+        super().__init__(ino)
+        self.ino = ino
+        self.sessions = sessions
+
+
+class NeedsServers(Suspend):
+    """Too few chunk servers are up."""
+
+
+@dataclass
+class Decision:
+    """One mutation being decided.
+
+    `position` is the one its record will have; `draw_ino` and `draw_handle`
+    give numbers never given before. `uncache` gathers inodes whose attributes
+    other sessions must stop caching before the answer.
+    """
+
+    tx: Transaction
+    now_ns: int
+    position: int
+    epoch: int
+    session: int
+    actor: Actor
+    registry: Registry
+    policy: Policy
+    draw_ino: Callable[[], int]
+    draw_handle: Callable[[], int]
+    uncache: list[int] = field(default_factory=list)
+
+    def open_here(self, ino: int, *, writing: bool) -> None:
+        """Register the session as holder; others stop caching what it now writes."""
+        if self.registry.add_open(self.session, ino, writing=writing):
+            self.uncache.append(ino)
+
+    def inode(self, ino: int) -> Inode:
+        """Raises StaleInode when nothing has this number."""
+        found: Inode | None = self.tx.get(INODES, (ino,))
+        if found is None:
+            raise StaleInode(f"inode {ino} does not exist")
+        return found
+
+    def directory(self, ino: int) -> Inode:
+        """Raises StaleInode, NotADirectory."""
+        found = self.inode(ino)
+        if not found.is_directory:
+            raise NotADirectory("not a directory")
+        return found
+
+    def dirent(self, parent: int, name: bytes) -> Dirent | None:
+        found: Dirent | None = self.tx.get(DIRENTS, (parent, name))
+        return found
+
+    def put_inode(self, ino: int, inode: Inode) -> None:
+        self.tx.put(INODES, (ino,), inode)
+
+    def touch_directory(self, ino: int, inode: Inode, links: int = 0) -> None:
+        """Its names changed; `links` = change of subdirectory count."""
+        self.put_inode(
+            ino,
+            replace(
+                inode,
+                mtime_ns=self.now_ns,
+                ctime_ns=self.now_ns,
+                nlink=inode.nlink + links,
+                version=inode.version + 1,
+            ),
+        )
+
+    def entry(self, ino: int) -> Entry:
+        """The inode as it is now in this transaction."""
+        inode: Inode | None = self.tx.get(INODES, (ino,))
+        if inode is None:
+            return Entry(self.position, 0, None)
+        cacheable = inode.tail == 0 and not self.registry.other_writers(ino, self.session)
+        return Entry(self.position, ino, inode, cacheable)
+
+    def done(self, ino: int = 0, parents: tuple[int, ...] = (), *, created: bool = True) -> Done:
+        """The answer: entry of `ino` (0 = none) and of the directories changed."""
+        return Done(
+            self.position,
+            self.entry(ino) if ino else None,
+            [self.entry(parent) for parent in parents],
+            created,
+        )
+
+
+def check_name(name: bytes) -> None:
+    """Raises NameTooLong, InvalidArgument for what no directory may hold."""
+    if len(name) > NAME_BYTES_MAX:
+        raise NameTooLong(f"name of {len(name)} bytes, at most {NAME_BYTES_MAX}")
+    if not name or name in (b".", b"..") or b"/" in name or b"\0" in name:
+        raise InvalidArgument("not a name")

@@ -1,0 +1,176 @@
+"""Where a file's bytes lie: extents, and the reference counts of chunks.
+
+A file is a sorted list of extents; what none covers is a hole. Chunk bytes
+are never overwritten: new content is a new extent that cuts old ones away.
+
+Invariant: `chunk.references` = sum of the lengths of the extents into it;
+`inode.stored` = sum of the lengths of the inode's extents.
+
+Departs from GFS §2.6.1, where a file offset names a chunk by arithmetic: see
+docs/departures.md.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any, Protocol
+
+from msgspec.structs import replace
+
+from gfs.errors import Refused, TooLarge
+from gfs.ids import CHUNK_BYTES
+from gfs.items import CHUNKS, EXTENTS, Chunk, ChunkState, Extent, Inode, Key
+from gfs.messages import LaidOut
+from master.core.decision import Decision
+from master.core.transaction import Transaction
+
+FILE_BYTES_MAX = 1 << 62
+
+
+class References:
+    """Gathers changes of reference counts and writes each chunk once."""
+
+    def __init__(self, decision: Decision) -> None:
+        self._decision = decision
+        self._delta: defaultdict[int, int] = defaultdict(int)
+
+    def add(self, handle: int, length: int) -> None:
+        self._delta[handle] += length
+
+    def settle(self) -> None:
+        """Put the chunks; one that lost its last reference while sealed is condemned."""
+        tx, now_ns = self._decision.tx, self._decision.now_ns
+        for handle, delta in self._delta.items():
+            chunk: Chunk | None = tx.get(CHUNKS, (handle,))
+            if chunk is None or not delta:
+                continue
+            references = chunk.references + delta
+            assert references >= 0, f"chunk {handle:016x} has {references} references"
+            chunk = replace(chunk, references=references)
+            if not references and chunk.state is ChunkState.SEALED:
+                chunk = condemned(chunk, now_ns)
+            tx.put(CHUNKS, (handle,), chunk)
+
+
+def condemned(chunk: Chunk, now_ns: int) -> Chunk:
+    """The chunk on its way out; its replicas go after a pause (GFS §4.4)."""
+    return replace(chunk, state=ChunkState.CONDEMNED, condemned_ns=now_ns, members=[])
+
+
+class Ranges(Protocol):
+    """What `overlapping` needs: a transaction or the tables."""
+
+    def range(
+        self, table: str, partition: int, *, after: Any, before: Any, limit: int | None
+    ) -> list[tuple[Key, Any]]: ...
+
+
+def overlapping(
+    tables: Ranges, ino: int, begin: int, end: int, *, limit: int | None = None
+) -> list[tuple[int, Extent]]:
+    """Extents that touch [begin, end), by file offset; at most about `limit`.
+
+    Extents never overlap, so at most one begins before `begin` and reaches it;
+    it is found because no extent is longer than a chunk.
+    """
+    after = begin - CHUNK_BYTES - 1
+    near = tables.range(EXTENTS, ino, after=after if after >= 0 else None, before=end, limit=limit)
+    return [(key[1], extent) for key, extent in near if key[1] + extent.length > begin]
+
+
+def punch(tx: Transaction, ino: int, begin: int, end: int, references: References) -> int:
+    """Cut [begin, end) out of the file's extents; returns how many bytes went."""
+    gone = 0
+    for offset, extent in overlapping(tx, ino, begin, end):
+        stop = offset + extent.length
+        left, right = max(begin - offset, 0), max(stop - end, 0)
+        tx.delete(EXTENTS, (ino, offset))
+        if left:
+            tx.put(EXTENTS, (ino, offset), replace(extent, length=left))
+        if right:
+            tx.put(
+                EXTENTS,
+                (ino, end),
+                Extent(right, extent.handle, extent.chunk_offset + extent.length - right),
+            )
+        cut = extent.length - left - right
+        references.add(extent.handle, -cut)
+        gone += cut
+    return gone
+
+
+def insert(tx: Transaction, ino: int, laid_out: LaidOut, references: References) -> int:
+    """Make [offset, offset + length) the given extent; returns growth of `stored`.
+
+    Joins the extent before it when both the file and the chunk go on there, so
+    that a file streamed in has one extent a chunk.
+    """
+    offset, extent = laid_out.file_offset, laid_out.extent
+    gone = punch(tx, ino, offset, offset + extent.length, references)
+    references.add(extent.handle, extent.length)
+    before = overlapping(tx, ino, offset - 1, offset) if offset else []
+    if before:
+        start, left = before[0]
+        if left.handle == extent.handle and left.chunk_offset + left.length == extent.chunk_offset:
+            tx.put(EXTENTS, (ino, start), replace(left, length=left.length + extent.length))
+            return extent.length - gone
+    tx.put(EXTENTS, (ino, offset), extent)
+    return extent.length - gone
+
+
+def commit(decision: Decision, ino: int, inode: Inode, ranges: list[LaidOut]) -> Inode:
+    """The inode after these ranges became its content, in order; size only grows.
+
+    Raises:
+      Refused: a range lies in a chunk that may not be referenced (any more), so
+        the writer must write the bytes elsewhere.
+      TooLarge: beyond the largest file.
+    """
+    tx, references = decision.tx, References(decision)
+    stored, size = inode.stored, inode.size
+    for laid_out in ranges:  # all checks first: a refusal must leave no trace in the batch
+        end = laid_out.file_offset + laid_out.extent.length
+        if laid_out.file_offset < 0 or end > FILE_BYTES_MAX or laid_out.extent.length <= 0:
+            raise TooLarge(f"range up to {end}")
+        _check_target(decision, laid_out.extent)
+    for laid_out in ranges:
+        stored += insert(tx, ino, laid_out, references)
+        size = max(size, laid_out.file_offset + laid_out.extent.length)
+    references.settle()
+    return replace(inode, size=size, stored=stored)
+
+
+def _check_target(decision: Decision, extent: Extent) -> None:
+    chunk: Chunk | None = decision.tx.get(CHUNKS, (extent.handle,))
+    if chunk is None or chunk.state is ChunkState.CONDEMNED:
+        raise Refused(f"chunk {extent.handle:016x} is gone: write it elsewhere")
+    if chunk.session != decision.session:
+        raise Refused(f"chunk {extent.handle:016x} is not leased to this session")
+    limit = chunk.length if chunk.state is ChunkState.SEALED else decision.policy.chunk_bytes
+    if extent.chunk_offset < 0 or extent.chunk_offset + extent.length > limit:
+        raise Refused(f"range ends past the chunk's {limit} bytes: write it elsewhere")
+
+
+def truncate(decision: Decision, ino: int, inode: Inode, size: int) -> Inode:
+    """The inode at `size` bytes: cut off, or a hole at the end."""
+    if not 0 <= size <= FILE_BYTES_MAX:
+        raise TooLarge(f"size {size}")
+    stored = inode.stored
+    if size < inode.size:
+        references = References(decision)
+        stored -= punch(decision.tx, ino, size, FILE_BYTES_MAX, references)
+        references.settle()
+    return replace(inode, size=size, stored=stored)
+
+
+def release(decision: Decision, ino: int, inode: Inode) -> None:
+    """Give back all content of a file that goes away; its tail needs no seal any more."""
+    tx, references = decision.tx, References(decision)
+    for key, extent in tx.range(EXTENTS, ino):
+        references.add(extent.handle, -extent.length)
+        tx.delete(EXTENTS, key)
+    references.settle()
+    if inode.tail:
+        chunk: Chunk | None = tx.get(CHUNKS, (inode.tail,))
+        if chunk is not None and chunk.state is not ChunkState.CONDEMNED:
+            tx.put(CHUNKS, (inode.tail,), condemned(chunk, decision.now_ns))

@@ -1,0 +1,141 @@
+"""Chunk servers' conversation with the master: registration, reports, heartbeats (GFS §2.6.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gfs import messages as m
+from gfs.items import CHUNKS, SERVERS, Chunk, ChunkState, Server
+from master.core import tails
+from master.core.decision import Decision
+from master.core.engine import Answer, Caller, Engine, Pending
+from master.core.seals import Seals
+from master.core.servers import LiveServer, agrees
+
+HEARTBEAT_S = 0.3
+
+
+class Fleet:
+    """Everything a chunk server tells."""
+
+    def __init__(self, engine: Engine, seals: Seals) -> None:
+        self._engine = engine
+        self._seals = seals
+        self._growth: dict[int, m.TailGrowth] = {}
+        self._barriers: list[_Barrier] = []
+
+    def register(self, caller: Caller, ask: m.RegisterServer) -> None:
+        """A server is up; its replicas count as its report comes in."""
+        member = ask.member
+        live = LiveServer(member, ask.boot, ask.free_bytes, ask.total_bytes, ask.http)
+        self._engine.servers.register(live)
+        self._engine.system("server", lambda decision: self._remember(decision, member))
+        registered = m.ServerRegistered(
+            self._engine.epoch, HEARTBEAT_S, self._engine.policy.chunk_bytes
+        )
+        self._engine.answer(Pending(0, caller, ask, self._engine.now_s), registered)
+
+    def _remember(self, decision: Decision, member: m.ChainMember) -> None:
+        known: Server | None = decision.tx.get(SERVERS, (member.server,))
+        first_seen = known.first_seen_ns if known else decision.now_ns
+        server = Server(member.address, member.rack, first_seen)
+        decision.tx.put(SERVERS, (member.server,), server)
+
+    def report(self, server: int, caller: Caller, report: m.ReportReplicas) -> None:
+        """A batch of the block report."""
+        for replica in report.replicas:
+            self._reported(server, replica)
+        for handle in report.gone:
+            self._engine.servers.drop_replica(server, handle)
+        live = self._engine.servers.live.get(server)
+        if live is not None and report.complete:
+            live.reported = True
+        self._engine.answer(Pending(0, caller, report, self._engine.now_s), m.Ok())
+
+    def _reported(self, server: int, replica: m.ReplicaReport) -> None:
+        """Does it count, or what is to be done that it may?"""
+        servers = self._engine.servers
+        chunk: Chunk | None = self._engine.reader.get(CHUNKS, (replica.handle,))
+        if chunk is None or chunk.state is ChunkState.OPEN:
+            return
+        if agrees(replica, chunk) or chunk.state is ChunkState.CONDEMNED:
+            servers.add_replica(server, replica.handle)
+        elif replica.version == chunk.version and not replica.sealed:
+            # Fenced in time, but the order that should have followed was lost.
+            if replica.length >= chunk.length:
+                self._seals.condense(server, replica.handle, chunk.version, chunk.length)
+            else:
+                holders = servers.holders(replica.handle)
+                self._seals.copy(server, replica.handle, chunk.version, chunk.length, holders)
+
+    def heartbeat(self, server: int, beat: m.Heartbeat) -> None:
+        """Free space, and growth of tails to be logged with the next batch."""
+        live = self._engine.servers.live.get(server)
+        if live is None:
+            return
+        live.free_bytes, live.total_bytes = beat.free_bytes, beat.total_bytes
+        live.errors = beat.errors
+        for handle in beat.bad:
+            self._engine.servers.drop_replica(server, handle)
+        self._grown(beat.growth)
+
+    def _grown(self, growth: list[m.TailGrowth]) -> None:
+        for report in growth:
+            self._growth[report.handle] = report
+
+    def log_growth(self) -> None:
+        """Many files in one record."""
+        if self._growth:
+            growth = list(self._growth.values())
+            self._growth = {}
+            self._engine.system("growth", lambda decision: tails.grow(decision, growth))
+
+    def lost(self, server: int) -> None:
+        """Its connection ended: it cannot be asked, and its replicas do not count."""
+        self._engine.servers.remove(server)
+        self._engine.give_up_orders(server=server)
+
+    # --- everything acknowledged so far, into the log
+
+    def barrier(self, caller: Caller, ask: m.Barrier) -> None:
+        """Recall what mounts and primaries hold back, then say the position."""
+        barrier = _Barrier(Pending(0, caller, ask, self._engine.now_s), self._passed)
+        self._barriers.append(barrier)
+        registry = self._engine.registry
+        writers = {session for sessions in registry.writers.values() for session in sessions}
+        for session in sorted(writers):
+            barrier.left += 1
+            self._engine.order_session(session, m.Recall([]), barrier.heard)
+        for server in self._engine.servers.live:
+            barrier.left += 1
+            self._engine.order_server(server, m.ReportGrowth([]), self._heard(barrier))
+        barrier.heard(m.Ok())
+
+    def _heard(self, barrier: _Barrier) -> Callable[[Answer], None]:
+        def heard(answer: Answer) -> None:
+            if isinstance(answer, m.Growth):
+                self._grown(answer.growth)
+            barrier.heard(answer)
+
+        return heard
+
+    def _passed(self, barrier: _Barrier) -> None:
+        self._barriers.remove(barrier)
+        self.log_growth()
+        done = m.BarrierDone(self._engine.epoch, self._engine.position)
+        self._engine.answer(barrier.pending, done)
+
+
+class _Barrier:
+    """One `Barrier` under way: `left` answers are missing, its own start among them."""
+
+    def __init__(self, pending: Pending, passed: Callable[[_Barrier], None]) -> None:
+        self.pending = pending
+        self.left = 1
+        self._passed = passed
+
+    def heard(self, _: Answer) -> None:
+        """Whoever cannot answer is dead, and so is what it held back."""
+        self.left -= 1
+        if not self.left:
+            self._passed(self)

@@ -1,0 +1,97 @@
+"""Sessions at the master: opened, taken up again after a loss, closed."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from gfs import messages as m
+from gfs.errors import DeadSession
+from gfs.items import LANDED, SESSIONS, Session
+from master.core.decision import Decision
+from master.core.engine import Caller, Engine, Pending, Send
+from master.core.machine import Machine
+from master.core.sessions import LiveSession
+from master.core.upkeep import Upkeep
+
+_SESSION_BITS = 62
+
+
+class Joining:
+    """Inside a step, like all of the machine."""
+
+    def __init__(self, engine: Engine, machine: Machine, upkeep: Upkeep) -> None:
+        self._engine = engine
+        self._machine = machine
+        self._upkeep = upkeep
+
+    def open(self, caller: Caller, ask: m.OpenSession, cluster: str) -> tuple[int, list[Send]]:
+        """Begin or resume; returns the session (0 = refused) and what it must get again.
+
+        A session that resumes has declared what it holds before anything of it is
+        decided. Its answer leaves with the step.
+        """
+        engine = self._engine
+        pending = Pending(0, caller, ask, engine.now_s)
+        known: Session | None = None
+        if ask.session:
+            known = engine.tables.get(SESSIONS, (ask.session,))
+            if known is None:
+                engine.answer(pending, DeadSession("the session has ended"))
+                return 0, []
+        session = ask.session or self._begin(ask)
+        self._take_up(session, ask)
+        opened = m.SessionOpened(
+            session,
+            engine.epoch,
+            engine.sessions.lease_s,
+            engine.policy.chunk_bytes,
+            cluster,
+            engine.committed_position,
+            engine.policy.goal,
+        )
+        engine.answer(pending, opened)
+        if engine.sessions.gate_open():
+            self._upkeep.adopt_orphans()
+            self._machine.resume_waiting()
+        return session, engine.unanswered(session)
+
+    def _begin(self, ask: m.OpenSession) -> int:
+        session = self._engine.random.getrandbits(_SESSION_BITS) | 1
+
+        def put(decision: Decision) -> None:
+            item = Session(decision.epoch, ask.host, ask.mount, ask.pid, ask.uid, decision.now_ns)
+            decision.tx.put(SESSIONS, (session,), item)
+
+        self._engine.system("session-open", put)
+        return session
+
+    def _take_up(self, session: int, ask: m.OpenSession) -> None:
+        engine = self._engine
+        live = engine.sessions.live.get(session)
+        if live is None:
+            landed = OrderedDict(
+                (int(key[1]), item.position) for key, item in engine.tables.range(LANDED, session)
+            )
+            live = LiveSession(session, ask.host, ask.mount, 0.0, landed=landed)
+            engine.sessions.add(live)
+        engine.sessions.renew(session, engine.now_s)
+        registry = engine.registry
+        for directory in ask.directories:
+            registry.add_interest(session, directory)
+        for ino in ask.opens:
+            registry.add_open(session, ino, writing=False)
+        for ino in ask.writers:
+            registry.add_open(session, ino, writing=True)
+
+    def close(self, session: int, caller: Caller, ask: m.CloseSession) -> None:
+        """The client is done; it has flushed before."""
+        self._engine.answer(Pending(0, caller, ask, self._engine.now_s), m.Ok())
+        if session:
+            self._upkeep.end_session(session)
+            self.after_end()
+
+    def after_end(self) -> None:
+        """One session less to wait for."""
+        if self._engine.sessions.gate_open():
+            self._upkeep.adopt_orphans()
+            self._machine.resume_waiting()

@@ -1,0 +1,297 @@
+"""The master's machine: requests and answers in, records and messages out; nothing awaited.
+
+    begin(now)                        a step: any number of the calls below
+    mutate, read, open_session, ...   decide; records are applied to the open transaction
+    take_records() -> records         the caller writes them to the log, syncs it, commits
+    committed() -> Ready              answers and orders, which had to wait for that
+
+Everything volatile lives in the small machines joined here: sessions, registry
+(opens, interest), servers, seals. A request that must wait (for a seal, a
+recall, servers, sessions after a restart) is parked and later decided anew
+from nothing, so no decision is ever half done.
+
+Modelled on etcd's raft: same state and same input give the same output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from gfs import messages as m
+from gfs.errors import DeadSession, GfsError, TooFewServers
+from gfs.messages import Done, GroupsNeeded, Message, Mutate
+from gfs.records import Record, RecordActor
+from master.core import attributes, commits, namespace, renaming, tails, trash
+from master.core.decision import Decision, NeedsRecall, NeedsSeal, NeedsServers, Suspend
+from master.core.engine import Answer, Caller, Engine, Pending
+from master.core.permissions import NeedGroups
+from master.core.reading import Reading
+from master.core.seals import Seals
+from master.core.sessions import LiveSession
+
+SERVERS_WAIT_S = 60.0  # below the handler limit of a mount
+_RESULT_DECODER = msgspec.msgpack.Decoder(Done)
+_RESULT_ENCODER = msgspec.msgpack.Encoder()
+
+
+class Machine:
+    """See the module's text.
+
+    Args:
+      result_at: encoded `Done` of the record at a position, from the log.
+    """
+
+    def __init__(self, engine: Engine, *, result_at: Callable[[int], bytes]) -> None:
+        self.engine = engine
+        self.seals = Seals(engine, self._resume)
+        self.reading = Reading(engine)
+        self._result_at = result_at
+        self._at_gate: list[Pending] = []
+        self._for_servers: list[Pending] = []
+        self._in_flight: dict[tuple[int, int], Pending] = {}
+
+    # --- mutations
+
+    def mutate(self, session: int, caller: Caller, message: Mutate) -> None:
+        """A numbered mutation of a session."""
+        engine = self.engine
+        pending = Pending(session, caller, message, engine.now_s)
+        live = engine.sessions.live.get(session)
+        if live is None:
+            engine.answer(pending, DeadSession("the session has ended"))
+            return
+        running = self._in_flight.get((session, message.number))
+        if running is not None:  # asked again over a new connection
+            running.caller = caller
+            return
+        try:
+            landed = live.position_of(message.number, message.low)
+        except GfsError as error:
+            engine.answer(pending, error)
+            return
+        if landed is not None:
+            engine.answer(pending, _RESULT_DECODER.decode(self._result_at(landed)))
+            return
+        self._in_flight[session, message.number] = pending
+        if engine.sessions.gate_open():
+            self._decide(pending)
+        else:
+            self._at_gate.append(pending)
+
+    def _decide(self, pending: Pending) -> None:
+        message = pending.message
+        assert isinstance(message, Mutate)
+        live = self.engine.sessions.live.get(pending.session)
+        if live is None:
+            self._finish(pending, DeadSession("the session has ended"))
+            return
+        operation = message.operation
+        if live.mount:
+            for parent in _parents(operation):
+                self.engine.registry.add_interest(pending.session, parent)
+        decision = self.engine.decision(pending.session, message.actor)
+        pending.uncache = decision.uncache
+        try:
+            done = self._apply_operation(decision, operation)
+        except NeedGroups:
+            self._finish(pending, GroupsNeeded())
+        except Suspend as why:
+            self._park(pending, why)
+        except GfsError as error:
+            self._finish(pending, error)
+        else:
+            self._record(decision, pending, message, live, done)
+
+    def _apply_operation(self, decision: Decision, operation: Message) -> Done:
+        plain = _PLAIN.get(type(operation))
+        if plain is not None:
+            return plain(decision, operation)
+        return _WITH_CHUNKS[type(operation)](self.engine.chunks, decision, operation)
+
+    def _record(
+        self,
+        decision: Decision,
+        pending: Pending,
+        message: Mutate,
+        live: LiveSession,
+        done: Done,
+    ) -> None:
+        engine = self.engine
+        changes = decision.tx.changes()
+        if not changes:
+            # Nothing to log. What it read may be as new as the last record decided.
+            pending.positions.add(engine.position)
+            self._finish(pending, _as_of(done, engine.position))
+            return
+        actor = message.actor
+        record = Record(
+            decision.position,
+            engine.epoch,
+            engine.now_ns,
+            operation_name(message.operation),
+            RecordActor(actor.uid, actor.gid, actor.pid, live.host, live.mount),
+            changes,
+            pending.session,
+            message.number,
+            message.low,
+            _RESULT_ENCODER.encode(done),
+        )
+        engine.append(record)
+        live.landed[message.number] = record.position
+        pending.positions.add(record.position)
+        self._finish(pending, done)
+
+    def _finish(self, pending: Pending, answer: Answer) -> None:
+        message = pending.message
+        if isinstance(message, Mutate):
+            self._in_flight.pop((pending.session, message.number), None)
+        self.engine.answer(pending, answer)
+
+    # --- waiting
+
+    def _park(self, pending: Pending, why: Suspend) -> None:
+        if isinstance(why, NeedsSeal):
+            self.seals.park(why.handle, pending)
+        elif isinstance(why, NeedsRecall):
+            self._recall(pending, why.ino, why.sessions)
+        elif self.engine.now_s - pending.asked_s > SERVERS_WAIT_S:
+            self._finish(pending, TooFewServers("too few chunk servers are up"))
+        else:
+            assert isinstance(why, NeedsServers)
+            self._for_servers.append(pending)
+
+    def _recall(self, pending: Pending, ino: int, sessions: frozenset[int]) -> None:
+        """Ask all these sessions; the request goes on when the last has answered or died."""
+        left = set(sessions)
+
+        def recalled(session: int) -> Callable[[Answer], None]:
+            def on_answer(_: Answer) -> None:
+                left.discard(session)
+                if not left:
+                    for each in sessions:
+                        self.engine.registry.recalled(each, ino)
+                    self._resume(pending)
+
+            return on_answer
+
+        for session in sorted(sessions):
+            self.engine.order_session(session, m.Recall([ino]), recalled(session))
+
+    def _resume(self, pending: Pending) -> None:
+        if isinstance(pending.message, Mutate):
+            self._decide(pending)
+        else:
+            self._read(pending)
+
+    def resume_waiting(self) -> None:
+        """Servers came, time passed or sessions are back: look again at what waits."""
+        if self.engine.sessions.gate_open():
+            at_gate, self._at_gate = self._at_gate, []
+            for pending in at_gate:
+                self._resume(pending)
+        waiting, self._for_servers = self._for_servers, []
+        for pending in waiting:
+            self._resume(pending)
+
+    # --- reads that may have to wait
+
+    def try_read(self, session: int, message: Message) -> Message | None:
+        """Answer a read at once if it can be, outside of any step; None: `read` it in one.
+
+        Raises:
+          GfsError: the refusal.
+        """
+        try:
+            return self.reading.answer(session, message, in_step=False)
+        except Suspend:
+            return None
+        except NeedGroups:
+            return GroupsNeeded()
+
+    def read(self, session: int, caller: Caller, message: Message) -> None:
+        """A read that recalls writers or stops others from caching first."""
+        pending = Pending(session, caller, message, self.engine.now_s)
+        if self.engine.sessions.gate_open():
+            self._read(pending)
+        else:
+            self._at_gate.append(pending)
+
+    def _read(self, pending: Pending) -> None:
+        try:
+            answer = self.reading.answer(
+                pending.session, pending.message, in_step=True, uncache=pending.uncache
+            )
+        except NeedGroups:
+            self._finish(pending, GroupsNeeded())
+        except Suspend as why:
+            self._park(pending, why)
+        except GfsError as error:
+            self._finish(pending, error)
+        else:
+            self._finish(pending, answer)
+
+
+_PLAIN: dict[type[Message], Callable[[Decision, Any], Done]] = {
+    m.Create: namespace.create,
+    m.MakeNode: namespace.make_node,
+    m.MakeSymlink: namespace.make_symlink,
+    m.MakeLink: namespace.make_link,
+    m.Unlink: namespace.unlink,
+    m.RemoveDirectory: namespace.remove_directory,
+    m.RemoveTree: namespace.remove_tree,
+    m.Rename: renaming.rename,
+    m.SetAttributes: attributes.set_attributes,
+    m.SetXattr: attributes.set_xattr,
+    m.RemoveXattr: attributes.remove_xattr,
+    m.Undelete: trash.undelete,
+    m.EmptyTrash: trash.empty,
+    m.Commit: commits.commit,
+}
+_WITH_CHUNKS: dict[type[Message], Callable[[Any, Decision, Any], Done]] = {
+    m.Allocate: lambda chunks, decision, op: chunks.allocate(decision, op),
+    m.SealChunk: lambda chunks, decision, op: chunks.seal_private(decision, op),
+    m.OpenTail: lambda chunks, decision, op: tails.open_tail(decision, chunks, op),
+    m.ResolveTail: lambda chunks, decision, op: tails.resolve_tail(decision, chunks, op),
+}
+_NAMES: dict[type[Message], str] = {
+    m.MakeNode: "make",
+    m.MakeSymlink: "symlink",
+    m.MakeLink: "link",
+    m.RemoveDirectory: "rmdir",
+    m.RemoveTree: "remove-tree",
+    m.SetAttributes: "setattr",
+    m.SetXattr: "setxattr",
+    m.RemoveXattr: "removexattr",
+    m.EmptyTrash: "empty-trash",
+    m.SealChunk: "seal-chunk",
+    m.OpenTail: "open-tail",
+    m.ResolveTail: "resolve-tail",
+}
+
+
+def operation_name(operation: Message) -> str:
+    """The record's and the stream's name of an operation."""
+    kind = type(operation)
+    return _NAMES.get(kind, kind.__name__.lower())
+
+
+def _parents(operation: Any) -> tuple[int, ...]:
+    """Directories whose entries the answer will tell the session about."""
+    parent = getattr(operation, "parent", 0)
+    other = getattr(operation, "new_parent", 0)
+    return tuple(ino for ino in (parent, other) if ino)
+
+
+def _as_of(done: Done, position: int) -> Done:
+    """The answer of a decision that changed nothing, dated by what it had read."""
+    entry = done.entry
+    return replace(
+        done,
+        position=position,
+        entry=None if entry is None else replace(entry, position=position),
+        parents=[replace(parent, position=position) for parent in done.parents],
+    )

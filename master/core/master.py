@@ -1,0 +1,100 @@
+"""All small machines of the master joined: the one object that a shell or a simulation drives.
+
+One step: `begin`, then any of the calls of the parts, then `take_records`; once
+these are durable and the tables committed, `committed` gives what may leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gfs.items import INODES
+from master.core.decision import Policy
+from master.core.engine import Engine, Ready
+from master.core.fleet import Fleet
+from master.core.joining import Joining
+from master.core.machine import Machine
+from master.core.tables import ReadTables, Tables
+from master.core.upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from gfs.records import Record
+
+SLOW_ROUND_S = 1.0  # growth, checksums, garbage: at most this often
+
+
+class Master:
+    """See the module's text. Arguments as of `Engine` and `Machine`."""
+
+    def __init__(
+        self,
+        tables: Tables,
+        reader: ReadTables,
+        *,
+        policy: Policy,
+        epoch: int,
+        position: int,
+        last_time_ns: int,
+        random: Random,
+        lease_s: float,
+        safe_start_s: float,
+        now_s: float,
+        result_at: Callable[[int], bytes],
+    ) -> None:
+        self.engine = Engine(
+            tables,
+            reader,
+            policy=policy,
+            epoch=epoch,
+            position=position,
+            last_time_ns=last_time_ns,
+            random=random,
+            lease_s=lease_s,
+            now_s=now_s,
+        )
+        self.engine.inode_count = tables.count(INODES)
+        self.machine = Machine(self.engine, result_at=result_at)
+        self.fleet = Fleet(self.engine, self.machine.seals)
+        self.upkeep = Upkeep(self.engine, self.machine.seals, safe_start_s=safe_start_s)
+        self.joining = Joining(self.engine, self.machine, self.upkeep)
+        self._slow_round_at_s = now_s
+        if self.engine.sessions.gate_open():
+            self.upkeep.adopt_orphans()
+
+    def begin(self, now_s: float, now_ns: int) -> None:
+        """A step starts."""
+        self.engine.advance(now_s, now_ns)
+
+    def tick(self) -> None:
+        """Time has passed; call at least every 100 ms, inside a step."""
+        engine = self.engine
+        if engine.sessions.expired(engine.now_s):
+            self.upkeep.expire_sessions()
+            self.joining.after_end()
+        self.machine.seals.tick()
+        self.machine.resume_waiting()
+        self.upkeep.reclaim_orphans()
+        if engine.now_s - self._slow_round_at_s >= SLOW_ROUND_S:
+            self._slow_round_at_s = engine.now_s
+            self.fleet.log_growth()
+            self.upkeep.log_condensed()
+            self.upkeep.run()
+
+    def has_due_work(self, now_s: float) -> bool:
+        """Is a tick worth a step now?"""
+        engine = self.engine
+        return bool(
+            len(self.machine.seals)
+            or engine.closed_orphans
+            or engine.sessions.expired(now_s)
+            or now_s - self._slow_round_at_s >= SLOW_ROUND_S
+        )
+
+    def take_records(self) -> list[Record]:
+        return self.engine.take_records()
+
+    def committed(self) -> Ready:
+        return self.engine.committed()

@@ -1,0 +1,79 @@
+"""Who may do what: POSIX mode bits, owner rules, sticky directories.
+
+The caller's supplementary groups cost a look into /proc of its host, so they
+come only when they matter: a check that groups would turn either way raises
+`NeedGroups`, and the request comes again with them.
+"""
+
+from __future__ import annotations
+
+import stat
+
+from gfs.errors import NotPermitted, PermissionDenied
+from gfs.items import Inode
+from gfs.messages import Actor
+
+READ, WRITE, EXECUTE = 4, 2, 1
+ROOT_UID = 0
+
+
+class NeedGroups(Exception):
+    """The answer depends on supplementary groups that the caller did not send."""
+
+
+def in_group(actor: Actor, gid: int) -> bool:
+    """Raises NeedGroups when it cannot be told."""
+    if actor.gid == gid:
+        return True
+    if actor.groups is None:
+        raise NeedGroups
+    return gid in actor.groups
+
+
+def allowed(inode: Inode, actor: Actor, want: int) -> bool:
+    """Do the mode bits grant `want` (READ | WRITE | EXECUTE)?"""
+    mode = inode.mode
+    if actor.uid == ROOT_UID:
+        return not want & EXECUTE or inode.is_directory or bool(mode & 0o111)
+    if actor.uid == inode.uid:
+        return mode >> 6 & want == want
+    by_group, by_other = mode >> 3 & want == want, mode & want == want
+    if by_group == by_other:
+        return by_other
+    return by_group if in_group(actor, inode.gid) else by_other
+
+
+def require(inode: Inode, actor: Actor, want: int) -> None:
+    """Raises PermissionDenied (EACCES) unless `allowed`."""
+    if not allowed(inode, actor, want):
+        raise PermissionDenied("permission denied")
+
+
+def require_owner(inode: Inode, actor: Actor) -> None:
+    """Raises NotPermitted (EPERM) unless the actor owns the inode or is root."""
+    if actor.uid not in (ROOT_UID, inode.uid):
+        raise NotPermitted("not the owner")
+
+
+def require_removable(directory: Inode, victim: Inode, actor: Actor) -> None:
+    """Write and search on the directory, and the sticky bit's rule.
+
+    Raises:
+      PermissionDenied, NotPermitted
+    """
+    require(directory, actor, WRITE | EXECUTE)
+    if directory.mode & stat.S_ISVTX and actor.uid not in (ROOT_UID, victim.uid, directory.uid):
+        raise NotPermitted("the directory is sticky and the file another's")
+
+
+def inherited_gid(directory: Inode, actor: Actor) -> int:
+    """Group of something new: the directory's when that is setgid."""
+    return directory.gid if directory.mode & stat.S_ISGID else actor.gid
+
+
+def without_privileges(inode: Inode, actor: Actor) -> int:
+    """Mode after a write by `actor`: setuid and setgid go unless root wrote."""
+    if actor.uid == ROOT_UID or not inode.mode & (stat.S_ISUID | stat.S_ISGID):
+        return inode.mode
+    mode = inode.mode & ~stat.S_ISUID
+    return mode & ~stat.S_ISGID if mode & stat.S_IXGRP else mode

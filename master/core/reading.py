@@ -1,0 +1,176 @@
+"""Reads as a session asks them: interest registered first, writers elsewhere recalled.
+
+Most are answered at once from committed state. One that must first recall what
+another session holds back, or stop others from caching, raises `Suspend`
+outside of a step and is asked again inside.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from gfs import messages as m
+from gfs.errors import RemoteProtocolError
+from gfs.items import LINKS_BY_INO
+from gfs.messages import Message
+from master.core.coherence import inode_holders
+from master.core.decision import NeedsRecall, Suspend
+from master.core.engine import Engine
+
+_Uncache = list[int]
+
+
+class NeedsStep(Suspend):
+    """Not to be answered outside of a step."""
+
+
+class Reading:
+    """Answers for all sessions."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._queries = engine.queries
+
+    def answer(
+        self, session: int, message: Message, *, in_step: bool, uncache: _Uncache | None = None
+    ) -> Message:
+        """The answer to a read message.
+
+        Raises:
+          Suspend: something must happen first.
+          GfsError: the refusal.
+        """
+        handler = _HANDLERS.get(type(message))
+        if handler is None:
+            raise RemoteProtocolError(f"{type(message).__name__} is not asked of a master")
+        if not in_step and type(message) in _GATED and not self._engine.sessions.gate_open():
+            raise NeedsStep
+        return handler(self, session, message, in_step, uncache)
+
+    @property
+    def _position(self) -> int:
+        return self._engine.committed_position
+
+    def _has_cache(self, session: int) -> bool:
+        live = self._engine.sessions.live.get(session)
+        return live is not None and bool(live.mount)
+
+    def _interest(self, session: int, directory: int) -> None:
+        if self._has_cache(session):
+            self._engine.registry.add_interest(session, directory)
+
+    def _recall(self, session: int, ino: int) -> None:
+        registry = self._engine.registry
+        others = registry.other_writers(ino, session)
+        if others and not registry.was_recalled(ino, others):
+            raise NeedsRecall(ino, others)
+
+    def _others_hold(self, session: int, ino: int) -> bool:
+        registry = self._engine.registry
+        return bool(inode_holders(ino, registry, self._engine.reader) - {session})
+
+    # --- one method a message; `step` says whether we are in one
+
+    def lookup(self, session: int, ask: m.Lookup, step: bool, _: _Uncache | None) -> Message:
+        self._interest(session, ask.parent)
+        return self._queries.lookup(self._position, session, ask)
+
+    def attributes(
+        self, session: int, ask: m.GetAttributes, step: bool, _: _Uncache | None
+    ) -> Message:
+        cached = self._has_cache(session)
+        for ino in ask.inos:
+            self._recall(session, ino)
+            if cached:
+                for key in self._engine.reader.by_index(LINKS_BY_INO, ino):
+                    self._engine.registry.add_interest(session, int(key[0]))
+        return self._queries.attributes(self._position, session, ask.inos)
+
+    def directory(
+        self, session: int, ask: m.ReadDirectory, step: bool, _: _Uncache | None
+    ) -> Message:
+        self._interest(session, ask.ino)
+        return self._queries.listing(self._position, session, ask)
+
+    def open(self, session: int, ask: m.Open, step: bool, uncache: _Uncache | None) -> Message:
+        self._queries.check_open(ask)
+        self._recall(session, ask.ino)
+        writing = ask.flags & os.O_ACCMODE != os.O_RDONLY
+        registry = self._engine.registry
+        becomes_writer = writing and session not in registry.writers.get(ask.ino, ())
+        if becomes_writer and not step and self._others_hold(session, ask.ino):
+            raise NeedsStep  # the others stop caching its attributes first
+        newly = registry.add_open(session, ask.ino, writing=writing)
+        if newly and uncache is not None:
+            uncache.append(ask.ino)
+        return self._queries.opened(self._position, session, ask)
+
+    def close(self, session: int, ask: m.CloseFiles, step: bool, _: _Uncache | None) -> Message:
+        registry, orphans = self._engine.registry, self._engine.orphans
+        for ino in ask.inos:
+            registry.close(session, ino)
+        for ino in ask.written:
+            registry.written(session, ino)
+        self._engine.closed_orphans.update(
+            ino for ino in (*ask.inos, *ask.written) if ino in orphans and not registry.is_open(ino)
+        )
+        return m.Ok()
+
+    def layout(self, session: int, ask: m.GetLayout, step: bool, _: _Uncache | None) -> Message:
+        return self._queries.layout(self._position, session, ask)
+
+    def locate(self, session: int, ask: m.Locate, step: bool, _: _Uncache | None) -> Message:
+        return m.Locations(self._queries.locations(ask.handles))
+
+    def walk(self, session: int, ask: m.Walk, step: bool, _: _Uncache | None) -> Message:
+        walked = self._queries.walk(self._position, session, ask)
+        if walked.entry.ino:
+            self._recall(session, walked.entry.ino)
+        return walked
+
+    def path(self, session: int, ask: m.PathOf, step: bool, _: _Uncache | None) -> Message:
+        return m.PathIs(self._queries.path(ask.ino))
+
+    def drop_interest(
+        self, session: int, ask: m.DropInterest, step: bool, _: _Uncache | None
+    ) -> Message:
+        for directory in ask.directories:
+            self._engine.registry.drop_interest(session, directory)
+        return m.Ok()
+
+    def renew(self, session: int, ask: m.Renew, step: bool, _: _Uncache | None) -> Message:
+        return m.Renewed(self._engine.epoch, self._position)
+
+    def trash(self, session: int, ask: m.ListTrash, step: bool, _: _Uncache | None) -> Message:
+        return self._queries.trash(ask)
+
+    def filesystem(
+        self, session: int, ask: m.StatFilesystem, step: bool, _: _Uncache | None
+    ) -> Message:
+        total, free = self._engine.servers.space()
+        policy = self._engine.policy
+        goal = max(1, min(policy.goal, len(self._engine.servers.live)))
+        return m.FilesystemStat(
+            total // goal, free // goal, self._engine.inode_count, policy.chunk_bytes
+        )
+
+
+_HANDLERS: dict[type[Message], Callable[[Reading, int, Any, bool, _Uncache | None], Message]] = {
+    m.Lookup: Reading.lookup,
+    m.GetAttributes: Reading.attributes,
+    m.ReadDirectory: Reading.directory,
+    m.Open: Reading.open,
+    m.CloseFiles: Reading.close,
+    m.GetLayout: Reading.layout,
+    m.Locate: Reading.locate,
+    m.Walk: Reading.walk,
+    m.PathOf: Reading.path,
+    m.DropInterest: Reading.drop_interest,
+    m.Renew: Reading.renew,
+    m.ListTrash: Reading.trash,
+    m.StatFilesystem: Reading.filesystem,
+}
+# What another session holds back may concern these: not before all are back after a restart.
+_GATED = {m.GetAttributes, m.Open, m.Walk}

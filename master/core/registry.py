@@ -1,0 +1,106 @@
+"""Who has what open, writes what, and caches which directories: volatile.
+
+Nothing here is logged: after a restart each session declares its part again,
+and mutations wait until all have. Kept in both directions so that the end of
+a session costs what it held.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+
+class Registry:
+    """Opens, writers and interest by session.
+
+    Invariant: a session is in `openers[ino]` iff ino is in `opens[session]`;
+    likewise for writers and interest.
+    """
+
+    def __init__(self) -> None:
+        self.openers: defaultdict[int, set[int]] = defaultdict(set)
+        self.writers: defaultdict[int, set[int]] = defaultdict(set)
+        self.interested: defaultdict[int, set[int]] = defaultdict(set)
+        self._recalled: set[tuple[int, int]] = set()
+        self._opens: defaultdict[int, set[int]] = defaultdict(set)
+        self._writes: defaultdict[int, set[int]] = defaultdict(set)
+        self._interests: defaultdict[int, set[int]] = defaultdict(set)
+
+    def add_interest(self, session: int, directory: int) -> None:
+        """Before the master reads for it, so that no change can slip between."""
+        if session not in self.interested[directory]:
+            self.interested[directory].add(session)
+            self._interests[session].add(directory)
+
+    def drop_interest(self, session: int, directory: int) -> None:
+        self._interests[session].discard(directory)
+        _discard(self.interested, directory, session)
+
+    def add_open(self, session: int, ino: int, *, writing: bool) -> bool:
+        """Register; True if this session was no writer of it before and is now."""
+        self.openers[ino].add(session)
+        self._opens[session].add(ino)
+        if not writing or session in self.writers[ino]:
+            return False
+        self.writers[ino].add(session)
+        self._writes[session].add(ino)
+        return True
+
+    def close(self, session: int, ino: int) -> None:
+        self._opens[session].discard(ino)
+        _discard(self.openers, ino, session)
+
+    def written(self, session: int, ino: int) -> None:
+        """All commits of this session to the inode have been answered."""
+        self._writes[session].discard(ino)
+        _discard(self.writers, ino, session)
+
+    def is_open(self, ino: int) -> bool:
+        return ino in self.openers or ino in self.writers
+
+    def other_writers(self, ino: int, session: int) -> frozenset[int]:
+        """Sessions but this one that may hold content back."""
+        found = self.writers.get(ino)
+        return frozenset(found - {session}) if found else frozenset()
+
+    def recalled(self, session: int, ino: int) -> None:
+        """The session has just flushed and committed: good for decisions of this step."""
+        self._recalled.add((session, ino))
+
+    def was_recalled(self, ino: int, sessions: frozenset[int]) -> bool:
+        """Have all these flushed since the last `new_step`?"""
+        return all((session, ino) in self._recalled for session in sessions)
+
+    def new_step(self) -> None:
+        """What was recalled may have been written again since."""
+        self._recalled.clear()
+
+    def end(self, session: int) -> list[int]:
+        """Forget a session; returns the inodes it had open."""
+        for directory in self._interests.pop(session, set()):
+            _discard(self.interested, directory, session)
+        for ino in self._writes.pop(session, set()):
+            _discard(self.writers, ino, session)
+        opened = self._opens.pop(session, set())
+        for ino in opened:
+            _discard(self.openers, ino, session)
+        return sorted(opened)
+
+    def holders(self, directory: int) -> set[int]:
+        return self.interested.get(directory, set())
+
+    def statistics(self) -> dict[str, int]:
+        """Sizes, for people."""
+        return {
+            "open_inodes": len(self.openers),
+            "written_inodes": len(self.writers),
+            "directories_cached": len(self.interested),
+        }
+
+
+def _discard(by_key: defaultdict[int, set[int]], key: int, session: int) -> None:
+    found = by_key.get(key)
+    if found is not None:
+        found.discard(session)
+        if not found:
+            del by_key[key]

@@ -1,0 +1,166 @@
+"""What happens when a name goes: trash, orphan, or reclaimed at once.
+
+protocols.md "Deletion": to trash goes the last link of a file that nobody has
+open; not what is still open, what a rename replaced, files younger than
+the policy's age, and what lies in a directory with user.gfs.trash=0. Trash is
+a directory outside the tree (inode 2) whose names are inode numbers.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from gfs.ids import ROOT_INO, TRASH_INO
+from gfs.items import DIRENTS, INODES, LINKS_BY_INO, ORPHANS, TRASH, Dirent, Inode, Orphan, Trash
+from master.core import extents
+from master.core.decision import Decision
+from master.core.transaction import Transaction
+
+NO_TRASH = b"user.gfs.trash"
+_DEPTH_MAX = 4096
+
+
+def path_of(tx: Transaction, parent: int, name: bytes) -> bytes:
+    """Absolute path of a name; what was removed meanwhile shows as "?"."""
+    parts = [name]
+    for _ in range(_DEPTH_MAX):
+        if parent == ROOT_INO:
+            return b"/" + b"/".join(reversed(parts))
+        keys = tx.by_index(LINKS_BY_INO, parent, limit=1)
+        inode: Inode | None = tx.get(INODES, (parent,))
+        if not keys or inode is None:
+            break
+        parent, above = keys[0]
+        parts.append(above)
+    return b"?/" + b"/".join(reversed(parts))
+
+
+def drop_link(
+    decision: Decision, parent: int, name: bytes, ino: int, inode: Inode, *, to_trash: bool
+) -> None:
+    """Account for a dirent that the caller has deleted; the last one decides the fate."""
+    inode = replace(
+        inode, nlink=inode.nlink - 1, ctime_ns=decision.now_ns, version=inode.version + 1
+    )
+    if inode.nlink > 0:
+        decision.put_inode(ino, inode)
+    elif decision.registry.is_open(ino):
+        decision.put_inode(ino, inode)
+        decision.tx.put(ORPHANS, (ino,), Orphan(decision.now_ns))
+    elif to_trash and wants_trash(decision, parent, inode):
+        move_to_trash(decision, parent, name, ino, inode)
+    else:
+        reclaim(decision, ino, inode)
+
+
+def wants_trash(decision: Decision, parent: int, inode: Inode) -> bool:
+    """Only files old and full enough to be missed."""
+    if not inode.is_file or not (inode.size or inode.tail):
+        return False
+    if decision.now_ns - inode.created_ns < decision.policy.trash_min_age_ns:
+        return False
+    directory: Inode | None = decision.tx.get(INODES, (parent,))
+    return directory is None or directory.attributes.get(NO_TRASH) != b"0"
+
+
+def move_to_trash(decision: Decision, parent: int, name: bytes, ino: int, inode: Inode) -> None:
+    """Hide under the trash directory (GFS §4.4); `inode.nlink` comes back as 1 for a file."""
+    tx = decision.tx
+    if not inode.is_directory:
+        inode = replace(inode, nlink=1)
+    else:
+        inode = replace(inode, parent=TRASH_INO)
+    decision.put_inode(ino, inode)
+    tx.put(DIRENTS, (TRASH_INO, trash_name(ino)), Dirent(ino, inode.mode & 0o170000))
+    path = path_of(tx, parent, name)
+    tx.put(TRASH, (ino,), Trash(parent, name, path, decision.now_ns, decision.actor.uid))
+
+
+def trash_name(ino: int) -> bytes:
+    return b"%016x" % ino
+
+
+def reclaim(decision: Decision, ino: int, inode: Inode) -> None:
+    """The inode and its content cease to exist."""
+    if inode.is_file:
+        extents.release(decision, ino, inode)
+    decision.tx.delete(INODES, (ino,))
+
+
+def reclaim_orphan(decision: Decision, ino: int) -> None:
+    """An open-unlinked file whose last holder is gone."""
+    inode: Inode | None = decision.tx.get(INODES, (ino,))
+    decision.tx.delete(ORPHANS, (ino,))
+    if inode is not None and inode.nlink <= 0:
+        reclaim(decision, ino, inode)
+
+
+def reclaim_trash(decision: Decision, ino: int, budget: int) -> int:
+    """Reclaim a trash entry, a tree bottom-up, at most `budget` inodes; returns how many.
+
+    The entry itself goes last, so an unfinished tree is still listed.
+    """
+    used = _reclaim_below(decision, ino, budget)
+    if used >= budget:
+        return used
+    inode: Inode | None = decision.tx.get(INODES, (ino,))
+    decision.tx.delete(TRASH, (ino,))
+    decision.tx.delete(DIRENTS, (TRASH_INO, trash_name(ino)))
+    if inode is not None:
+        reclaim_or_orphan(decision, ino, inode)
+    return used + 1
+
+
+def _reclaim_below(decision: Decision, root: int, budget: int) -> int:
+    """Depth first without recursion: trees may be deeper than Python's stack."""
+    used = 0
+    path = [root]
+    while path and used < budget:
+        here = path[-1]
+        inode: Inode | None = decision.tx.get(INODES, (here,))
+        if inode is None or not inode.is_directory:
+            path.pop()
+            continue
+        names = decision.tx.range(DIRENTS, here, limit=budget - used)
+        down = _remove_leaves(decision, names)
+        used += len(names) - len(down)
+        if down:
+            path.append(down[0])
+            continue
+        if names:
+            continue
+        path.pop()
+        if path:
+            _remove_directory(decision, path[-1], here)
+            used += 1
+    return used
+
+
+def _remove_leaves(decision: Decision, names: list[tuple[tuple[int, bytes], Dirent]]) -> list[int]:
+    """Drop the names that are no directories; returns the inodes of those that are."""
+    directories = []
+    for key, dirent in names:
+        child: Inode | None = decision.tx.get(INODES, (dirent.ino,))
+        if child is not None and child.is_directory:
+            directories.append(dirent.ino)
+            continue
+        decision.tx.delete(DIRENTS, key)
+        if child is not None:
+            drop_link(decision, key[0], key[1], dirent.ino, child, to_trash=False)
+    return directories
+
+
+def _remove_directory(decision: Decision, parent: int, ino: int) -> None:
+    for key in decision.tx.by_index(LINKS_BY_INO, ino):
+        if key[0] == parent:
+            decision.tx.delete(DIRENTS, key)
+    decision.tx.delete(INODES, (ino,))
+
+
+def reclaim_or_orphan(decision: Decision, ino: int, inode: Inode) -> None:
+    """What left the trash for good: an inode somebody opened meanwhile waits for the close."""
+    if decision.registry.is_open(ino) and inode.is_file:
+        decision.put_inode(ino, replace(inode, nlink=0, version=inode.version + 1))
+        decision.tx.put(ORPHANS, (ino,), Orphan(decision.now_ns))
+    else:
+        reclaim(decision, ino, inode)

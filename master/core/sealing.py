@@ -1,0 +1,165 @@
+"""Sealing an open chunk: the decision on its final length (protocols.md "Seal").
+
+    begin --log v+1--> FENCING --answers--> decided --log seal--> told
+                          ^  all answered, or 500 ms and one intact member,
+                          |  or 30 s without an intact one and somebody answered
+
+Theory. A member that has persisted v+1 takes, forwards and acknowledges
+nothing of v any more. An acknowledgement needed every member, so one fenced
+member stops a cut-off primary, and the greatest end of the fenced covers all
+that was ever acknowledged; what nobody acknowledged does no harm. A member is
+intact when its machine has not restarted since it joined: only then is its
+unsynced data certain. Nobody is told, and nothing is cut, before the seal is
+in the log, so a master that dies simply starts again with v+2.
+
+A member whose connection is down cannot answer and is not waited for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from gfs.items import (
+    CHUNKS,
+    EXTENTS,
+    INODES,
+    WRITERS,
+    Chunk,
+    ChunkKind,
+    ChunkState,
+    Extent,
+    Inode,
+    Writers,
+)
+from gfs.messages import FencedAt
+from master.core import extents
+from master.core.decision import Decision
+
+FENCE_WAIT_S = 0.5
+NO_INTACT_WAIT_S = 30.0
+
+
+@dataclass
+class Seal:
+    """One seal under way.
+
+    Invariant: `version` was logged before any fence was sent.
+    """
+
+    handle: int
+    version: int
+    members: dict[int, str]  # server -> boot id when it joined
+    began_s: float
+    awaited: set[int] = field(default_factory=set)
+    answers: dict[int, FencedAt] = field(default_factory=dict)
+
+    def answered(self, server: int, answer: FencedAt | None) -> None:
+        """None: the member cannot answer (refused, or its connection ended)."""
+        self.awaited.discard(server)
+        if answer is not None:
+            self.answers[server] = answer
+
+    def is_intact(self, server: int) -> bool:
+        return self.answers[server].boot == self.members[server]
+
+    def is_decidable(self, now_s: float) -> bool:
+        """May the length be decided now?"""
+        waited = now_s - self.began_s
+        intact = any(self.is_intact(server) for server in self.answers)
+        if len(self.answers) == len(self.members):
+            return True
+        if intact:
+            return not self.awaited or waited >= FENCE_WAIT_S
+        return bool(self.answers) and waited >= NO_INTACT_WAIT_S
+
+    def next_look_s(self) -> float:
+        """When `is_decidable` may turn without a new answer."""
+        intact = any(self.is_intact(server) for server in self.answers)
+        return self.began_s + (FENCE_WAIT_S if intact else NO_INTACT_WAIT_S)
+
+    def length(self) -> int:
+        """The greatest end (see theory)."""
+        return max(answer.end for answer in self.answers.values())
+
+    def complete_members(self) -> list[int]:
+        """Those that hold all of it."""
+        length = self.length()
+        return [server for server, answer in self.answers.items() if answer.end == length]
+
+    def short_members(self) -> list[int]:
+        """Those that must copy the missing end before they count."""
+        length = self.length()
+        return [server for server, answer in self.answers.items() if answer.end < length]
+
+    def writers(self) -> dict[int, int]:
+        """Dedup facts of the longest member: what landed, writer by writer."""
+        best = max(self.answers.values(), key=lambda answer: answer.end)
+        return best.writers
+
+
+def begin(decision: Decision, handle: int, chunk: Chunk, now_s: float) -> Seal:
+    """Raise the version; the fences go out once this is logged."""
+    raised = replace(chunk, version=chunk.version + 1)
+    decision.tx.put(CHUNKS, (handle,), raised)
+    members = {member.server: member.boot for member in chunk.members}
+    return Seal(handle, raised.version, members, now_s)
+
+
+def finish(decision: Decision, seal: Seal) -> Chunk:
+    """The one record: final length, and for a tail the writer table and the file's size."""
+    tx = decision.tx
+    chunk: Chunk = tx.get(CHUNKS, (seal.handle,))
+    assert chunk.state is ChunkState.OPEN
+    assert chunk.version == seal.version
+    length = seal.length()
+    sealed = replace(
+        chunk,
+        state=ChunkState.SEALED,
+        length=length,
+        sealed_ns=decision.now_ns,
+        members=[],
+    )
+    tx.put(CHUNKS, (seal.handle,), sealed)
+    if chunk.kind is ChunkKind.TAIL:
+        tx.put(WRITERS, (seal.handle,), Writers(seal.writers(), decision.now_ns))
+        _attach_tail(decision, seal.handle, chunk.ino, length)
+    after: Chunk = tx.get(CHUNKS, (seal.handle,))
+    if not after.length:
+        tx.put(CHUNKS, (seal.handle,), extents.condemned(after, decision.now_ns))
+    return sealed
+
+
+def _attach_tail(decision: Decision, handle: int, ino: int, length: int) -> None:
+    """The sealed tail becomes ordinary content of its file."""
+    inode: Inode | None = decision.tx.get(INODES, (ino,))
+    if inode is None or inode.tail != handle:
+        return  # the file went away meanwhile, and the chunk is condemned with it
+    grown = grow(decision, ino, inode, length)
+    decision.put_inode(ino, replace(grown, tail=0, tail_offset=0))
+
+
+def grow(decision: Decision, ino: int, inode: Inode, end: int, mtime_ns: int = 0) -> Inode:
+    """The file with its tail chunk `end` bytes long; extent and references follow.
+
+    `data_version` rises only if bytes came.
+    """
+    offset, handle = inode.tail_offset, inode.tail
+    known: Extent | None = decision.tx.get(EXTENTS, (ino, offset))
+    had = known.length if known is not None else 0
+    if end <= had:
+        return replace(inode, version=inode.version + 1)
+    references = extents.References(decision)
+    references.add(handle, end - had)
+    references.settle()
+    decision.tx.put(EXTENTS, (ino, offset), Extent(end, handle, 0))
+    return replace(
+        inode,
+        size=max(inode.size, offset + end),
+        stored=inode.stored + end - had,
+        mtime_ns=max(inode.mtime_ns + 1, mtime_ns or decision.now_ns),
+        ctime_ns=decision.now_ns,
+        data_version=inode.data_version + 1,
+        version=inode.version + 1,
+    )

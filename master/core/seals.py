@@ -1,0 +1,131 @@
+"""Seals under way, and who waits for them: sealing.py decides, this drives."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+
+from gfs import messages
+from gfs.items import CHUNKS, Chunk, ChunkState
+from master.core import sealing
+from master.core.engine import Answer, Engine, OnAnswer, Pending
+from master.core.sealing import Seal
+
+
+class Seals:
+    """At most one seal a chunk at a time.
+
+    `resume` decides a request anew; those who waited for a seal are decided
+    right behind its record, so nothing can come in between.
+    """
+
+    def __init__(self, engine: Engine, resume: Callable[[Pending], None]) -> None:
+        self._engine = engine
+        self._resume = resume
+        self._running: dict[int, Seal] = {}
+        self._parked: defaultdict[int, list[Pending]] = defaultdict(list)
+        self.condensed: dict[int, int] = {}  # handle -> checksum, to be logged
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def is_running(self, handle: int) -> bool:
+        return handle in self._running
+
+    def park(self, handle: int, pending: Pending) -> None:
+        """Decide `pending` anew once the chunk is sealed; begins the seal."""
+        self._parked[handle].append(pending)
+        self.begin(handle)
+
+    def begin(self, handle: int) -> None:
+        """Start sealing unless that is under way or done."""
+        engine = self._engine
+        if handle in self._running:
+            return
+        chunk: Chunk | None = engine.tables.get(CHUNKS, (handle,))
+        if chunk is None or chunk.state is not ChunkState.OPEN:
+            self._release(handle, 0)
+            return
+        seal: Seal = engine.system(
+            "seal-begin",
+            lambda decision: sealing.begin(decision, handle, chunk, engine.now_s),
+        )
+        self._running[handle] = seal
+        fence = messages.Fence(handle, seal.version, engine.epoch)
+        for server in seal.members:
+            if server in engine.servers.live:
+                seal.awaited.add(server)
+                engine.order_server(server, fence, self._on_fenced(seal, server))
+
+    def _on_fenced(self, seal: Seal, server: int) -> OnAnswer:
+        def fenced(answer: Answer) -> None:
+            seal.answered(server, answer if isinstance(answer, messages.FencedAt) else None)
+            self._try_finish(seal)
+
+        return fenced
+
+    def tick(self) -> None:
+        """Time alone may decide a seal; one that can hear nobody starts over."""
+        for seal in list(self._running.values()):
+            self._try_finish(seal)
+            if not seal.awaited and seal.handle in self._running:
+                self._ask_again(seal)
+
+    def _ask_again(self, seal: Seal) -> None:
+        """Members that came back since are fenced too."""
+        fence = messages.Fence(seal.handle, seal.version, self._engine.epoch)
+        for server in seal.members:
+            if server in self._engine.servers.live and server not in seal.answers:
+                seal.awaited.add(server)
+                self._engine.order_server(server, fence, self._on_fenced(seal, server))
+
+    def _try_finish(self, seal: Seal) -> None:
+        if self._running.get(seal.handle) is not seal:
+            return
+        if not seal.is_decidable(self._engine.now_s):
+            return
+        del self._running[seal.handle]
+        self._engine.system("seal", lambda decision: sealing.finish(decision, seal))
+        self._tell_members(seal)
+        self._release(seal.handle, self._engine.position)
+
+    def _tell_members(self, seal: Seal) -> None:
+        """Complete members count at once and condense; short ones copy first."""
+        servers, length = self._engine.servers, seal.length()
+        for server in seal.members:
+            servers.chunk_closed(server)
+        complete = seal.complete_members()
+        for server in complete:
+            servers.add_replica(server, seal.handle)
+            self.condense(server, seal.handle, seal.version, length)
+        for server in seal.short_members():
+            self.copy(server, seal.handle, seal.version, length, complete)
+
+    def condense(self, server: int, handle: int, version: int, length: int) -> None:
+        """The member has it all: its side log becomes block checksums."""
+        order = messages.Condense(handle, version, length)
+        self._engine.order_server(server, order, self._on_condensed(handle, server))
+
+    def copy(
+        self, server: int, handle: int, version: int, length: int, complete: list[int]
+    ) -> None:
+        """The member lacks the end: it fetches it from one that has it."""
+        sources = (self._engine.servers.member(holder) for holder in complete)
+        source = next((member for member in sources if member is not None), None)
+        if source is not None:
+            order = messages.CopyReplica(handle, version, length, source)
+            self._engine.order_server(server, order, self._on_condensed(handle, server))
+
+    def _on_condensed(self, handle: int, server: int) -> OnAnswer:
+        def condensed(answer: Answer) -> None:
+            if isinstance(answer, messages.Condensed):
+                self._engine.servers.add_replica(server, handle)
+                self.condensed[handle] = answer.checksum
+
+        return condensed
+
+    def _release(self, handle: int, position: int) -> None:
+        for pending in self._parked.pop(handle, []):
+            if position:
+                pending.positions.add(position)
+            self._resume(pending)

@@ -1,0 +1,128 @@
+"""Chunk servers as the master knows them now: who is up, who holds what.
+
+All of it is volatile: servers register and report (GFS §2.6.2), so after a
+restart this fills by itself. A replica counts when its report agrees with the
+chunk table: same version, and for sealed chunks same length.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from gfs.items import Chunk, ChunkState
+from gfs.messages import ChainMember, ReplicaReport
+from master.core.placement import Candidate
+
+
+@dataclass
+class LiveServer:
+    """A registered chunk server; gone from the table when its connection ends."""
+
+    member: ChainMember
+    boot: str
+    free_bytes: int
+    total_bytes: int
+    http: str
+    reported: bool = False  # the block report is complete
+    replicas: set[int] = field(default_factory=set)
+    open_chunks: int = 0
+    errors: list[str] = field(default_factory=list)
+
+
+class Servers:
+    """Live servers and locations of sealed chunks.
+
+    Invariant: a server is in `_holders[handle]` iff handle is in its `replicas`.
+    """
+
+    def __init__(self) -> None:
+        self.live: dict[int, LiveServer] = {}
+        self._holders: defaultdict[int, list[int]] = defaultdict(list)
+
+    def register(self, server: LiveServer) -> None:
+        self.remove(server.member.server)
+        self.live[server.member.server] = server
+
+    def remove(self, server: int) -> None:
+        """It is down: its replicas do not count until it reports again."""
+        gone = self.live.pop(server, None)
+        if gone is not None:
+            for handle in gone.replicas:
+                self._drop(handle, server)
+
+    def _drop(self, handle: int, server: int) -> None:
+        holders = self._holders.get(handle)
+        if holders and server in holders:
+            holders.remove(server)
+            if not holders:
+                del self._holders[handle]
+
+    def add_replica(self, server: int, handle: int) -> None:
+        live = self.live.get(server)
+        if live is not None and handle not in live.replicas:
+            live.replicas.add(handle)
+            self._holders[handle].append(server)
+
+    def drop_replica(self, server: int, handle: int) -> None:
+        live = self.live.get(server)
+        if live is not None:
+            live.replicas.discard(handle)
+        self._drop(handle, server)
+
+    def forget_chunk(self, handle: int) -> list[int]:
+        """The chunk is deleted; returns who held it."""
+        holders = self._holders.pop(handle, [])
+        for server in holders:
+            self.live[server].replicas.discard(handle)
+        return holders
+
+    def holders(self, handle: int) -> list[int]:
+        """Live servers with a good replica of a sealed chunk."""
+        return self._holders.get(handle, [])
+
+    def members_of(self, handle: int, chunk: Chunk) -> list[ChainMember]:
+        """Who can serve reads of the chunk now."""
+        if chunk.state is ChunkState.OPEN:
+            ids: Iterable[int] = (member.server for member in chunk.members)
+        else:
+            ids = self.holders(handle)
+        return [self.live[server].member for server in ids if server in self.live]
+
+    def member(self, server: int) -> ChainMember | None:
+        live = self.live.get(server)
+        return live.member if live else None
+
+    def candidates(self, exclude: Iterable[int] = ()) -> list[Candidate]:
+        """Servers that may take a new chunk."""
+        out = set(exclude)
+        return [
+            Candidate(server, live.member.rack, live.free_bytes, live.open_chunks)
+            for server, live in self.live.items()
+            if server not in out
+        ]
+
+    def chunk_closed(self, server: int) -> None:
+        """An open chunk of it was sealed: placement may give it more."""
+        live = self.live.get(server)
+        if live is not None:
+            live.open_chunks = max(0, live.open_chunks - 1)
+
+    def space(self) -> tuple[int, int]:
+        """(total, free) bytes over live servers, before division by the goal."""
+        return (
+            sum(live.total_bytes for live in self.live.values()),
+            sum(live.free_bytes for live in self.live.values()),
+        )
+
+
+def agrees(report: ReplicaReport, chunk: Chunk | None) -> bool:
+    """May this replica count as a copy of the sealed chunk?"""
+    return (
+        chunk is not None
+        and chunk.state is ChunkState.SEALED
+        and report.sealed
+        and report.version == chunk.version
+        and report.length == chunk.length
+    )

@@ -1,0 +1,90 @@
+"""Sessions of mounts and clients: leases, who is back, what landed.
+
+A session is durable (an item); its lease and its volatile part are not.
+
+    absent --open--> live --lease runs out, or closed--> dead
+    at a master's start: awaited --resumed--> live, or --term over--> dead
+
+Dedup of requests: a number that landed is answered from its record; one below
+the low mark, or of a dead session, is refused (protocols.md "Operation log").
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from gfs.errors import Overloaded, Refused
+
+NUMBERS_MAX = 1024  # unanswered at once, and results kept in memory
+
+
+@dataclass
+class LiveSession:
+    """Volatile part of a session.
+
+    `landed` maps request numbers to positions of their records; numbers below
+    `low` will not come again.
+    """
+
+    session: int
+    host: str
+    mount: str
+    lease_until_s: float
+    low: int = 1
+    landed: OrderedDict[int, int] = field(default_factory=OrderedDict)
+    connected: bool = True
+
+    def position_of(self, number: int, low: int) -> int | None:
+        """Where the request landed, or None: decide it.
+
+        Raises:
+          Refused: the number lies below the mark.
+          Overloaded: more numbers in flight than are kept.
+        """
+        if number < self.low:
+            raise Refused(f"request {number} lies below the low mark {self.low}")
+        if number - low >= NUMBERS_MAX:
+            raise Overloaded(f"more than {NUMBERS_MAX} requests in flight")
+        if low > self.low:
+            self.low = low
+            for old in [done for done in self.landed if done < low]:
+                del self.landed[old]
+        return self.landed.get(number)
+
+
+class Sessions:
+    """All live sessions, and those a restarted master still waits for."""
+
+    def __init__(self, awaited: set[int], *, lease_s: float, now_s: float) -> None:
+        self.live: dict[int, LiveSession] = {}
+        self.awaited = awaited
+        self.lease_s = lease_s
+        self.gate_until_s = now_s + lease_s if awaited else now_s
+
+    def add(self, live: LiveSession) -> None:
+        self.live[live.session] = live
+        self.awaited.discard(live.session)
+
+    def remove(self, session: int) -> None:
+        self.live.pop(session, None)
+        self.awaited.discard(session)
+
+    def renew(self, session: int, now_s: float) -> bool:
+        """False: there is no such session (any more)."""
+        live = self.live.get(session)
+        if live is None:
+            return False
+        live.lease_until_s = now_s + self.lease_s
+        return True
+
+    def expired(self, now_s: float) -> list[int]:
+        """Sessions whose lease ran out, and awaited ones after the term."""
+        found = [s for s, live in self.live.items() if live.lease_until_s <= now_s]
+        if self.awaited and now_s >= self.gate_until_s:
+            found += sorted(self.awaited)
+        return found
+
+    def gate_open(self) -> bool:
+        """May mutations be decided: is everybody back, or the term over?"""
+        return not self.awaited

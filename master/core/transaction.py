@@ -1,0 +1,125 @@
+"""One mutation's view of the tables: reads see its own writes, nothing else does.
+
+A decision reads and writes here; what comes out is the list of changes for
+the record. The tables themselves are written by `apply` alone, so a refusal
+leaves no trace by simply being dropped.
+"""
+
+from __future__ import annotations
+
+import typing
+
+from gfs.items import LANDED, SESSIONS, Item, Key, Landed
+from gfs.records import CHANGE_OF, Record
+from master.core.tables import Tables
+
+LANDED_SWEEP = 64  # every so many numbers of a session, older dedup facts go
+
+
+class Transaction:
+    """Overlay over `tables`. Items are immutable: put a changed copy."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._old: dict[tuple[str, Key], typing.Any] = {}
+        self._new: dict[tuple[str, Key], typing.Any] = {}
+
+    def get(self, table: str, key: Key) -> typing.Any:
+        """The item or None."""
+        where = (table, key)
+        if where in self._new:
+            return self._new[where]
+        item = self._tables.get(table, key)
+        self._old[where] = item
+        return item
+
+    def put(self, table: str, key: Key, item: Item) -> None:
+        where = (table, key)
+        if where not in self._old:
+            self._old[where] = self._tables.get(table, key)
+        self._new[where] = item
+
+    def create(self, table: str, key: Key, item: Item) -> None:
+        """Put where there can be no item yet (a number just drawn): spares the read."""
+        self._old.setdefault((table, key), None)
+        self._new[table, key] = item
+
+    def delete(self, table: str, key: Key) -> None:
+        self.get(table, key)
+        self._new[table, key] = None
+
+    def range(
+        self,
+        table: str,
+        partition: int,
+        *,
+        after: typing.Any = None,
+        before: typing.Any = None,
+        limit: int | None = None,
+    ) -> list[tuple[Key, typing.Any]]:
+        """Items of a partition in key order, this transaction's writes included.
+
+        Sort keys strictly between `after` and `before`.
+        """
+        mine = {
+            key: item
+            for (name, key), item in self._new.items()
+            if name == table
+            and key[0] == partition
+            and (after is None or key[1] > after)
+            and (before is None or key[1] < before)
+        }
+        room = None if limit is None else limit + len(mine)
+        stored = self._tables.range(table, partition, after=after, before=before, limit=room)
+        for key, item in stored:
+            self._old.setdefault((table, key), item)
+        if not mine:
+            return stored
+        merged = dict(stored) | mine
+        found = [(key, merged[key]) for key in sorted(merged) if merged[key] is not None]
+        return found if limit is None else found[:limit]
+
+    def by_index(self, index: str, value: int, *, limit: int | None = None) -> list[Key]:
+        """Keys by a secondary index, as of before this transaction."""
+        return self._tables.by_index(index, value, limit=limit)
+
+    def scan(self, table: str, *, limit: int) -> list[tuple[Key, typing.Any]]:
+        """First items of a table, as of before this transaction."""
+        return self._tables.scan(table, limit=limit)
+
+    def changes(self) -> list[typing.Any]:
+        """What differs, in the order it was first written."""
+        found = []
+        for where, new in self._new.items():
+            old = self._old[where]
+            if old != new:
+                table, key = where
+                found.append(CHANGE_OF[table](key, old, new))
+        return found
+
+
+def apply(record: Record, tables: Tables) -> None:
+    """Put the record's images: the only writer of durable state.
+
+    Replay, shadow, checkpoint and tests all go through here.
+    """
+    for change in record.changes:
+        table = _TABLE_OF[type(change)]
+        if change.new is None:
+            tables.delete(table, change.key)
+            if table == SESSIONS:
+                _forget_landed(tables, int(change.key[0]), below=None)
+        else:
+            tables.put(table, change.key, change.new)
+    if record.session and record.number:
+        tables.put(LANDED, (record.session, record.number), Landed(record.position))
+        if record.number % LANDED_SWEEP == 0:
+            _forget_landed(tables, record.session, below=record.low)
+
+
+def _forget_landed(tables: Tables, session: int, *, below: int | None) -> None:
+    for key, _ in tables.range(LANDED, session, before=below):
+        tables.delete(LANDED, key)
+
+
+_TABLE_OF = {kind: table for table, kind in CHANGE_OF.items()}

@@ -1,0 +1,187 @@
+"""What the master does of itself: sessions end, garbage goes, old facts are dropped.
+
+Each run does a bounded amount, so that no request waits long behind it, and
+nothing destructive happens in the first minute after a start.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from gfs import messages as m
+from gfs.items import (
+    CHUNKS,
+    CHUNKS_BY_SESSION,
+    CHUNKS_BY_STATE,
+    SESSIONS,
+    TRASH,
+    WRITERS,
+    Chunk,
+    ChunkState,
+)
+from master.core import extents, removal
+from master.core.decision import Decision
+from master.core.engine import Answer, Engine
+from master.core.seals import Seals
+
+BATCH = 500  # items looked at in one run
+SAFE_START_S = 60.0
+
+
+class Upkeep:
+    """Called from the machine's tick, inside a step."""
+
+    def __init__(self, engine: Engine, seals: Seals, *, safe_start_s: float) -> None:
+        self._engine = engine
+        self._seals = seals
+        self._safe_start_s = safe_start_s
+        self._scan_after: tuple[int] | None = None
+
+    # --- sessions
+
+    def end_session(self, session: int) -> None:
+        """Closed, or its lease ran out: what it held is free, its open chunks are sealed."""
+        engine = self._engine
+        engine.sessions.remove(session)
+        opened = engine.registry.end(session)
+        engine.closed_orphans.update(
+            ino for ino in opened if ino in engine.orphans and not engine.registry.is_open(ino)
+        )
+        engine.system("session-end", lambda d: d.tx.delete(SESSIONS, (session,)))
+        for key in engine.tables.by_index(CHUNKS_BY_SESSION, session):
+            chunk: Chunk | None = engine.tables.get(CHUNKS, key)
+            if chunk is not None and chunk.state is ChunkState.OPEN:
+                self._seals.begin(int(key[0]))
+        engine.give_up_orders(session=session)
+        engine.end_connection(session)
+
+    def expire_sessions(self) -> None:
+        for session in self._engine.sessions.expired(self._engine.now_s):
+            self.end_session(session)
+
+    def reclaim_orphans(self) -> None:
+        """Open-unlinked files whose last holder has closed."""
+        engine = self._engine
+        if not engine.sessions.gate_open():
+            return
+        due = sorted(engine.closed_orphans)[:BATCH]
+        engine.closed_orphans.difference_update(due)
+        due = [ino for ino in due if not engine.registry.is_open(ino)]
+        if due:
+            engine.system("reclaim", lambda decision: _reclaim_orphans(decision, due))
+
+    def adopt_orphans(self) -> None:
+        """After a restart, once all sessions are back: nobody holds these any more."""
+        engine = self._engine
+        engine.closed_orphans |= {ino for ino in engine.orphans if not engine.registry.is_open(ino)}
+
+    # --- garbage
+
+    def run(self) -> None:
+        """One bounded round of everything that is slow."""
+        if self._engine.now_s - self._engine.started_s < self._safe_start_s:
+            return
+        self._delete_condemned()
+        self._sweep_chunks()
+        self._drop_writers()
+        self._purge_trash()
+
+    def log_condensed(self) -> None:
+        """Checksums of sealed chunks, as their members computed them."""
+        found, self._seals.condensed = self._seals.condensed, {}
+        if found:
+            self._engine.system("condensed", lambda decision: _log_checksums(decision, found))
+
+    def _delete_condemned(self) -> None:
+        engine = self._engine
+        due: list[int] = []
+        for key in engine.tables.by_index(CHUNKS_BY_STATE, ChunkState.CONDEMNED, limit=BATCH):
+            chunk: Chunk | None = engine.tables.get(CHUNKS, key)
+            if chunk and engine.now_ns - chunk.condemned_ns >= engine.policy.reclaim_delay_ns:
+                due.append(int(key[0]))
+        if not due:
+            return
+
+        def delete(decision: Decision) -> None:
+            for handle in due:
+                decision.tx.delete(CHUNKS, (handle,))
+
+        engine.system("delete-chunks", delete)
+        by_server: dict[int, list[int]] = {}
+        for handle in due:
+            for server in engine.servers.forget_chunk(handle):
+                by_server.setdefault(server, []).append(handle)
+        for server, handles in by_server.items():
+            engine.order_server(server, m.DeleteReplicas(handles), _ignore)
+
+    def _sweep_chunks(self) -> None:
+        """A slow walk over all chunks: sealed ones that never got a reference are condemned."""
+        engine = self._engine
+        page = engine.tables.scan(CHUNKS, after=self._scan_after, limit=BATCH)
+        self._scan_after = page[-1][0] if len(page) == BATCH else None
+        due = [
+            key
+            for key, chunk in page
+            if chunk.state is ChunkState.SEALED
+            and not chunk.references
+            and engine.now_ns - chunk.sealed_ns >= engine.policy.reclaim_delay_ns
+            and chunk.session not in engine.sessions.live
+        ]
+
+        def condemn(decision: Decision) -> None:
+            for key in due:
+                chunk: Chunk = decision.tx.get(CHUNKS, key)
+                decision.tx.put(CHUNKS, key, extents.condemned(chunk, decision.now_ns))
+
+        if due:
+            engine.system("condemn", condemn)
+
+    def _drop_writers(self) -> None:
+        """Dedup facts of tails sealed long ago: whoever asks later gets EIO."""
+        engine = self._engine
+        page = engine.tables.scan(WRITERS, limit=BATCH)
+        age = engine.policy.reclaim_delay_ns
+        due = [key for key, facts in page if engine.now_ns - facts.sealed_ns >= age]
+
+        def drop(decision: Decision) -> None:
+            for key in due:
+                decision.tx.delete(WRITERS, key)
+
+        if due:
+            engine.system("forget-writers", drop)
+
+    def _purge_trash(self) -> None:
+        """Kept for the policy's time, oldest first below 10 % free space."""
+        engine = self._engine
+        total, free = engine.servers.space()
+        page = engine.tables.scan(TRASH, limit=BATCH)
+        age = engine.policy.trash_keep_ns
+        due = [int(key[0]) for key, item in page if engine.now_ns - item.deleted_ns >= age]
+        if not due and total and free * 10 < total and page:
+            due = [int(min(page, key=lambda found: found[1].deleted_ns)[0][0])]
+        if due:
+            engine.system("purge-trash", lambda decision: _purge(decision, due))
+
+
+def _ignore(_: Answer) -> None:
+    """A lost order to delete is found again by the next block report."""
+
+
+def _reclaim_orphans(decision: Decision, inos: list[int]) -> None:
+    for ino in inos:
+        removal.reclaim_orphan(decision, ino)
+
+
+def _log_checksums(decision: Decision, found: dict[int, int]) -> None:
+    for handle, checksum in found.items():
+        chunk: Chunk | None = decision.tx.get(CHUNKS, (handle,))
+        if chunk is not None and chunk.state is ChunkState.SEALED and not chunk.checksum:
+            decision.tx.put(CHUNKS, (handle,), replace(chunk, checksum=checksum))
+
+
+def _purge(decision: Decision, inos: list[int]) -> None:
+    budget = BATCH
+    for ino in inos:
+        if budget <= 0:
+            return
+        budget -= removal.reclaim_trash(decision, ino, budget)

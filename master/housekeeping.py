@@ -1,0 +1,102 @@
+"""What keeps the master's files in shape beside the loop: in threads and processes of their own.
+
+Space is prepared ahead of the log, the WAL is copied back, checkpoints are made
+by another process (GFS §2.6.3), and log segments go once nobody needs them: not
+the second newest whole checkpoint, not a live request mark, not the retention
+that followers of the stream were promised.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import trio
+
+from gfs.errors import GfsError, NoSpace
+from master.checkpoint import log_floor, remove_old
+from master.core.master import Master
+from master.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+PREPARE_CHECK_S = 0.05
+WAL_S = 5.0
+CHECKPOINT_CHECK_S = 10.0
+CHECKPOINT_LIMIT_S = 600.0
+
+
+class Housekeeping:
+    """Tasks beside the loop; none of them ever answers anybody."""
+
+    def __init__(
+        self, ledger: Ledger, core: Master, *, checkpoint_records: int, retain_bytes: int
+    ) -> None:
+        self._ledger = ledger
+        self._core = core
+        self._checkpoint_records = checkpoint_records
+        self._retain_bytes = retain_bytes
+        self.checkpoints_total = 0
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._prepare)
+            nursery.start_soon(self._copy_wal_back)
+            nursery.start_soon(self._make_checkpoints)
+
+    async def _prepare(self) -> None:
+        while True:
+            if self._ledger.log.needs_preparation:
+                try:
+                    await trio.to_thread.run_sync(self._ledger.log.prepare)
+                except NoSpace as error:
+                    log.warning("log.no-space %s", error)
+                    await trio.sleep(1.0)
+            await trio.sleep(PREPARE_CHECK_S)
+
+    async def _copy_wal_back(self) -> None:
+        while True:
+            await trio.sleep(WAL_S)
+            try:
+                await trio.to_thread.run_sync(self._ledger.state.checkpoint_wal)
+            except GfsError as error:
+                log.warning("wal.not-copied %s", error)
+
+    async def _make_checkpoints(self) -> None:
+        last = self._ledger.newest_checkpoint()
+        while True:
+            position = self._ledger.position
+            if position - last >= self._checkpoint_records and await self._checkpoint():
+                last = position
+                await trio.to_thread.run_sync(self._truncate)
+            await trio.sleep(CHECKPOINT_CHECK_S)
+
+    async def _checkpoint(self) -> bool:
+        """One checkpoint by a process of its own; a failure is logged and tried again."""
+        ledger = self._ledger
+        command = [sys.executable, "-m", "master.checkpoint"]
+        command += [str(ledger.state.path), str(ledger.checkpoints)]
+        with trio.move_on_after(CHECKPOINT_LIMIT_S):
+            done = await trio.run_process(
+                command, capture_stdout=True, capture_stderr=True, check=False
+            )
+            if not done.returncode:
+                self.checkpoints_total += 1
+                return True
+            log.error("checkpoint.failed %s", done.stderr.decode(errors="replace").strip())
+            return False
+        log.error("checkpoint.failed not done in %s s", CHECKPOINT_LIMIT_S)
+        return False
+
+    def _truncate(self) -> None:
+        """Drop old checkpoints and the log before what is still needed."""
+        ledger = self._ledger
+        remove_old(ledger.disk, ledger.checkpoints)
+        keep = log_floor(ledger.disk, ledger.checkpoints)
+        marks = [
+            min(live.landed.values())
+            for live in list(self._core.engine.sessions.live.values())
+            if live.landed
+        ]
+        retained = ledger.log.retained_from(self._retain_bytes)
+        ledger.log.truncate_before(min([keep, retained, *marks]))

@@ -1,0 +1,142 @@
+"""Log and state as one: a group of records becomes durable, then visible.
+
+    begin -> (the core applies records to the state) -> log, fdatasync -> COMMIT -> published
+
+If the sync or the COMMIT fails nobody may be answered and nothing is retried:
+the caller lets the exception end the process. A full disk is noticed before a
+group is decided, so that refusing costs nothing.
+
+The sync runs in the loop while the disk is quick (0.13 ms, a thread would cost
+as much again) and in a thread while it is not, so that reads go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+import trio
+
+from gfs.disk import Disk
+from gfs.ids import MIB
+from gfs.records import DECODER, ENCODER, Record
+from master.checkpoint import list_checkpoints
+from master.core import start
+from master.core.tables import Tables
+from master.core.transaction import apply
+from master.log import OperationLog
+from master.log_reader import CommittedPosition
+from master.recovery import Recovered, open_state
+
+log = logging.getLogger(__name__)
+
+RESERVE_BYTES = 32 * MIB  # for the log's next step, SQLite's WAL and a clean end
+SLOW_SYNC_S = 0.001
+_SMOOTHING = 0.2
+
+
+def apply_payload(tables: Tables, payload: bytes) -> None:
+    """Replay one record."""
+    apply(DECODER.decode(payload), tables)
+
+
+class Ledger:
+    """Opens, recovers and writes. One task owns it.
+
+    Attributes:
+      state, log: for reading and upkeep.
+      epoch: of this start.
+    """
+
+    def __init__(
+        self, directory: Path, disk: Disk, cluster: str, *, segment_bytes: int, uid: int, gid: int
+    ) -> None:
+        self.directory = directory
+        self.disk = disk
+        self.checkpoints = directory / "checkpoints"
+        self.log = OperationLog(directory / "log", disk, cluster, segment_bytes=segment_bytes)
+        recovered: Recovered = open_state(
+            directory / "state.db",
+            cluster,
+            self.log,
+            apply_payload,
+            disk=disk,
+            checkpoints=self.checkpoints,
+        )
+        self.recovered = recovered
+        self.state = recovered.state
+        self.last_time_ns = self._last_time_ns()
+        self.epoch = start.next_epoch(self.state)
+        self.committed = CommittedPosition(directory / "committed", create=True)
+        self._sync_s = 0.0
+        self._open_epoch(uid, gid)
+
+    def _last_time_ns(self) -> int:
+        if self.log.last_position < self.log.first_position:
+            return 0
+        record: Record = DECODER.decode(self.log.read(self.log.last_position)[1])
+        return record.time_ns
+
+    def _open_epoch(self, uid: int, gid: int) -> None:
+        now_ns = max(time.time_ns(), self.last_time_ns + 1)
+        record = start.first_record(
+            self.state, position=self.log.last_position + 1, now_ns=now_ns, uid=uid, gid=gid
+        )
+        self.last_time_ns = now_ns
+        self.state.begin()
+        apply(record, self.state)
+        self.log.append(self.epoch, [(record.position, ENCODER.encode(record))])
+        self.log.sync()
+        self._commit(record.position)
+
+    @property
+    def position(self) -> int:
+        return int(self.log.last_position)
+
+    def result_at(self, position: int) -> bytes:
+        """The encoded answer of the record at a position."""
+        record: Record = DECODER.decode(self.log.read(position)[1])
+        return record.result
+
+    def has_room(self) -> bool:
+        """Is there space for more records?"""
+        free, _ = self.disk.free_bytes(self.directory)
+        return free >= RESERVE_BYTES
+
+    def begin(self) -> None:
+        self.state.begin()
+
+    async def commit(self, records: list[Record]) -> None:
+        """Make the step's records durable, then the state visible.
+
+        Raises:
+          GfsError: it is unknown what is on disk: end the process.
+        """
+        if not records:
+            self.state.rollback()
+            return
+        encode = ENCODER.encode
+        self.log.append(self.epoch, [(record.position, encode(record)) for record in records])
+        began = time.perf_counter()
+        if self._sync_s < SLOW_SYNC_S:
+            self.log.sync()
+        else:
+            await trio.to_thread.run_sync(self.log.sync)
+        self._sync_s += (time.perf_counter() - began - self._sync_s) * _SMOOTHING
+        self._commit(records[-1].position)
+
+    def _commit(self, position: int) -> None:
+        self.state.set_position(position, self.epoch)
+        self.state.commit()
+        self.committed.publish(position, self.epoch)
+
+    def newest_checkpoint(self) -> int:
+        """Position of the newest checkpoint; 0 without one."""
+        found = list_checkpoints(self.disk, self.checkpoints)
+        return max((int(one.position) for one in found), default=0)
+
+    def close(self) -> None:
+        self.state.close()
+        self.log.close()
+        self.committed.close()

@@ -1,0 +1,273 @@
+"""The master's loop: gather, decide, log, commit, answer.
+
+Reads are answered as they arrive, from committed state. Everything else waits
+in the inbox for the next step; what arrives while a group is being synced is
+the next group, so groups grow with the load by themselves.
+
+One task owns the state's writing connection; an exception in it ends the
+process, because nobody may be answered after a failed sync or commit.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+
+import trio
+
+from gfs import messages as m
+from gfs.connection import Connection
+from gfs.errors import DeadSession, GfsError, NoSpace, NotReady, RemoteProtocolError, Unreachable
+from gfs.handshake import accept
+from gfs.messages import Message
+from master.connections import Peer, Peers
+from master.core.engine import Caller, Ready, Send
+from master.core.master import Master
+from master.inspection import Inspection
+from master.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.05
+GROUP_MAX = 512  # requests decided in one step
+SPACE_CHECK_S = 0.1
+
+Work = Callable[[], None]
+
+
+class Server:
+    """Joins connections, core and ledger."""
+
+    def __init__(self, ledger: Ledger, core: Master, *, key: bytes, cluster: str) -> None:
+        self._ledger = ledger
+        self._core = core
+        self._key = key
+        self._cluster = cluster
+        self._peers = Peers()
+        self._inspection = Inspection(core, ledger, cluster)
+        self._inbox: list[Work] = []
+        self._wake = trio.Event()
+        self._has_room = True
+        self._room_checked_s = 0.0
+        self._nursery: trio.Nursery | None = None
+        self.steps_total = self.records_total = self.requests_total = 0
+
+    # --- connections
+
+    async def handle(self, connection: Connection) -> None:
+        """One connection, from handshake to its end."""
+        role = await accept(
+            connection,
+            key=self._key,
+            cluster=self._cluster,
+            epoch=self._ledger.epoch,
+            keyless=False,
+        )
+        peer = self._peers.add(connection, role)
+        on_message = self._on_server if role == "chunkd" else self._on_client
+        try:
+            await connection.run(partial(on_message, peer))
+        finally:
+            self._peers.remove(peer)
+            if peer.server:
+                self._do(partial(self._server_lost, peer.server))
+
+    def _server_lost(self, server: int) -> None:
+        if self._peers.of_server(server) is None:
+            log.warning("server.lost server=%016x", server)
+            self._core.fleet.lost(server)
+
+    def _do(self, work: Work) -> None:
+        """In the next step."""
+        self._inbox.append(work)
+        self._wake.set()
+
+    def _on_client(
+        self,
+        peer: Peer,
+        connection: Connection,
+        request: int,
+        message: Message,
+        payload: memoryview | None,
+    ) -> None:
+        self.requests_total += 1
+        caller = (peer.number, request)
+        kind = type(message)
+        if kind is m.Mutate:
+            assert isinstance(message, m.Mutate)
+            self._do(partial(self._mutate, peer, caller, message))
+        elif kind is m.OpenSession:
+            assert isinstance(message, m.OpenSession)
+            self._do(partial(self._open_session, peer, caller, message))
+        elif kind is m.CloseSession:
+            assert isinstance(message, m.CloseSession)
+            self._do(partial(self._core.joining.close, peer.session, caller, message))
+        elif kind is m.Barrier:
+            assert isinstance(message, m.Barrier)
+            self._do(partial(self._core.fleet.barrier, caller, message))
+        elif kind in (m.ClusterStatus, m.CheckFilesystem):
+            self._inspect(caller, message)
+        else:
+            self._read(peer, caller, message)
+
+    def _read(self, peer: Peer, caller: Caller, message: Message) -> None:
+        if type(message) is m.Renew and not self._core.engine.sessions.renew(
+            peer.session, trio.current_time()
+        ):
+            raise DeadSession("the session has ended")
+        answer = self._core.machine.try_read(peer.session, message)
+        if answer is None:
+            self._do(partial(self._core.machine.read, peer.session, caller, message))
+        else:
+            peer.connection.reply(caller[1], answer)
+
+    def _mutate(self, peer: Peer, caller: Caller, message: m.Mutate) -> None:
+        if not self._has_room:
+            self._peers.reply(caller, NoSpace("the master's disk is full"))
+            return
+        self._core.machine.mutate(peer.session, caller, message)
+
+    def _open_session(self, peer: Peer, caller: Caller, message: m.OpenSession) -> None:
+        session, again = self._core.joining.open(caller, message, self._cluster)
+        if session:
+            self._peers.bind_session(peer, session)
+            for send in again:
+                self._send(send)
+
+    def _inspect(self, caller: Caller, message: Message) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(self._answer_inspection, caller, message)
+
+    async def _answer_inspection(self, caller: Caller, message: Message) -> None:
+        try:
+            answer = await self._inspection.answer(message, self._order)
+        except GfsError as error:
+            self._peers.reply(caller, error)
+        else:
+            self._peers.reply(caller, answer)
+
+    async def _order(self, server: int, message: Message, timeout_s: float) -> Message:
+        """Ask a chunk server outside of any step."""
+        connection = self._peers.of_server(server)
+        if connection is None:
+            raise Unreachable(f"chunk server {server:016x} is not connected")
+        return await connection.call(message, timeout_s=timeout_s)
+
+    def _on_server(
+        self,
+        peer: Peer,
+        connection: Connection,
+        request: int,
+        message: Message,
+        payload: memoryview | None,
+    ) -> None:
+        caller = (peer.number, request)
+        if isinstance(message, m.RegisterServer):
+            self._do(partial(self._register, peer, caller, message))
+        elif not peer.server:
+            raise NotReady("register first")
+        elif isinstance(message, m.Heartbeat):
+            self._core.fleet.heartbeat(peer.server, message)
+            engine = self._core.engine
+            connection.post(m.HeartbeatAnswer(engine.epoch, engine.committed_position))
+        elif isinstance(message, m.ReportReplicas):
+            self._do(partial(self._core.fleet.report, peer.server, caller, message))
+        else:
+            raise RemoteProtocolError(f"{type(message).__name__} from a chunk server")
+
+    def _register(self, peer: Peer, caller: Caller, message: m.RegisterServer) -> None:
+        server = message.member.server
+        if self._peers.of_server(server) not in (None, peer.connection):
+            self._core.fleet.lost(server)
+        self._peers.bind_server(peer, server)
+        self._core.fleet.register(caller, message)
+        self._core.machine.resume_waiting()
+        log.info("server.registered server=%016x address=%s", server, message.member.address)
+
+    # --- steps
+
+    async def run(self) -> None:
+        """Decide for ever. Raises what makes going on impossible."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._ticks)
+            while True:
+                await self._wake.wait()
+                self._wake = trio.Event()
+                while self._inbox:
+                    work, self._inbox = self._inbox[:GROUP_MAX], self._inbox[GROUP_MAX:]
+                    await self._step(work)
+                await trio.lowlevel.checkpoint()
+
+    async def _ticks(self) -> None:
+        while True:
+            await trio.sleep(TICK_S)
+            if self._core.has_due_work(trio.current_time()):
+                self._do(self._core.tick)
+
+    async def _step(self, work: list[Work]) -> None:
+        now_s = trio.current_time()
+        if now_s - self._room_checked_s > SPACE_CHECK_S:
+            self._check_room(now_s)
+        self._ledger.begin()
+        self._core.begin(now_s, time.time_ns())
+        for item in work:
+            item()
+        records = self._core.take_records()
+        await self._ledger.commit(records)
+        self.steps_total += 1
+        self.records_total += len(records)
+        self._release(self._core.committed())
+
+    def _check_room(self, now_s: float) -> None:
+        self._room_checked_s = now_s
+        has_room = self._ledger.has_room()
+        if has_room != self._has_room:
+            log.log(
+                logging.INFO if has_room else logging.ERROR,
+                "space.%s directory=%s",
+                "returned" if has_room else "exhausted",
+                self._ledger.directory,
+            )
+        self._has_room = has_room
+
+    def _release(self, ready: Ready) -> None:
+        for session in ready.ended:
+            self._peers.close_session(session)
+        for send in ready.sends:
+            self._send(send)
+        for caller, answer in ready.replies:
+            self._peers.reply(caller, answer)
+
+    def _send(self, send: Send) -> None:
+        """One of the core's own requests; a session without a connection gets it when back."""
+        if send.to_server:
+            connection = self._peers.of_server(send.to_server)
+            if connection is None:
+                self._do(partial(self._core.engine.answered, send.token, Unreachable("gone")))
+                return
+        else:
+            connection = self._peers.of_session(send.to_session)
+            if connection is None:
+                return
+        connection.request(send.message, partial(self._answered, send))
+
+    def _answered(self, send: Send, answer: Message | GfsError, payload: memoryview | None) -> None:
+        if isinstance(answer, Unreachable) and send.to_session:
+            return  # asked again when the session is back; given up when it is dead
+        self._do(partial(self._core.engine.answered, send.token, answer))
+
+    def statistics(self) -> dict[str, object]:
+        """Figures for people and metrics."""
+        return {
+            "steps_total": self.steps_total,
+            "records_total": self.records_total,
+            "requests_total": self.requests_total,
+            **self._inspection.statistics(),
+        }
+
+    def status(self) -> dict[str, object]:
+        """What `gfs status` shows."""
+        return self._inspection.status()

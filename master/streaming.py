@@ -1,0 +1,88 @@
+"""The change stream's process: started with the master, started again if it ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import trio
+
+from gfs import readiness
+from gfs.errors import StorageFailed
+from gfs.sections import MasterConfig
+from master.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+START_S = 20.0
+PAUSE_S = 1.0
+
+
+def _command(
+    config: MasterConfig, ledger: Ledger, cluster: str, http: str, ready: Path
+) -> list[str]:
+    directory = ledger.directory
+    given = {
+        "--log": directory / "log",
+        "--committed": directory / "committed",
+        "--state": ledger.state.path,
+        "--checkpoints": ledger.checkpoints,
+        "--cluster-id": cluster,
+        "--key-file": config.key_file,
+        "--http": http,
+        "--unix": config.stream_unix,
+        "--ready-file": ready,
+        "--parent": os.getpid(),
+        "--log-level": config.log_level,
+    }
+    flags = [str(word) for pair in given.items() for word in pair]
+    return [sys.executable, "-m", "master.stream", *flags]
+
+
+async def keep_stream(
+    config: MasterConfig,
+    ledger: Ledger,
+    cluster: str,
+    *,
+    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Tells `task_status` the address; the same one is used again after a crash.
+
+    Raises:
+      StorageFailed: it could not be started at all.
+    """
+    http, told = config.stream_http, False
+    with tempfile.TemporaryDirectory(prefix="gfs-stream-") as place:
+        ready = Path(place) / "ready"
+        while True:
+            ready.unlink(missing_ok=True)
+            process = await trio.lowlevel.open_process(
+                _command(config, ledger, cluster, http, ready), stdin=None
+            )
+            try:
+                bound = await _until_ready(process, ready)
+                if not bound and not told:
+                    raise StorageFailed("the change stream's process did not start")
+                http = bound or http
+                if not told:
+                    task_status.started(http)
+                    told = True
+                code = await process.wait()
+                log.error("stream.ended code=%d", code)
+            finally:
+                process.terminate()
+            await trio.sleep(PAUSE_S)
+
+
+async def _until_ready(process: trio.Process, ready: Path) -> str:
+    with trio.move_on_after(START_S):
+        while process.returncode is None:
+            found = readiness.read(ready)
+            if found is not None:
+                return found.stream_http
+            await trio.sleep(0.02)
+            process.poll()
+    return ""
