@@ -1,8 +1,9 @@
 """Which cluster a command means, and which file of it a path means.
 
 The cluster: ``--cluster``, else ``GFS_CLUSTER``, else the mount that a path given or
-the current directory lies in, else what the settings name. A path: below a mountpoint of this cluster, the file
-there; a relative one inside a mount starts where one stands; otherwise from the root.
+the current directory lies in, else what the settings name. A path: below a mountpoint
+of this cluster, the file there; a relative one inside a mount starts where one stands;
+otherwise from the root.
 Nothing here touches a mount: one that hangs must not hang `gfs status`.
 """
 

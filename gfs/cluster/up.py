@@ -72,7 +72,8 @@ def up(layout: Layout, wishes: Wishes, say: Say) -> Facts:
         why_not = mounts.why_no_mounts() if facts.mounts else None
         wanted = list(_with_addresses(layout, facts, registry, say, with_mounts=not why_not))
         layout.save(facts)
-        _start_all(layout, facts, wanted, registry)
+        for note in _start_all(layout, facts, wanted, registry):
+            say(note)
     if facts.mounts and why_not:
         say(f"nothing is mounted: {why_not}")
         say("put, get, cat, append, find, search, du and sql work without a mount")
@@ -150,7 +151,11 @@ def _with_addresses(
 # --- starting ------------------------------------------------------------------------
 
 
-def _start_all(layout: Layout, facts: Facts, wanted: list[Spec], registry: Registry) -> None:
+def _start_all(
+    layout: Layout, facts: Facts, wanted: list[Spec], registry: Registry
+) -> Iterator[str]:
+    """Start what is missing; yields what the started say is lost here."""
+    already = registry.alive()
     deadline = time.monotonic() + READY_S
     for stage in sorted({spec.stage for spec in wanted}):
         members = [spec for spec in wanted if spec.stage == stage]
@@ -164,6 +169,18 @@ def _start_all(layout: Layout, facts: Facts, wanted: list[Spec], registry: Regis
             for view in [spec for spec in members if spec.program == "projections"]:
                 healthy = functools.partial(_healthy, facts.addresses[view.ports[0]])
                 _wait(layout, view.name, deadline, healthy)
+        yield from _notes(layout, [spec.name for spec in members if spec.name not in already])
+
+
+def _notes(layout: Layout, names: list[str]) -> Iterator[str]:
+    """Each remark once, with the names of those that make it."""
+    by_note: dict[str, list[str]] = {}
+    for name in names:
+        told = readiness.read(layout.ready(name))
+        for note in told.notes if told else []:
+            by_note.setdefault(note, []).append(name)
+    for note, makers in by_note.items():
+        yield f"{', '.join(makers)}: {note}"
 
 
 def _start(layout: Layout, spec: Spec, registry: Registry) -> Process:
@@ -239,12 +256,12 @@ def _master_answers(layout: Layout) -> bool:
 
 
 def _registered(layout: Layout) -> int:
-    """Chunk servers that the master hears."""
+    """Chunk servers that the master hears and whose replicas it knows."""
     try:
         servers = cluster_status(client_config(layout)).get("servers", [])
     except GfsError:
         return 0
-    return sum(1 for server in servers if server.get("alive", True))
+    return sum(1 for one in servers if one.get("alive", True) and one.get("reported", True))
 
 
 def _healthy(address: str) -> bool:
