@@ -29,13 +29,14 @@ import typing
 from collections import deque
 from collections.abc import Callable, Iterator
 
-import msgspec
 import trio
 
-from gfs import messages
+from gfs.buffers import BufferPool
+from gfs.envelope import ENCODER, Envelope, Failed, decode
 from gfs.errors import GfsError, Overloaded, RemoteProtocolError, TimedOut, Unreachable, from_wire
 from gfs.frames import FrameParser, encode
 from gfs.messages import Message, Ping
+from gfs.outgoing import Outgoing, Payload
 
 log = logging.getLogger(__name__)
 
@@ -44,66 +45,11 @@ PENDING_MAX = 65536
 RECEIVE_BYTES = 64 * 1024  # more only copies payload bytes twice
 SOCKET_BUFFER_BYTES = 4 * 1024 * 1024
 BURST_CHECKPOINT = 32  # receive calls without blocking before others get a turn
-IOVEC_MAX = 512
 DESCRIPTORS_MAX = 8
 _PEERCRED = struct.Struct("3i")
 
-Payload = memoryview | bytes | bytearray
 OnReply = Callable[["Message | GfsError", "memoryview | None"], None]
 OnMessage = Callable[["Connection", int, Message, "memoryview | None"], None]
-
-
-class Failed(Message):
-    """An error as it travels."""
-
-    code: str
-    text: str
-
-
-_KNOWN = [
-    kind
-    for kind in vars(messages).values()
-    if isinstance(kind, type) and issubclass(kind, Message) and kind is not Message
-]
-if typing.TYPE_CHECKING:
-    AnyMessage = Message
-else:
-    AnyMessage = typing.Union[tuple([*_KNOWN, Failed])]  # noqa: UP007
-
-
-class Envelope(msgspec.Struct, array_like=True):
-    """Frame header: id > 0 request, < 0 reply to it, 0 one way."""
-
-    id: int
-    body: AnyMessage
-
-
-_ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(Envelope)
-
-
-class BufferPool:
-    """Payload buffers for reuse: a fresh MiB costs as much as sending it.
-
-    `give` is optional: a buffer not given back is garbage like any other.
-    """
-
-    def __init__(self, buffer_bytes: int, limit: int = 64) -> None:
-        self.buffer_bytes = buffer_bytes
-        self._free: list[bytearray] = []
-        self._limit = limit
-
-    def take(self, length: int) -> memoryview:
-        if length > self.buffer_bytes or length * 8 < self.buffer_bytes:
-            return memoryview(bytearray(length))
-        buffer = self._free.pop() if self._free else bytearray(self.buffer_bytes)
-        return memoryview(buffer)[:length]
-
-    def give(self, payload: memoryview) -> None:
-        buffer = payload.obj
-        if len(self._free) < self._limit and isinstance(buffer, bytearray):
-            if len(buffer) == self.buffer_bytes:
-                self._free.append(buffer)
 
 
 class Connection:
@@ -136,8 +82,7 @@ class Connection:
         self.context: object = None
         self.authorised_uid: int | None = None  # bound to this uid (no key was proved)
         self._parser = FrameParser()
-        self._outgoing: deque[Payload | tuple[bytes, list[int]]] = deque()
-        self.queued_bytes = 0
+        self._outgoing = Outgoing(sock)
         self._corks = 0
         self._wake_sender = trio.Event()
         self._drained = trio.Event()
@@ -159,6 +104,11 @@ class Connection:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     # --- sending
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that wait for the socket."""
+        return self._outgoing.queued_bytes
 
     def post(self, message: Message, payload: Payload | None = None) -> None:
         """Send without expecting an answer. Lost silently if the connection ends."""
@@ -253,11 +203,8 @@ class Connection:
         if self.closed is not None:
             return
         payload_bytes = 0 if payload is None else len(payload)
-        head = encode(_ENCODER.encode(Envelope(identity, message)), payload_bytes)
-        self._outgoing.append((head, descriptors) if descriptors else head)
-        self.queued_bytes += len(head) + payload_bytes
-        if payload_bytes and payload is not None:
-            self._outgoing.append(payload)
+        head = encode(ENCODER.encode(Envelope(identity, message)), payload_bytes)
+        self._outgoing.add(head, payload, descriptors)
         if not self._corks:
             self._flush()
 
@@ -266,7 +213,8 @@ class Connection:
         if self.closed is not None or self._wake_sender.is_set() or not self._outgoing:
             return
         try:
-            self._send_some()
+            self._outgoing.flush()
+            self._last_sent = trio.current_time()
         except BlockingIOError:
             pass
         except OSError as error:
@@ -275,46 +223,16 @@ class Connection:
         if self._outgoing:
             self._wake_sender.set()
 
-    def _send_some(self) -> None:
-        while self._outgoing:
-            first = self._outgoing[0]
-            if isinstance(first, tuple):
-                head, descriptors = first
-                rights = array.array("i", descriptors)
-                sent = self._socket.sendmsg(
-                    [head], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
-                )
-                self._outgoing[0] = head
-            else:
-                gathered: list[Payload] = []
-                for item in self._outgoing:
-                    if isinstance(item, tuple) or len(gathered) == IOVEC_MAX:
-                        break
-                    gathered.append(item)
-                sent = self._socket.sendmsg(gathered)
-            self._drop_sent(sent)
-        self._last_sent = trio.current_time()
-
-    def _drop_sent(self, count: int) -> None:
-        self.queued_bytes -= count
-        while count:
-            first = self._outgoing[0]
-            assert not isinstance(first, tuple)
-            if count < len(first):
-                self._outgoing[0] = memoryview(first)[count:]
-                return
-            count -= len(first)
-            self._outgoing.popleft()
-
     async def _sender(self) -> None:
         while True:
             await self._wake_sender.wait()
             try:
-                self._send_some()
+                self._outgoing.flush()
             except BlockingIOError:
                 self._last_sent = trio.current_time()
                 await trio.lowlevel.wait_writable(self._socket)
                 continue
+            self._last_sent = trio.current_time()
             self._wake_sender = trio.Event()
             self._drained.set()
 
@@ -347,7 +265,7 @@ class Connection:
         header, payload_bytes = frame
         if payload_bytes:
             raise RemoteProtocolError("payload in the handshake")
-        envelope = _decode(header)
+        envelope = decode(header)
         if isinstance(envelope.body, Failed):
             raise from_wire(envelope.body.code, envelope.body.text)
         return envelope.body
@@ -359,7 +277,7 @@ class Connection:
             try:
                 while (frame := self._parser.next_header()) is not None:
                     header, payload_bytes = frame
-                    envelope = _decode(header)
+                    envelope = decode(header)
                     payload = None
                     if payload_bytes:
                         payload = await self._receive_payload(payload_bytes)
@@ -471,7 +389,6 @@ class Connection:
         trio.lowlevel.notify_closing(self._socket)
         self._socket.close()
         self._outgoing.clear()
-        self.queued_bytes = 0
         self._drained.set()
         for descriptor in self._descriptors:
             socket.close(descriptor)
@@ -482,13 +399,6 @@ class Connection:
         callbacks, self._on_close = self._on_close, []
         for callback in callbacks:
             callback(self)
-
-
-def _decode(header: memoryview) -> Envelope:
-    try:
-        return _DECODER.decode(header)
-    except msgspec.MsgspecError as error:
-        raise RemoteProtocolError(f"undecodable message: {error}") from None
 
 
 def _first(group: BaseExceptionGroup[typing.Any]) -> typing.Any:

@@ -23,7 +23,9 @@ from typing import TypeVar
 
 import trio
 
-from gfs.connection import BufferPool, Connection, Failed
+from gfs.buffers import BufferPool
+from gfs.connection import Connection
+from gfs.envelope import Failed
 from gfs.errors import (
     BadKey,
     GfsError,

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import trio
 
-from gfs.connection import BufferPool, Connection
+from gfs.buffers import BufferPool
+from gfs.connection import Connection
 from gfs.errors import GfsError, Unreachable, Unsupported
 from gfs.handshake import dial, host_id
 from gfs.ids import MIB

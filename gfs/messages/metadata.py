@@ -25,6 +25,8 @@ class OpenSession(Message):
 
 
 class SessionOpened(Message):
+    """The session's number and what the client must know of the cluster."""
+
     session: int
     epoch: int
     lease_s: float  # cache lease: nothing cached longer than this since the renewal was sent
@@ -131,6 +133,8 @@ class GetLayout(Message):
 
 
 class Layout(Message):
+    """Extents of a range as of `position`, and where their chunks are."""
+
     position: int
     data_version: int
     size: int
@@ -220,6 +224,8 @@ class ListTrash(Message):
 
 
 class TrashEntry(Message):
+    """One thing that was deleted; `kind` = type bits of its mode."""
+
     ino: int
     path: bytes
     deleted_ns: int

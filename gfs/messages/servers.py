@@ -8,6 +8,8 @@ from gfs.messages.base import ChainMember, Message
 
 
 class ReplicaReport(Message):
+    """What a server says of one replica."""
+
     handle: int
     version: int
     sealed: bool

@@ -1,0 +1,28 @@
+"""Payload buffers for reuse."""
+
+from __future__ import annotations
+
+
+class BufferPool:
+    """Payload buffers for reuse: a fresh MiB costs as much as sending it.
+
+    `give` is optional: a buffer not given back is garbage like any other.
+    """
+
+    def __init__(self, buffer_bytes: int, limit: int = 64) -> None:
+        self.buffer_bytes = buffer_bytes
+        self._free: list[bytearray] = []
+        self._limit = limit
+
+    def take(self, length: int) -> memoryview:
+        if length > self.buffer_bytes or length * 8 < self.buffer_bytes:
+            return memoryview(bytearray(length))
+        buffer = self._free.pop() if self._free else bytearray(self.buffer_bytes)
+        return memoryview(buffer)[:length]
+
+    def give(self, payload: memoryview) -> None:
+        buffer = payload.obj
+        if not isinstance(buffer, bytearray) or len(buffer) != self.buffer_bytes:
+            return
+        if len(self._free) < self._limit:
+            self._free.append(buffer)
