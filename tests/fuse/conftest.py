@@ -1,0 +1,73 @@
+"""Real mounts of a real cluster, driven by system calls from this process.
+
+One cluster a module: master, three chunk servers, two mounts; each test has a
+directory of its own, seen through both. An ERROR in a mount's log fails the module.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from gfs.cluster.down import down
+from gfs.cluster.layout import Layout
+from gfs.cluster.processes import Process, Registry
+from gfs.cluster.up import Wishes, up
+from tests.conftest import fuse_missing
+
+FAULT = re.compile(rb" (ERROR|CRITICAL) |Traceback \(most recent call last\)")
+
+
+@dataclass
+class Cluster:
+    """A running local cluster with mounts `mnt1` and `mnt2`."""
+
+    layout: Layout
+
+    def process(self, name: str) -> Process:
+        return Registry(self.layout).alive()[name]
+
+    def up(self) -> None:
+        """Start what is missing."""
+        up(self.layout, Wishes(), print)
+
+    def faults(self, name: str) -> list[bytes]:
+        """Lines of a log that no healthy run has."""
+        lines = self.layout.log(name).read_bytes().splitlines()
+        return [line for line in lines if FAULT.search(line)]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    if reason := fuse_missing():
+        pytest.skip(reason)
+    layout = Layout(tmp_path_factory.mktemp("c"))
+    wishes = Wishes(chunkservers=3, mounts=2, goal=3, projections=False)
+    try:
+        up(layout, wishes, print)
+        running = Cluster(layout)
+        yield running
+    finally:
+        down(layout, print)
+    for name in ("mnt1", "mnt2"):
+        for line in running.faults(name.replace("mnt", "mount")):
+            pytest.fail(f"{name}: {line.decode(errors='replace')}", pytrace=False)
+
+
+@pytest.fixture
+def here(cluster: Cluster, request: pytest.FixtureRequest) -> Path:
+    """This test's directory, through the first mount."""
+    name = re.sub(r"\W", "_", request.node.name)[:60]
+    path = cluster.layout.mountpoint(1) / name
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def there(cluster: Cluster, here: Path) -> Path:
+    """The same directory, through the second mount."""
+    return cluster.layout.mountpoint(2) / here.name
