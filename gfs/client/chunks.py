@@ -73,7 +73,16 @@ OnFailed = Callable[["Frame", GfsError], None]
 class Frame:
     """Bytes for one append. A divisible one may be cut where a chunk ends."""
 
-    __slots__ = ("divisible", "failed", "missing", "on_failed", "on_placed", "payload", "serial")
+    __slots__ = (
+        "born",
+        "divisible",
+        "failed",
+        "missing",
+        "on_failed",
+        "on_placed",
+        "payload",
+        "serial",
+    )
 
     def __init__(
         self, payload: Buffer, on_placed: OnPlaced, on_failed: OnFailed, *, divisible: bool
@@ -85,6 +94,7 @@ class Frame:
         self.divisible = divisible
         self.serial = 0
         self.failed = False
+        self.born = trio.current_time()
 
 
 class _Part:
@@ -130,8 +140,8 @@ def suspects_of(error: GfsError | None, lease: Lease, connection: Connection | N
     """Which members of the chain an error speaks against."""
     members = [member.server for member in lease.members]
     if isinstance(error, MemberFailed):
-        named = [int(word) for word in re.findall(r"\d+", str(error))]
-        return [server for server in members if server in named][:1]
+        named = re.search(r"server (\d+)", str(error))
+        return [server for server in members if named and server == int(named[1])]
     if isinstance(error, Unreachable) and (connection is None or connection.closed is not None):
         return members[:1]
     return []
@@ -389,12 +399,15 @@ class ChunkWriter:
         parts = list(self._queue)
         self._queue.clear()
         for part in parts:
-            self.outstanding_bytes -= part.length
-            frame = part.frame
-            self._unplaced.pop(frame.serial, None)
-            if not frame.failed:
-                frame.failed = True
-                frame.on_failed(frame, error)
+            self._give_up(part, error)
+
+    def _give_up(self, part: _Part, error: GfsError) -> None:
+        self.outstanding_bytes -= part.length
+        frame = part.frame
+        self._unplaced.pop(frame.serial, None)
+        if not frame.failed:
+            frame.failed = True
+            frame.on_failed(frame, error)
 
     def _retire(self, chunk: OpenChunk) -> None:
         """Full, or no longer wanted: no more goes in; sealed once all of it has landed."""
@@ -404,6 +417,16 @@ class ChunkWriter:
             self._source.nursery.start_soon(self._seal_full, chunk)
 
     async def _seal_full(self, chunk: OpenChunk) -> None:
+        # A sealed chunk cannot be synced any more, and a later fsync must find it durable.
+        try:
+            if chunk.end:
+                await chunk.connection.call(
+                    Sync(chunk.lease.handle, chunk.lease.version), timeout_s=2 * SLOW_S
+                )
+        except GfsError as error:
+            chunk.fail(error)
+        if chunk.error is not None:
+            return  # recovery seals it
         await self._source.seal(chunk)
         self._unsealed.pop(chunk.lease.handle, None)
         self._tell()
@@ -420,16 +443,19 @@ class ChunkWriter:
     async def _recover(self, chunk: OpenChunk) -> None:
         sealed = await self._source.seal(chunk)
         again: list[_Part] = []
+        too_old = trio.current_time() - self._source.timeout_s
         while chunk.in_flight:
             part = chunk.in_flight.popleft()
             self._in_flight_bytes -= part.length
             if part.offset + part.length <= sealed:
                 self._place(chunk, part)
-            else:
+            elif part.frame.born > too_old:
                 again.append(part)
+            else:
+                self._give_up(part, chunk.error or TimedOut("no chain worked"))
         self._queue.extendleft(reversed(again))
         self._unsealed.pop(chunk.lease.handle, None)
-        if isinstance(chunk.error, MemberFailed | Unreachable) and not sealed:
+        if not sealed:
             await trio.sleep(PAUSE_S)  # a chain that never worked: do not spin
         self._holds -= 1
         self._pump()

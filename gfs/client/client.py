@@ -1,77 +1,431 @@
-"""The client of one cluster: link, servers, reader, write-back, appenders. (signatures; being filled)"""
+"""The client of one cluster: link, servers, reader, write-back, appenders, open files.
+
+All state is the owner's one task group. A mount calls by inode; programs use
+`gfs.client.filesystem` on top.
+"""
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+import trio
+
+from gfs.client.appending import Appender
+from gfs.client.chunks import ChunkSource
+from gfs.client.closing import Closing
 from gfs.client.files import OpenFile
+from gfs.client.inodes import OpenInode
+from gfs.client.metadata import Declared, MasterLink
+from gfs.client.peers import ChunkServers
+from gfs.client.reading import Reader
 from gfs.client.settings import Callbacks, ClientSettings
-from gfs.messages import Actor, BarrierDone, Done, Entry
+from gfs.client.tails import TailSizes
+from gfs.client.writing import WriteBack
+from gfs.errors import GfsError, IsADirectory, RemoteProtocolError, StaleInode
+from gfs.messages import (
+    Actor,
+    Barrier,
+    BarrierDone,
+    Create,
+    Done,
+    Entry,
+    Invalidate,
+    Lease,
+    Locate,
+    Located,
+    Locations,
+    Open,
+    Opened,
+    Operation,
+    RemoveDirectory,
+    RemoveTree,
+    Rename,
+    SetAttributes,
+    Unlink,
+)
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.25
+CLOSE_LIMIT_S = 20.0
+RECALLS_AT_ONCE = 64
 
 
 class Client:
-    """Attributes: `link` (gfs.client.metadata.MasterLink: read, mutate, lease_until, epoch, session, dead)."""
+    """See the module's text; made by `open_client`.
+
+    Attributes:
+      link: the master (read, ask, mutate, lease_until, epoch, session, dead).
+      servers, reader, writeback, tails: the parts.
+    """
+
+    def __init__(
+        self, nursery: trio.Nursery, settings: ClientSettings, callbacks: Callbacks
+    ) -> None:
+        self.actor = Actor(os.getuid(), os.getgid(), os.getpid())
+        self.callbacks = callbacks
+        self.settings = settings
+        self.nursery = nursery
+        self.link = link = MasterLink(settings)
+        link.declare = self._declare
+        link.on_invalidate = self._invalidate
+        link.on_recall = self.recall
+        link.on_dead = self._session_lost
+        link.on_reconnected = self._reconnected
+        link.before_mutation = self._before_mutation
+        link.groups_of = callbacks.groups_of
+        self.servers = ChunkServers(nursery, key=settings.key, cluster=settings.cluster)
+        self.reader = Reader(nursery, link, self.servers)
+        self.tails = TailSizes(link, self.servers, self.reader.layouts)
+        self._source = ChunkSource(
+            link, self.servers, nursery, self.actor, timeout_s=settings.mutation_timeout_s
+        )
+        self.writeback = WriteBack(
+            link,
+            self._source,
+            self.actor,
+            limit_bytes=settings.write_back_bytes,
+            flush_after_s=settings.flush_after_s,
+        )
+        self.writeback.on_committed = self._committed
+        self.writeback.on_idle = self._written
+        self._inodes: dict[int, OpenInode] = {}
+        self._closing = Closing(link)
+
+    # --- opening and closing
 
     async def open(self, ino: int | Entry, flags: int, actor: Actor) -> OpenFile:
-        """Open a regular file that exists; O_TRUNC is acted on."""
-        raise NotImplementedError
+        """Open a regular file that exists; O_TRUNC is acted on.
+
+        Raises:
+          Refused: it does not exist, or the actor may not.
+        """
+        number = ino.ino if isinstance(ino, Entry) else ino
+        inode = self._hold(number, flags)
+        try:
+            opened = await self.link.ask(Open(number, flags & ~os.O_TRUNC, actor), Opened)
+            entry = opened.entry
+            if entry.inode is None:
+                raise StaleInode(f"inode {number} is gone")
+            if entry.inode.is_directory:
+                raise IsADirectory("is a directory")
+            inode.learn(entry)
+            inode.shared = inode.shared or opened.shared
+            self.reader.seed(number, opened)
+            file = self._open_file(inode, entry, flags, actor)
+        except BaseException:
+            self.released(inode, writing=_writes(flags))
+            raise
+        if flags & os.O_TRUNC and file.writable and (entry.inode.size or entry.inode.tail):
+            try:
+                file.entry = await file.truncate(0)
+            except BaseException:
+                file.release()
+                raise
+        return file
 
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, actor: Actor
     ) -> tuple[OpenFile, Done]:
-        """Create (or, without O_EXCL, open) a file; `Done.entry` and `Done.parents` for caches."""
-        raise NotImplementedError
+        """Create (or, without O_EXCL, open) a file; `Done.entry` and `Done.parents` for caches.
+
+        Raises:
+          Refused: AlreadyExists with O_EXCL, no permission, ...
+        """
+        done = await self.link.mutate(Create(parent, name, mode, flags), actor)
+        entry = done.entry
+        if entry is None or entry.inode is None:
+            raise RemoteProtocolError("the master created a file without telling which")
+        if not done.created:
+            return await self.open(entry, flags, actor), done
+        inode = self._hold(entry.ino, flags)
+        inode.learn(entry)
+        self.reader.seed_empty(entry.ino, entry.position)
+        return self._open_file(inode, entry, flags, actor), done
+
+    def _hold(self, ino: int, flags: int) -> OpenInode:
+        """Count the handle before asking, so that no close of another one overtakes it."""
+        inode = self._inodes.get(ino)
+        if inode is None:
+            inode = self._inodes[ino] = OpenInode(ino)
+        inode.handles += 1
+        inode.writing += _writes(flags)
+        self._closing.opened(ino, writing=_writes(flags))
+        return inode
+
+    def _open_file(self, inode: OpenInode, entry: Entry, flags: int, actor: Actor) -> OpenFile:
+        if _writes(flags):
+            version = entry.inode.data_version if entry.inode is not None else -1
+            if inode.dirty is None:  # one attachment an inode, however many handles
+                inode.dirty = self.writeback.attach(inode.ino, version)
+        return OpenFile(self, inode, entry, flags, actor)
+
+    def released(self, inode: OpenInode, *, writing: bool) -> None:
+        """A handle is closed."""
+        inode.handles -= 1
+        inode.writing -= writing
+        if inode.busy_appending and not inode.writing:
+            self.nursery.start_soon(self._after_appends, inode)
+        else:
+            self._let_go(inode)
+
+    async def _after_appends(self, inode: OpenInode) -> None:
+        await inode.wait_for_appends()
+        self._let_go(inode)
+
+    def _let_go(self, inode: OpenInode) -> None:
+        ino = inode.ino
+        if not inode.writing and not inode.busy_appending:
+            inode.appender = None
+            dirty, inode.dirty = inode.dirty, None
+            if dirty is not None:
+                self.writeback.detach(dirty)  # says `_written` when nothing waits
+        if not inode.handles and self._inodes.get(ino) is inode:
+            del self._inodes[ino]
+            self._closing.closed(ino)
+
+    def _written(self, ino: int) -> None:
+        self._closing.written(ino)
+
+    def appender(self, inode: OpenInode, actor: Actor) -> Appender:
+        """The appender of all this process's handles on an inode; a new one after a failure."""
+        appender = inode.appender
+        if appender is not None and appender.error is None:
+            return appender
+        appender = Appender(inode.ino, self.link, self.servers, self.nursery, actor)
+
+        def on_tail(lease: Lease, file_offset: int) -> None:
+            self.reader.layouts.learn(
+                [Located(lease.handle, lease.version, False, 0, lease.members)]
+            )
+            if inode.tail is None or inode.tail.handle != lease.handle:
+                inode.stale = True  # sealed tails are extents now; sizes moved
+                self.reader.layouts.drop(inode.ino, -1)
+            inode.set_tail(lease.handle, file_offset)
+
+        appender.on_tail = on_tail
+        inode.appender = appender
+        return appender
+
+    # --- what a mount asks for attributes
 
     def pending(self, ino: int) -> tuple[int, int] | None:
         """(end, mtime_ns) of this client's uncommitted writes to the file."""
-        raise NotImplementedError
+        return self.writeback.pending(ino)
 
     def utimens(self, ino: int) -> None:
         """A utimens is about to be sent: later commits of earlier writes leave mtime alone."""
-        raise NotImplementedError
+        self.writeback.keep_mtime(ino)
 
     async def settle(self, ino: int) -> None:
-        """Flush and commit one file and wait for its appends (before SETATTR, link, rename over)."""
-        raise NotImplementedError
+        """Flush and commit one file and wait for its appends (before SETATTR, link, rename)."""
+        inode = self._inodes.get(ino)
+        if inode is not None:
+            await inode.wait_for_appends()
+        await self.writeback.flush(ino, durable=False)
 
     async def sizes(self, entries: Sequence[Entry]) -> list[int]:
-        """Size of each file as a reader must see it now (tails asked, batched; pending added)."""
-        raise NotImplementedError
+        """Size of each file as a reader must see it now: tails asked, own writes added.
+
+        A tail that nobody can tell the length of counts with what the master knows.
+        """
+        sizes = [entry.inode.size if entry.inode is not None else 0 for entry in entries]
+        tailed = [at for at, entry in enumerate(entries) if entry.inode and entry.inode.tail]
+        if tailed:
+            await self._tail_sizes(entries, tailed, sizes)
+        for at, entry in enumerate(entries):
+            pending = self.writeback.pending(entry.ino)
+            if pending is not None:
+                sizes[at] = max(sizes[at], pending[0])
+        return sizes
+
+    async def _tail_sizes(
+        self, entries: Sequence[Entry], tailed: list[int], sizes: list[int]
+    ) -> None:
+        layouts = self.reader.layouts
+        inodes = [entries[at].inode for at in tailed]
+        handles = [inode.tail for inode in inodes if inode is not None]
+        unknown = [handle for handle in handles if layouts.locate(handle) is None]
+        if unknown:
+            layouts.learn((await self.link.ask(Locate(unknown), Locations)).chunks)
+
+        async def ask(at: int) -> None:
+            entry = entries[at]
+            held = self._inodes.get(entry.ino)
+            if held is not None:
+                await held.wait_for_appends()
+            assert entry.inode is not None
+            try:
+                end = await self.tails.end(entry.inode.tail)
+            except GfsError as error:
+                log.info("tail.unknown ino=%d why=%s", entry.ino, error)
+                return
+            sizes[at] = max(sizes[at], entry.inode.tail_offset + end.length)
+
+        if len(tailed) == 1:
+            await ask(tailed[0])
+            return
+        async with trio.open_nursery() as nursery:
+            for at in tailed:
+                nursery.start_soon(ask, at)
 
     async def truncate(self, ino: int, size: int, actor: Actor, *, opened: bool = False) -> Done:
-        """truncate(2) of a path (`opened`: ftruncate)."""
-        raise NotImplementedError
+        """truncate(2); `opened`: ftruncate, whose permission was checked at open.
+
+        Raises:
+          Refused: not allowed, too large.
+        """
+        await self.settle(ino)
+        operation = SetAttributes(ino, size=size, handle_open_for_write=opened)
+        done = await self.link.mutate(operation, actor)
+        self.reader.drop(ino, done.position)
+        inode = self._inodes.get(ino)
+        if inode is not None and done.entry is not None:
+            inode.invalidate(done.position)
+            inode.learn(done.entry)
+        return done
 
     def discard(self, ino: int) -> None:
         """The file has no name and no handle any more: drop its uncommitted bytes."""
-        raise NotImplementedError
+        self.writeback.discard(ino)
+
+    # --- coherence
+
+    async def _invalidate(self, message: Invalidate) -> None:
+        for ino in message.contents:
+            self.reader.drop(ino, message.position)
+        for ino in {*message.inos, *message.contents}:
+            inode = self._inodes.get(ino)
+            if inode is not None:
+                inode.invalidate(message.position)
+        await self.callbacks.on_invalidate(message)
 
     def invalidated(self, inos: Sequence[int]) -> None:
-        """Forget layouts and attributes kept for open files."""
-        raise NotImplementedError
+        """Forget layouts and attributes kept for these files."""
+        for ino in inos:
+            self.reader.drop(ino, -1)
+            inode = self._inodes.get(ino)
+            if inode is not None:
+                inode.stale = True
+
+    def _committed(self, ino: int, entry: Entry) -> None:
+        self.reader.drop(ino, entry.position)
+        inode = self._inodes.get(ino)
+        if inode is not None:
+            inode.learn(entry)
+        self.callbacks.on_entry(entry)
 
     async def recall(self, inos: Sequence[int]) -> None:
-        """Flush + commit + wait for appends (empty = everything)."""
-        raise NotImplementedError
+        """Flush, commit, wait for appends (empty = everything); errors stay the handles'."""
+        for ino in inos:
+            inode = self._inodes.get(ino)
+            if inode is not None:
+                inode.shared = True
+        if not inos:
+            await self.flush_all(durable=False)
+            return
+        for start in range(0, len(inos), RECALLS_AT_ONCE):
+            async with trio.open_nursery() as nursery:
+                for ino in inos[start : start + RECALLS_AT_ONCE]:
+                    nursery.start_soon(self.settle, ino)
 
     async def flush_all(self, durable: bool) -> None:
         """Everything pending is committed (durable: and synced)."""
-        raise NotImplementedError
+        for inode in list(self._inodes.values()):
+            await inode.wait_for_appends()
+            if durable and inode.appender is not None and inode.appender.error is None:
+                await inode.appender.sync()
+        await self.writeback.flush_all(durable=durable)
 
     async def barrier(self) -> BarrierDone:
         """What anybody was told before now lies at or below the position returned."""
-        raise NotImplementedError
+        return await self.link.ask(Barrier(), BarrierDone)
+
+    # --- the session
+
+    def _declare(self) -> Declared:
+        self._closing.superseded()
+        writers = {*self.writeback.inodes(), *(i.ino for i in self._inodes.values() if i.writing)}
+        return self.callbacks.directories(), list(self._inodes), list(writers)
+
+    def _before_mutation(self, operation: Operation) -> None:
+        """A file closed here must count as closed when its name goes (trash, orphans)."""
+        if isinstance(operation, Unlink | Rename | RemoveTree | RemoveDirectory):
+            self._closing.send()
+
+    def _reconnected(self) -> None:
+        """What changed while nobody could tell us is not known: ask anew."""
+        self.reader.layouts.clear()
+        for inode in self._inodes.values():
+            inode.stale = True
+
+    def _session_lost(self) -> None:
+        self._reconnected()
+        self.callbacks.on_session_lost()
+        self.link.reopen()
+        self.writeback.session_lost()
+
+    async def run(self) -> None:
+        """Time limits and batched closes. Never returns."""
+        self.nursery.start_soon(self.writeback.run)
+        while True:
+            await trio.sleep(TICK_S)
+            now = trio.current_time()
+            self._closing.send()
+            for inode in self._inodes.values():
+                if inode.appender is not None:
+                    inode.appender.check(now)
 
     async def aclose(self) -> None:
-        """Flush everything (bounded), close the session."""
-        raise NotImplementedError
+        """Flush everything (at most 20 s) and close the session. Never raises."""
+        with trio.move_on_after(CLOSE_LIMIT_S) as limit:
+            try:
+                await self.flush_all(durable=True)
+            except GfsError as error:
+                log.error("close.lost why=%s", error)
+        if limit.cancelled_caught:
+            log.error("close.lost bytes=%d: not written in time", self.writeback.dirty_bytes)
+        self._closing.send()
+        await self.link.close()
+        self.reader.close()
+        self.servers.close()
+
+
+def _writes(flags: int) -> bool:
+    return flags & os.O_ACCMODE != os.O_RDONLY
 
 
 @asynccontextmanager
 async def open_client(
     settings: ClientSettings, *, callbacks: Callbacks | None = None
 ) -> AsyncIterator[Client]:
-    """A connected client; leaving the block flushes (at most 20 s) and closes the session."""
-    raise NotImplementedError
-    yield
+    """A connected client; leaving the block flushes (at most 20 s) and closes the session.
+
+    Raises:
+      GfsError, UsageError: the master refuses us, or `connect_timeout_s` has passed.
+    """
+    try:
+        async with trio.open_nursery() as nursery:
+            client = Client(nursery, settings, callbacks or Callbacks())
+            await nursery.start(client.link.run)
+            client.servers.cluster = client.link.cluster
+            nursery.start_soon(client.run)
+            try:
+                yield client
+            finally:
+                with trio.CancelScope(shield=True):
+                    await client.aclose()
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise _single(group) from None
+
+
+def _single(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The caller's own error should reach the caller as it was raised."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -15,7 +15,7 @@ import trio
 
 from gfs.client.dirty import DirtyFile, DirtyPiece, merged
 from gfs.client.metadata import MasterLink
-from gfs.errors import DeadSession, GfsError, Retry, TryAgain, from_wire
+from gfs.errors import DeadSession, GfsError, Refused, Retry, TryAgain, from_wire
 from gfs.messages import Actor, Commit, Committed, Entry, FileCommit
 
 log = logging.getLogger(__name__)
@@ -127,9 +127,11 @@ class Committer:
             self._refused(file, pieces, from_wire(answer.code, f"commit: {answer.code}"))
 
     def _refused(self, file: DirtyFile, pieces: list[DirtyPiece], error: GfsError) -> None:
+        """A plain `Refused` speaks of the place (chunk gone, sealed shorter, not ours)."""
         if not pieces:
             return
-        if isinstance(error, TryAgain) and error.retry is not Retry.LATER:
+        misplaced = type(error) is Refused and not file.conditional
+        if misplaced or (isinstance(error, TryAgain) and error.retry is not Retry.LATER):
             self._owner.write_elsewhere(pieces, error)
         else:
             self._owner.give_up(file, pieces, error)

@@ -1,50 +1,230 @@
-"""An open file: reading, writing and appending joined. (signatures; being filled)"""
+"""An open file: reading, writing and appending joined.
+
+Reads see this process's own writes: uncommitted pieces lie over what is
+committed, and a read waits for the appends before it. An O_APPEND handle
+appends records and ignores offsets. An error of bytes that were taken over
+earlier is told once to each handle, by its next write, fsync or close.
+"""
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING
+
+from gfs.checksum import Buffer
+from gfs.client.appending import Appender
+from gfs.client.inodes import OpenInode
+from gfs.client.ranges import Segment, covers
+from gfs.errors import GfsError, InvalidArgument
+from gfs.ids import RECORD_BYTES_MAX
 from gfs.messages import Actor, Entry
+
+if TYPE_CHECKING:
+    from gfs.client.client import Client
 
 
 class OpenFile:
     """One open(2) of a regular file.
 
-    Attributes: `ino`, `flags`, `actor`, `entry` (attributes at open; `entry.inode.data_version`
-    tells the mount whether the kernel's pages may be kept).
+    Attributes:
+      entry: attributes at open; `entry.inode.data_version` tells a mount whether the
+        kernel's pages may be kept.
+      shared: another session writes the file, so close writes through.
     """
 
-    ino: int
-    flags: int
-    actor: Actor
-    entry: Entry
+    def __init__(
+        self, client: Client, inode: OpenInode, entry: Entry, flags: int, actor: Actor
+    ) -> None:
+        self.ino = inode.ino
+        self.flags = flags
+        self.actor = actor
+        self.entry = entry
+        mode = flags & os.O_ACCMODE
+        self.readable = mode != os.O_WRONLY
+        self.writable = mode != os.O_RDONLY
+        self.appending = bool(flags & os.O_APPEND) and self.writable
+        # O_SYNC contains the bit of O_DSYNC; both wait for data and its commit here.
+        self._synchronous = bool(flags & os.O_DSYNC)
+        self._client = client
+        self._inode = inode
+        self._appender: Appender | None = None
+        self._errors_told = inode.dirty.error_count if inode.dirty is not None else 0
+        self._append_error_told = False
+        self._released = False
 
-    async def read(self, offset: int, size: int) -> bytes | bytearray | memoryview:
-        """Bytes [offset, offset + size), short at end of file; own writes included."""
-        raise NotImplementedError
+    @property
+    def shared(self) -> bool:
+        return self._inode.shared
 
-    async def write(self, offset: int, data: bytes | bytearray | memoryview) -> int:
-        """Write (O_APPEND: append, offset ignored); returns len(data).
+    # --- reading
 
-        Returns when the bytes are taken over; with O_SYNC/O_DSYNC when durable. `data` must not
-        be changed by the caller afterwards. Raises a kept error of the file once.
+    async def read(self, offset: int, size: int) -> Buffer:
+        """Bytes [offset, offset + size), short at end of file; own writes included.
+
+        Raises:
+          GfsError: no replica can serve it.
         """
-        raise NotImplementedError
+        inode, client = self._inode, self._client
+        if inode.busy_appending:
+            await inode.wait_for_appends()
+        end = offset + size
+        # Before the size and the layout: a piece committed meanwhile is then in one of them.
+        segments = client.writeback.overlay(self.ino, offset, end)
+        if segments:
+            return await self._read_over(segments, offset, end)
+        known = inode.known_size()
+        if end > known:
+            known = await self._committed_size()
+            pending = client.writeback.pending(self.ino)
+            if pending is not None and pending[0] > known:  # beyond: a hole up to own writes
+                return await self._read_over([], offset, min(end, pending[0]))
+        return await client.reader.read(
+            self.ino, offset, size, size=known, actor=self.actor, tail=inode.tail
+        )
 
-    async def sync(self, datasync: bool = False) -> None:
-        """fsync(2): chain synced and commit durable. Raises a kept error once."""
-        raise NotImplementedError
+    async def _read_over(self, segments: list[Segment], offset: int, end: int) -> Buffer:
+        views = [(first, last, piece.view(first, last)) for first, last, piece in segments]
+        if covers(segments, offset, end):
+            if len(views) == 1:
+                return views[0][2]
+            return b"".join(view for _, _, view in views)
+        size = await self._committed_size()
+        pending = self._client.writeback.pending(self.ino)
+        reach = max([size, *(last for _, last, _ in views), pending[0] if pending else 0])
+        result = bytearray(max(0, min(end, reach) - offset))
+        base = await self._client.reader.read(
+            self.ino,
+            offset,
+            len(result),
+            size=size,
+            actor=self.actor,
+            tail=self._inode.tail,
+        )
+        result[: len(base)] = base
+        for first, last, view in views:
+            result[first - offset : last - offset] = view
+        return result
 
-    async def flush(self) -> None:
-        """close(2) of one descriptor. Append: waits until acknowledged. Raises a kept error once."""
-        raise NotImplementedError
-
-    def release(self) -> None:
-        """Last descriptor closed; never raises, never waits."""
-        raise NotImplementedError
-
-    async def truncate(self, size: int) -> Entry:
-        """ftruncate(2): flush, then the mutation; returns the new attributes."""
-        raise NotImplementedError
+    async def _committed_size(self) -> int:
+        client = self._client
+        return await self._inode.acknowledged_size(client.link, client.tails, self.actor)
 
     async def size(self) -> int:
         """Size as a reader must see it: committed, own writes, tail's acknowledged end."""
-        raise NotImplementedError
+        size = await self._committed_size()
+        pending = self._client.writeback.pending(self.ino)
+        return max(size, pending[0]) if pending is not None else size
+
+    # --- writing
+
+    async def write(self, offset: int, data: Buffer) -> int:
+        """Write (O_APPEND: append, `offset` ignored); returns len(data).
+
+        Returns when the bytes are taken over; with O_SYNC or O_DSYNC when they are durable.
+        `data` must not change afterwards.
+
+        Raises:
+          GfsError: a kept error of earlier bytes, once; or these cannot be written.
+        """
+        if not self.writable:
+            raise InvalidArgument("the file is not open for writing")
+        self._tell_error()
+        if self.appending:
+            await self._append(data)
+            return len(data)
+        if self._inode.busy_appending:
+            await self._inode.wait_for_appends()
+        dirty = self._inode.dirty
+        assert dirty is not None
+        if len(data):
+            await self._client.writeback.write(dirty, offset, data)
+            if self._synchronous:
+                await self.sync()
+        return len(data)
+
+    async def _append(self, data: Buffer) -> None:
+        dirty = self._inode.dirty
+        if dirty is not None and dirty.pieces:
+            await self._client.writeback.flush(self.ino, durable=False)
+            self._tell_error()
+        if self._appender is None:
+            self._appender = self._client.appender(self._inode, self.actor)
+        if len(data) <= RECORD_BYTES_MAX:
+            await self._appender.append(data, sync=self._synchronous)
+            return
+        view = memoryview(data)
+        for start in range(0, len(data), RECORD_BYTES_MAX):
+            record = view[start : start + RECORD_BYTES_MAX]
+            await self._appender.append(record, sync=self._synchronous)
+
+    async def append(self, data: Buffer) -> None:
+        """One record, whatever the flags say of O_APPEND; at most 1,044,480 bytes stay whole."""
+        if not self.writable:
+            raise InvalidArgument("the file is not open for writing")
+        self._tell_error()
+        await self._append(data)
+
+    async def sync(self, datasync: bool = False) -> None:
+        """fsync(2): synced at the chain, and the commit is in the operation log.
+
+        Raises:
+          GfsError: bytes taken over earlier are lost; told once.
+        """
+        del datasync  # size is part of data here, times ride along
+        if self._appender is not None:
+            await self._appender.sync()
+        elif self._inode.appender is not None and self._inode.appender.error is None:
+            await self._inode.appender.sync()
+        await self._client.writeback.flush(self.ino, durable=True)
+        self._tell_error()
+
+    async def flush(self) -> None:
+        """close(2) of one descriptor.
+
+        Appends: waits until all members have them. Private writes go on their way; they are
+        waited for only when another session writes the file too.
+
+        Raises:
+          GfsError: as `sync`.
+        """
+        if not self.writable:
+            return
+        if self._appender is not None:
+            await self._flush_appends(self._appender)
+        dirty = self._inode.dirty
+        if dirty is not None and dirty.pieces:
+            if self._inode.shared:
+                await self._client.writeback.flush(self.ino, durable=False)
+            else:
+                self._client.writeback.start_flush(dirty)
+        self._tell_error()
+
+    async def _flush_appends(self, appender: Appender) -> None:
+        try:
+            await appender.wait()
+        except GfsError:
+            if self._append_error_told:
+                return
+            self._append_error_told = True
+            raise
+
+    def _tell_error(self) -> None:
+        dirty = self._inode.dirty
+        if dirty is None or dirty.error is None or dirty.error_count == self._errors_told:
+            return
+        self._errors_told = dirty.error_count
+        raise type(dirty.error)(str(dirty.error))
+
+    async def truncate(self, size: int) -> Entry:
+        """ftruncate(2): flush, then the mutation; returns the new attributes."""
+        if not self.writable:
+            raise InvalidArgument("the file is not open for writing")
+        done = await self._client.truncate(self.ino, size, self.actor, opened=True)
+        self._tell_error()
+        return done.entry if done.entry is not None else self.entry
+
+    def release(self) -> None:
+        """The last descriptor is closed; never raises, never waits. Idempotent."""
+        if not self._released:
+            self._released = True
+            self._client.released(self._inode, writing=self.writable)

@@ -103,7 +103,8 @@ class MasterLink:
       session, epoch, cluster, chunk_bytes, goal: as the master said.
       lease_until: trio time up to which cached metadata may be trusted.
       dead: why the session ended, or None.
-      declare, on_invalidate, on_recall, on_dead, groups_of: the owner's.
+      declare, on_invalidate, on_recall, on_dead, on_reconnected, groups_of: the owner's;
+        before_mutation: called before one is sent, to send what must go first.
     """
 
     def __init__(self, settings: ClientSettings) -> None:
@@ -120,6 +121,8 @@ class MasterLink:
         self.on_invalidate: Callable[[Invalidate], Awaitable[None]] = _obey_nothing
         self.on_recall: Callable[[Sequence[int]], Awaitable[None]] = _recall_nothing
         self.on_dead: Callable[[], None] = _nothing
+        self.on_reconnected: Callable[[], None] = _nothing
+        self.before_mutation: Callable[[Operation], None] = _about_to
         self.groups_of: GroupsOf = groups_of_process
         self.reconnections = 0
         self._connection: Connection | None = None
@@ -187,6 +190,7 @@ class MasterLink:
     async def _mutate_once(self, operation: Operation, actor: Actor, deadline: float) -> Message:
         while self._next_number - self._low() >= IN_FLIGHT_MAX:
             await self._room.wait()
+        self.before_mutation(operation)
         number = self._next_number
         self._next_number += 1
         self._numbers[number] = None
@@ -291,7 +295,9 @@ class MasterLink:
                 self._connection = connection
                 for waiting in list(self._waiting):
                     self._send(waiting)
-                if not self.reconnections:
+                if self.reconnections:
+                    self.on_reconnected()
+                else:
                     task_status.started()
                 self.reconnections += 1
         self._connection = None
@@ -424,6 +430,10 @@ class MasterLink:
 
 
 def _nothing() -> None:
+    return None
+
+
+def _about_to(_: Operation) -> None:
     return None
 
 

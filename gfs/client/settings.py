@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from gfs.ids import MIB
@@ -33,6 +33,10 @@ def _none() -> Sequence[int]:
 
 
 def _entry(_: Entry) -> None:
+    return None
+
+
+def _lost() -> None:
     return None
 
 
@@ -67,9 +71,12 @@ class Callbacks:
       directories: inodes of the directories cached (declared at reconnection).
       groups_of: supplementary groups of a process id.
       on_entry: fresh attributes of a file came with a commit.
+      on_session_lost: the master ended the session and a new one is opened;
+        nothing cached may be trusted.
     """
 
     on_invalidate: Callable[[Invalidate], Awaitable[None]] = _ignore
     directories: Callable[[], Sequence[int]] = _none
     groups_of: GroupsOf = groups_of_process
-    on_entry: Callable[[Entry], None] = field(default=_entry)
+    on_entry: Callable[[Entry], None] = _entry
+    on_session_lost: Callable[[], None] = _lost

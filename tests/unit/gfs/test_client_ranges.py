@@ -27,7 +27,9 @@ def overlay_bytes(overlay: Overlay) -> dict[int, int]:
 
 
 @given(WRITES)
-def test_overlay_shows_exactly_the_last_writer_of_each_byte(script: list[tuple[str, int, int]]) -> None:
+def test_overlay_shows_exactly_the_last_writer_of_each_byte(
+    script: list[tuple[str, int, int]],
+) -> None:
     # A hidden byte stays hidden when the piece above it is committed first: commits go in
     # write order, so the model drops the oldest piece only, as the write-back does.
     overlay, truth, live = Overlay(), dict[int, tuple[int, Piece]](), list[Piece]()
@@ -37,13 +39,13 @@ def test_overlay_shows_exactly_the_last_writer_of_each_byte(script: list[tuple[s
             piece = Piece(offset, data)
             live.append(piece)
             overlay.add(piece)
-            truth |= {at: (step + 1, piece) for at in range(offset, offset + length)}
+            truth |= dict.fromkeys(range(offset, offset + length), (step + 1, piece))
         elif kind == "grow":
             piece = live[-1]
             start = piece.end
             piece.grow(data)
             overlay.grown(piece, length)
-            truth |= {at: (step + 1, piece) for at in range(start, start + length)}
+            truth |= dict.fromkeys(range(start, start + length), (step + 1, piece))
         elif kind == "patch":
             piece = live[-1]
             start = piece.offset + offset % piece.length

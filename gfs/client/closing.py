@@ -1,0 +1,50 @@
+"""Closes told to the master in batches: no close(2) waits for a round trip.
+
+An inode is told when its last handle is gone, and as *written* when its last
+writing handle is gone and all its commits are answered. What is opened again
+before the batch leaves is not told; order on the connection does the rest. A
+reconnection declares anew what is open, so nothing here needs an answer.
+"""
+
+from __future__ import annotations
+
+from gfs.client.metadata import MasterLink
+from gfs.messages import CloseFiles
+
+BATCH_MAX = 1000
+
+
+class Closing:
+    """Gathers for `CloseFiles`."""
+
+    def __init__(self, link: MasterLink) -> None:
+        self._link = link
+        self._closed: dict[int, None] = {}
+        self._written: dict[int, None] = {}
+
+    def opened(self, ino: int, *, writing: bool) -> None:
+        """A handle is about to be asked for."""
+        self._closed.pop(ino, None)
+        if writing:
+            self._written.pop(ino, None)
+
+    def closed(self, ino: int) -> None:
+        """No handle is left."""
+        self._closed[ino] = None
+        if len(self._closed) >= BATCH_MAX:
+            self.send()
+
+    def written(self, ino: int) -> None:
+        """No writing handle is left and nothing waits to be committed."""
+        self._written[ino] = None
+
+    def superseded(self) -> None:
+        """The session is declared anew: what is closed is simply not in it."""
+        self._closed.clear()
+        self._written.clear()
+
+    def send(self) -> None:
+        """Tell now."""
+        if self._closed or self._written:
+            self._link.tell(CloseFiles(list(self._closed), list(self._written)))
+            self.superseded()

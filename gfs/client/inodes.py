@@ -1,0 +1,131 @@
+"""Files that this process has open: what is known of each, shared by its handles.
+
+`attributes` are as of a log position; an invalidation at a higher one makes
+them stale, and the next who needs a size asks the master again. While a file
+has a tail its size is the primary's to say; a length once acknowledged stays
+acknowledged, so reads below it ask nobody.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from gfs.client.appending import Appender
+from gfs.client.dirty import DirtyFile
+from gfs.client.metadata import MasterLink
+from gfs.client.reading import TailRange
+from gfs.client.tails import TailSizes
+from gfs.errors import GfsError, StaleInode
+from gfs.items import Inode
+from gfs.messages import Actor, Entries, Entry, GetAttributes
+
+
+class OpenInode:
+    """One inode with open handles.
+
+    Attributes:
+      handles, writing: open handles; those of them open for writing.
+      shared: another session writes it, so closes write through.
+      appender: of all O_APPEND handles, made with the first record.
+      tail: where the file continues with an open tail chunk.
+      tail_known: file offset below which the tail is known to be acknowledged.
+    """
+
+    __slots__ = (
+        "appender",
+        "attributes",
+        "dirty",
+        "handles",
+        "ino",
+        "invalid_at",
+        "position",
+        "shared",
+        "stale",
+        "tail",
+        "tail_known",
+        "writing",
+    )
+
+    def __init__(self, ino: int) -> None:
+        self.ino = ino
+        self.handles = self.writing = 0
+        self.shared = False
+        self.attributes: Inode | None = None
+        self.position = -1
+        self.invalid_at = -1
+        self.stale = True
+        self.tail: TailRange | None = None
+        self.tail_known = 0
+        self.appender: Appender | None = None
+        self.dirty: DirtyFile | None = None
+
+    def learn(self, entry: Entry) -> None:
+        """Fresh attributes; older ones than we have are ignored."""
+        if entry.inode is None or entry.position < self.position:
+            return
+        self.attributes = entry.inode
+        self.position = entry.position
+        self.stale = entry.position < self.invalid_at
+        self.set_tail(entry.inode.tail, entry.inode.tail_offset)
+
+    def set_tail(self, handle: int, offset: int) -> None:
+        """The open tail, handle 0 for none."""
+        tail = TailRange(handle, offset) if handle else None
+        if tail != self.tail:
+            self.tail = tail
+            self.tail_known = 0
+
+    def invalidate(self, position: int) -> None:
+        """Somebody changed the inode at `position`."""
+        self.invalid_at = max(self.invalid_at, position)
+        if self.position < position:
+            self.stale = True
+
+    async def refresh(self, link: MasterLink, actor: Actor) -> Inode:
+        """Attributes that are as fresh as the last invalidation.
+
+        Raises:
+          StaleInode: the inode is gone.
+        """
+        while self.stale or self.attributes is None:
+            answer = await link.ask(GetAttributes([self.ino], actor), Entries)
+            entry = answer.entries[0]
+            if entry.inode is None:
+                raise StaleInode(f"inode {self.ino} is gone")
+            before = self.position
+            self.learn(entry)
+            if self.stale and self.position == before:
+                await trio.sleep(0.01)  # answered from before the invalidation
+        return self.attributes
+
+    async def acknowledged_size(self, link: MasterLink, tails: TailSizes, actor: Actor) -> int:
+        """Committed size, and what all members of the tail have; waits for own appends."""
+        await self.wait_for_appends()
+        inode = await self.refresh(link, actor)
+        tail = self.tail
+        if tail is None:
+            return inode.size
+        end = await tails.end(tail.handle)
+        known = tail.offset + end.length
+        if self.tail == tail:
+            self.tail_known = max(self.tail_known, known)
+        return max(inode.size, known)
+
+    def known_size(self) -> int:
+        """A size that is certain without asking, perhaps too small; 0 if nothing is."""
+        if self.stale or self.attributes is None:
+            return 0
+        return max(self.attributes.size, self.tail_known)
+
+    async def wait_for_appends(self) -> None:
+        """Until the window of own appends has landed; their errors are their handles'."""
+        appender = self.appender
+        if appender is not None and not appender.idle:
+            try:
+                await appender.wait()
+            except GfsError:
+                pass
+
+    @property
+    def busy_appending(self) -> bool:
+        return self.appender is not None and not self.appender.idle

@@ -1,0 +1,140 @@
+"""Where the bytes of files lie: what this process knows of extents and chunk locations.
+
+A layout is as of a log position; one older than the last invalidation of its
+inode is used once and not kept. Layouts of files with many extents are kept by
+windows, so a file of any size costs memory only where it is read.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from gfs.ids import MIB
+from gfs.messages import LaidOut, Layout, Located
+
+WINDOW_BYTES = 256 * MIB
+FILES_MAX = 8192
+CHUNKS_MAX = 65536
+POSITIONS_MAX = 65536
+
+
+class Span(NamedTuple):
+    """File range [start, start + length) lies at `chunk_offset` of chunk `handle`."""
+
+    start: int
+    length: int
+    handle: int
+    chunk_offset: int
+    extent_end: int  # in the chunk: how far the same extent goes
+
+
+class FileLayout:
+    """Extents of one inode, sorted. `windows` None: all of them are here."""
+
+    __slots__ = ("_extents", "_starts", "windows")
+
+    def __init__(self, extents: Sequence[LaidOut], *, complete: bool) -> None:
+        self.windows: set[int] | None = None if complete else set()
+        self._extents = sorted(extents, key=lambda laid: laid.file_offset)
+        self._starts = [laid.file_offset for laid in self._extents]
+
+    def add_window(self, window: int, extents: Sequence[LaidOut]) -> None:
+        """Everything that overlaps the window is in `extents`."""
+        known = {laid.file_offset: laid for laid in self._extents}
+        known |= {laid.file_offset: laid for laid in extents}
+        self._starts = sorted(known)
+        self._extents = [known[start] for start in self._starts]
+        if self.windows is not None:
+            self.windows.add(window)
+
+    def missing(self, start: int, end: int) -> list[int]:
+        """Windows that must be fetched before [start, end) is known."""
+        if self.windows is None:
+            return []
+        wanted = range(start // WINDOW_BYTES, (end - 1) // WINDOW_BYTES + 1)
+        return [window for window in wanted if window not in self.windows]
+
+    def spans(self, start: int, end: int) -> list[Span]:
+        """What of [start, end) lies in chunks, in order; the rest is holes."""
+        found: list[Span] = []
+        at = max(0, bisect_right(self._starts, start) - 1)
+        while at < len(self._extents) and self._starts[at] < end:
+            begin, extent = self._starts[at], self._extents[at].extent
+            first, last = max(begin, start), min(begin + extent.length, end)
+            if first < last:
+                offset = extent.chunk_offset + first - begin
+                extent_end = extent.chunk_offset + extent.length
+                found.append(Span(first, last - first, extent.handle, offset, extent_end))
+            at += 1
+        return found
+
+
+class LayoutCache:
+    """Layouts by inode, locations by chunk handle; bounded, oldest use out first."""
+
+    def __init__(self) -> None:
+        self._files: OrderedDict[int, FileLayout] = OrderedDict()
+        self._chunks: OrderedDict[int, Located] = OrderedDict()
+        self._invalid_at: OrderedDict[int, int] = OrderedDict()
+        self._floor = 0  # invalidations older than those remembered
+
+    def get(self, ino: int) -> FileLayout | None:
+        """The layout kept for `ino`, perhaps with windows missing."""
+        layout = self._files.get(ino)
+        if layout is not None:
+            self._files.move_to_end(ino)
+        return layout
+
+    def is_current(self, ino: int, position: int) -> bool:
+        """Whether an answer as of `position` may be kept for `ino`."""
+        return position >= self._invalid_at.get(ino, self._floor)
+
+    def keep(self, ino: int, layout: FileLayout, position: int) -> None:
+        """Remember a layout unless it was invalidated since."""
+        if not self.is_current(ino, position):
+            return
+        self._files[ino] = layout
+        self._files.move_to_end(ino)
+        while len(self._files) > FILES_MAX:
+            self._files.popitem(last=False)
+
+    def keep_window(self, ino: int, window: int, answer: Layout) -> FileLayout:
+        """Note an answer of GetLayout for one window; returns what to read by."""
+        layout = self._files.get(ino) if self.is_current(ino, answer.position) else None
+        if layout is None:
+            layout = FileLayout([], complete=False)
+            self.keep(ino, layout, answer.position)
+        layout.add_window(window, answer.extents)
+        return layout
+
+    def drop(self, ino: int, position: int) -> None:
+        """The content changed at `position`."""
+        self._files.pop(ino, None)
+        self._invalid_at[ino] = max(position, self._invalid_at.pop(ino, 0))
+        while len(self._invalid_at) > POSITIONS_MAX:
+            _, oldest = self._invalid_at.popitem(last=False)
+            self._floor = max(self._floor, oldest)
+
+    def clear(self) -> None:
+        """Trust nothing any more (the session was lost)."""
+        self._files.clear()
+        self._chunks.clear()
+
+    def locate(self, handle: int) -> Located | None:
+        """Where the chunk was when last heard of."""
+        return self._chunks.get(handle)
+
+    def learn(self, chunks: Iterable[Located]) -> None:
+        """Fresh locations."""
+        for located in chunks:
+            self._chunks[located.handle] = located
+            self._chunks.move_to_end(located.handle)
+        while len(self._chunks) > CHUNKS_MAX:
+            self._chunks.popitem(last=False)
+
+    def forget_chunk(self, handle: int) -> None:
+        """Its locations proved wrong."""
+        self._chunks.pop(handle, None)

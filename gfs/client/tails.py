@@ -1,0 +1,114 @@
+"""How long tails are now: asked of their primaries, many in one question.
+
+A file with an open tail grows without the master. The primary knows the length
+that all members have acknowledged; no reader is given more. While a question
+to a server is out, others gather, so readdirplus costs one a primary.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import trio
+
+from gfs.client.layouts import LayoutCache
+from gfs.client.metadata import MasterLink
+from gfs.client.peers import ChunkServers
+from gfs.connection import Connection
+from gfs.errors import GfsError, NoReplica
+from gfs.messages import ChainMember, Locate, Located, Locations, Message, TailEnds, TailEndsAre
+
+ASK_S = 2.0
+GIVE_UP_S = 10.0  # a seal takes 2 s at the worst of ordinary times
+PAUSE_S = 0.05
+
+
+class TailEnd(NamedTuple):
+    """Acknowledged length of a tail chunk; time of its last append (0 = unknown)."""
+
+    length: int
+    mtime_ns: int
+
+
+class _Question:
+    """Handles that gather for one server, and where their answers go."""
+
+    def __init__(self) -> None:
+        self.handles: dict[int, None] = {}
+        self.ends: dict[int, TailEnd] = {}
+        self.done = trio.Event()
+
+
+class TailSizes:
+    """See the module's text."""
+
+    def __init__(self, link: MasterLink, servers: ChunkServers, layouts: LayoutCache) -> None:
+        self._link = link
+        self._servers = servers
+        self._layouts = layouts
+        self._gathering: dict[int, _Question] = {}
+        self._out: set[int] = set()
+
+    async def end(self, handle: int) -> TailEnd:
+        """Length of the tail chunk `handle` that all members have.
+
+        When its primary is gone and no other takes over in 10 s: what the master
+        knows, which may be older.
+        """
+        deadline = trio.current_time() + GIVE_UP_S
+        while True:
+            located = await self._locate(handle)
+            if located is not None and located.sealed:
+                return TailEnd(located.length, 0)
+            for member in located.members if located is not None else ():
+                found = await self._ask(member, handle)
+                if found is not None and found.length >= 0:
+                    return found
+            self._layouts.forget_chunk(handle)
+            if trio.current_time() > deadline:
+                if located is None:
+                    raise NoReplica(f"tail {handle:016x}: no server knows how long it is")
+                return TailEnd(located.length, 0)
+            await trio.sleep(PAUSE_S)
+
+    async def _locate(self, handle: int) -> Located | None:
+        located = self._layouts.locate(handle)
+        if located is None:
+            answer = await self._link.ask(Locate([handle]), Locations)
+            self._layouts.learn(answer.chunks)
+            located = self._layouts.locate(handle)
+        return located
+
+    async def _ask(self, member: ChainMember, handle: int) -> TailEnd | None:
+        server = member.server
+        question = self._gathering.get(server)
+        if question is None:
+            question = self._gathering[server] = _Question()
+        question.handles[handle] = None
+        if server not in self._out:
+            self._out.add(server)
+            try:
+                connection = await self._servers.get(member)
+                self._send(server, connection)
+            except GfsError:
+                self._out.discard(server)
+                self._gathering.pop(server, _Question()).done.set()
+        with trio.move_on_after(ASK_S):
+            await question.done.wait()
+        return question.ends.get(handle)
+
+    def _send(self, server: int, connection: Connection) -> None:
+        question = self._gathering.pop(server, None)
+        if question is None:
+            self._out.discard(server)
+            return
+        handles = list(question.handles)
+
+        def on_reply(answer: Message | GfsError, _: memoryview | None) -> None:
+            if isinstance(answer, TailEndsAre):
+                ends = map(TailEnd, answer.ends, answer.mtimes_ns)
+                question.ends = dict(zip(handles, ends, strict=False))
+            question.done.set()
+            self._send(server, connection)
+
+        connection.request(TailEnds(handles), on_reply)
