@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import click
@@ -66,7 +67,8 @@ def print_report(found: dict[str, Any]) -> None:
     """The report as tables for people."""
     from rich.console import Console
 
-    console = Console(highlight=False)
+    # Into a file or pipe nothing is cut: whoever reads it there has no window.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     if "processes" in found:
         console.print(_processes(found))
     master = found["master"]
@@ -84,7 +86,7 @@ def _table(*columns: str) -> Any:
 
     table = Table(box=box.SIMPLE, pad_edge=False)
     for column in columns:
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     return table
 
 

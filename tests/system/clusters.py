@@ -1,0 +1,85 @@
+"""Clusters of real processes for tests, driven by the command `gfs` alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+COMMAND_S = 60.0
+ROOT = Path(__file__).parents[2]
+
+
+class CommandRefused(AssertionError):
+    """A command of `gfs` ended with another exit code than was expected."""
+
+
+class LocalCluster:
+    """`gfs cluster up --dir` in a directory of its own."""
+
+    def __init__(self, directory: Path, prefix: Sequence[str] = ()) -> None:
+        self.directory = directory
+        self.prefix = list(prefix)  # words before `gfs`: another user, another namespace
+        self.first = directory / "mnt1"
+        self.second = directory / "mnt2"
+
+    def gfs(
+        self,
+        *words: str | bytes | Path,
+        code: int = 0,
+        given: bytes | None = None,
+        cwd: Path | None = None,
+        named: bool = True,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a command; `named` False leaves it to the command to find the cluster."""
+        cluster: list[str | Path] = ["--cluster", self.directory] if named else []
+        environment = {name: value for name, value in os.environ.items() if name != "GFS_CLUSTER"}
+        environment["PYTHONPATH"] = str(ROOT)
+        done = subprocess.run(
+            [*self.prefix, sys.executable, "-m", "gfs.cli.main", *cluster, *words],
+            input=given,
+            stdin=subprocess.DEVNULL if given is None else None,
+            capture_output=True,
+            timeout=COMMAND_S,
+            cwd=cwd or "/",
+            env=environment,
+            check=False,
+        )
+        if done.returncode != code:
+            raise CommandRefused(
+                f"gfs {words}: exit code {done.returncode}, not {code}\n"
+                f"{done.stdout.decode(errors='replace')[-2000:]}\n"
+                f"{done.stderr.decode(errors='replace')[-4000:]}"
+            )
+        return done
+
+    def out(self, *words: str | bytes | Path, **how: Any) -> bytes:
+        """Standard output of a command."""
+        return self.gfs(*words, **how).stdout
+
+    def json(self, *words: str | bytes | Path, **how: Any) -> Any:
+        """Standard output of a command as JSON."""
+        return json.loads(self.out(*words, **how))
+
+    def up(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[bytes]:
+        return self.gfs("cluster", "up", "--dir", self.directory, *words, code=code, named=False)
+
+    def down(self, *words: str) -> None:
+        self.gfs("cluster", "down", "--dir", self.directory, *words, named=False)
+
+    def end(self) -> None:
+        """Stop and remove whatever is there; for the end of a test."""
+        if (self.directory / "cluster.toml").exists():
+            self.down("--purge")
+
+    def pids(self) -> dict[str, int]:
+        """Name -> pid, as DIR/pids says."""
+        lines = (self.directory / "pids").read_text().splitlines()
+        return {name: int(pid) for pid, name in (line.split() for line in lines)}
+
+    def log(self, name: str) -> str:
+        return (self.directory / "log" / f"{name}.log").read_text(errors="replace")

@@ -1,0 +1,202 @@
+"""`gfs cluster up|down|status` with real processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gfs.cluster.processes import start_time
+from gfs.mounts import mount_at
+from tests.system.clusters import LocalCluster
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
+    found = LocalCluster(tmp_path / "c")
+    yield found
+    found.end()
+
+
+def alive(pids: dict[str, int]) -> set[str]:
+    return {name for name, pid in pids.items() if start_time(pid) is not None}
+
+
+@pytest.mark.mount
+def test_up_starts_all_down_keeps_the_data_and_purge_removes_it(cluster: LocalCluster) -> None:
+    told = cluster.up("--mounts", "2").stdout.decode()
+    assert f"mounted at {cluster.first}" in told
+    pids = cluster.pids()
+    assert list(pids) == [
+        "master", "chunkd1", "chunkd2", "chunkd3",
+        "projections-search", "projections-analytics", "mount1", "mount2",
+    ]  # fmt: skip
+    assert alive(pids) == set(pids)
+    (cluster.first / "file").write_bytes(b"kept")
+    assert (cluster.second / "file").read_bytes() == b"kept"
+    status = cluster.json("cluster", "status", "--dir", cluster.directory, "--json", named=False)
+    assert status["ok"], status
+    assert len(status["master"]["servers"]) == 3
+    assert {view["view"] for view in status["views"]} == {"search", "analytics"}
+
+    cluster.down()
+    assert not alive(pids)
+    assert mount_at(os.fsencode(cluster.first)) is None
+    assert cluster.pids() == {}
+    cluster.up()
+    assert (cluster.second / "file").read_bytes() == b"kept"
+    cluster.down("--purge")
+    assert not cluster.directory.exists()
+
+
+@pytest.mark.mount
+@pytest.mark.kill
+def test_a_second_up_starts_only_what_is_missing(cluster: LocalCluster) -> None:
+    cluster.up()
+    before = cluster.pids()
+    for name in ("chunkd2", "mount1"):
+        os.kill(before[name], signal.SIGKILL)
+    cluster.up()
+    after = cluster.pids()
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed == {"chunkd2", "mount1"}
+    assert alive(after) == set(before)
+    (cluster.first / "file").write_bytes(b"x")  # no dead mount is in the way
+    cluster.up()
+    assert cluster.pids() == after
+
+
+@pytest.mark.kill
+def test_down_ends_stopped_and_stubborn_processes(cluster: LocalCluster) -> None:
+    cluster.up("--mounts", "0", "--no-projections")
+    pids = cluster.pids()
+    for name in ("chunkd1", "master"):
+        os.kill(pids[name], signal.SIGSTOP)
+    cluster.down()
+    assert not alive(pids)
+
+
+def test_a_taken_port_is_replaced_and_said(cluster: LocalCluster) -> None:
+    cluster.up("--mounts", "0", "--no-projections", "--chunkservers", "1")
+    cluster.down()
+    line = next(
+        line for line in (cluster.directory / "cluster.toml").read_text().splitlines()
+        if line.startswith("addresses")
+    )  # fmt: skip
+    port = int(line.split('chunkd1 = "127.0.0.1:')[1].split('"')[0])
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        said = cluster.up().stderr.decode()
+    assert f"chunkd1: 127.0.0.1:{port} is taken" in said
+    cluster.gfs("put", "-", "/x", given=b"data")
+    assert cluster.out("cat", "/x") == b"data"
+
+
+def test_one_chunk_server_works_and_says_what_it_means(cluster: LocalCluster) -> None:
+    said = cluster.up("--mounts", "0", "--no-projections", "--chunkservers", "1").stderr.decode()
+    assert "one copy" in said
+    cluster.gfs("put", "-", "/x", given=b"alone")
+    assert cluster.out("cat", "/x") == b"alone"
+    chunks = cluster.json("stat", "--chunks", "--json", "/x")["chunks"]
+    assert [len(chunk["replicas"]) for chunk in chunks] == [1]
+
+
+@pytest.mark.mount
+def test_a_deep_directory_with_spaces_works(tmp_path: Path) -> None:
+    cluster = LocalCluster(tmp_path / ("deep " * 12) / ("er, and \\ odd " * 4))
+    try:
+        cluster.up("--chunkservers", "1", "--no-projections")
+        (cluster.first / "a file").write_bytes(b"found")
+        assert cluster.out("cat", "a file", cwd=cluster.first, named=False) == b"found"
+    finally:
+        cluster.end()
+    assert not list(Path("/tmp").glob("gfs-*/master.sock"))
+
+
+def test_a_process_that_cannot_start_is_named_with_its_log(cluster: LocalCluster) -> None:
+    cluster.up("--mounts", "0", "--no-projections", "--chunkservers", "1")
+    cluster.down()
+    data = cluster.directory / "data" / "chunkd1"
+    shutil.rmtree(data)
+    data.write_text("not a directory")
+    began = time.monotonic()
+    said = cluster.up(code=1).stderr.decode()
+    assert "gfs: chunkd1 ended at its start" in said
+    assert "chunkd1.log" in said
+    assert time.monotonic() - began < 20
+    assert alive(cluster.pids()) == {"master"}
+
+
+def test_there_is_nothing_to_do_without_a_cluster(cluster: LocalCluster) -> None:
+    for word in ("down", "status"):
+        done = cluster.gfs("cluster", word, "--dir", cluster.directory, code=2, named=False)
+        assert b"no cluster in" in done.stderr
+
+
+def test_purge_leaves_the_files_of_others(cluster: LocalCluster) -> None:
+    cluster.directory.mkdir()
+    mine = cluster.directory / "notes.txt"
+    mine.write_text("mine")
+    cluster.up("--mounts", "0", "--no-projections", "--chunkservers", "1")
+    cluster.down("--purge")
+    assert [path.name for path in cluster.directory.iterdir()] == ["notes.txt"]
+    mine.unlink()
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="starts the cluster as another user")
+
+
+@needs_root
+@pytest.mark.netns
+def test_without_dev_fuse_the_message_says_what_to_do_and_the_rest_works(tmp_path: Path) -> None:
+    script = (
+        "mount -t tmpfs -o mode=755 tmpfs /dev && mknod -m 666 /dev/null c 1 3 && "
+        'mknod -m 666 /dev/urandom c 1 9 && mkdir /dev/shm && exec "$@"'
+    )
+    keeper = subprocess.Popen(
+        ["unshare", "-m", "sh", "-c", script, "sh", "sleep", "300"], stdin=subprocess.DEVNULL
+    )
+    cluster = LocalCluster(tmp_path / "c", ["nsenter", "-m", "-t", str(keeper.pid), "--"])
+    try:
+        deadline = time.monotonic() + 10
+        while not Path(f"/proc/{keeper.pid}/cmdline").read_bytes().startswith(b"sleep"):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        said = cluster.up("--no-projections", "--chunkservers", "1").stderr.decode()
+        assert "nothing is mounted: there is no /dev/fuse: modprobe fuse" in said
+        cluster.gfs("put", "-", "/x", given=b"data")
+        assert cluster.out("cat", "/x") == b"data"
+    finally:
+        cluster.end()
+        keeper.kill()
+        keeper.wait()
+
+
+@needs_root
+def test_an_ordinary_user_can_run_it(tmp_path: Path) -> None:
+    nobody = 65534
+    home = tmp_path / "home"
+    home.mkdir()
+    for path in (home, *home.parents):
+        if path.owner() == "root" and path.is_relative_to(tmp_path.parents[2]):
+            path.chmod(path.stat().st_mode | 0o011)
+    os.chown(home, nobody, nobody)
+    prefix = ["setpriv", f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups", "--"]
+    cluster = LocalCluster(home / "c", prefix)
+    try:
+        cluster.up("--chunkservers", "1", "--mounts", "0", "--no-projections")
+        denied = cluster.gfs("put", "-", "/x", given=b"mine", code=1).stderr
+        assert b"/x" in denied  # the root of a new filesystem belongs to root
+        assert (cluster.directory / "key").stat().st_uid == nobody
+    finally:
+        cluster.end()
