@@ -93,6 +93,7 @@ class Mount:
             directories=self.tables.cache.directories,
             groups_of=self._groups_of,
             on_entry=self._committed,
+            on_session_lost=self.tables.session_lost,
         )
 
     def _groups_of(self, pid: int) -> tuple[int, ...]:

@@ -61,18 +61,16 @@ class Tables:
         self.names_recallable = False
         self.trace: Trace | None = None
         self.unforeseen = 0  # errors nobody foresaw; each is in the log
-        self._session = 0
 
     def lease_left(self) -> float:
         """Seconds for which what is cached may be trusted; 0 once the lease is over."""
-        link = self.client.link
-        if link.session != self._session:
-            if self._session:
-                log.error("session.lost session=%d: all caches dropped", self._session)
-                self.cache.clear()
-            self._session = link.session
-        left = link.lease_until - trio.current_time()
+        left = self.client.link.lease_until - trio.current_time()
         return left if left > 0 else 0.0
+
+    def session_lost(self) -> None:
+        """The master gave this mount up: nothing known counts. (The kernel's trust has run out.)"""
+        log.error("session.lost all caches dropped")
+        self.cache.clear()
 
     def hold(self, directory: int) -> None:
         self.busy[directory] = self.busy.get(directory, 0) + 1
@@ -116,7 +114,7 @@ class Answering(pyfuse3.Operations):
 
     async def ask_attributes(self, inos: Sequence[int], actor: Actor) -> list[Entry]:
         """Attributes from the master, in the order asked."""
-        reply = cast(Entries, await self.client.link.read(GetAttributes(list(inos), actor)))
+        reply = await self.client.link.ask(GetAttributes(list(inos), actor), Entries)
         for entry in reply.entries:
             if entry.ino:
                 self.cache.learn(entry)

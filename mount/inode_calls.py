@@ -10,7 +10,6 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
-from typing import cast
 
 import msgspec
 import pyfuse3
@@ -200,6 +199,6 @@ class InodeCalls(Answering):
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         now = trio.current_time()
         if self._space is None or now - self._space_at > STATFS_S:
-            found = cast(FilesystemStat, await self.client.link.read(StatFilesystem()))
+            found = await self.client.link.ask(StatFilesystem(), FilesystemStat)
             self._space, self._space_at = found, now
         return filesystem(self._space)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import stat
-from typing import cast
 
 import pyfuse3
 
@@ -98,7 +97,7 @@ class DirectoryCalls(Answering):
         directory = stream.directory or self.cache.directory(stream.ino)
         question = ReadDirectory(stream.ino, stream.after, PAGE, True, stream.actor)
         try:
-            page = cast(Listing, await self.client.link.read(question))
+            page = await self.client.link.ask(question, Listing)
         except (NotFound, StaleInode):  # removed while it was open: an empty directory
             stream.more = False
             return

@@ -10,7 +10,6 @@ import errno
 import stat
 import time
 from collections.abc import Sequence
-from typing import cast
 
 import pyfuse3
 
@@ -70,7 +69,7 @@ class NameCalls(Answering):
         self, parent: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         directory = self.cache.directory(parent)
-        found = cast(Entry, await self.client.link.read(Lookup(parent, name, actor_of(ctx))))
+        found = await self.client.link.ask(Lookup(parent, name, actor_of(ctx)), Entry)
         if name in DOTS:
             if found.inode is None:
                 raise NotFound("no such directory")
@@ -219,7 +218,7 @@ class NameCalls(Answering):
         self.learn_done(done)
 
     async def _number(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> int:
-        found = cast(Entry, await self.client.link.read(Lookup(parent, name, actor_of(ctx))))
+        found = await self.client.link.ask(Lookup(parent, name, actor_of(ctx)), Entry)
         if not found.ino:
             raise NotFound(name.decode(errors="replace"))
         return found.ino

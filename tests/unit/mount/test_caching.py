@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import stat
+from typing import Any
 
 import pytest
 
@@ -216,7 +217,7 @@ def test_at_rest_no_cached_name_differs_from_the_truth(seed: int) -> None:
     rng = random.Random(seed)
     cache, truth, position = Cache(), dict[bytes, int](), 1
     cache.made_directory(D, position)
-    on_the_way = []
+    on_the_way: list[Any] = []
     names = [b"a", b"b", b"c"]
     for _ in range(60):
         name, kind = rng.choice(names), rng.randrange(5)
@@ -239,7 +240,7 @@ def test_at_rest_no_cached_name_differs_from_the_truth(seed: int) -> None:
         assert cache.lookup(D, name) in (UNKNOWN, truth.get(name, ABSENT))
 
 
-def deliver(cache: Cache, message: tuple) -> None:  # type: ignore[type-arg]
+def deliver(cache: Cache, message: Any) -> None:
     kind, name, found, position = message
     if kind == 0:
         cache.invalidate(position, [NamePair(D, name)], [])
