@@ -22,14 +22,14 @@ from chunkd.formats import (
     seal_block,
 )
 from chunkd.sidelog import SideLog
-from chunkd.sums import BlockSums
-from gfs.checksum import Buffer
+from chunkd.sums import BlockSums, joined
+from gfs.checksum import Buffer, block_checksums, crc32c
 from gfs.disk import File
 from gfs.errors import Corrupt, NoSpace, StorageFailed
-from gfs.ids import MIB
+from gfs.ids import BLOCK_BYTES, MIB
 
 TAIL_STEP_BYTES = MIB  # tails are synced often: a reserved range makes that short
-PRIVATE_STEP_BYTES = 8 * MIB
+PRIVATE_STEP_BYTES = 0  # streamed in: delayed allocation costs less and lays out better
 WRITE_BEHIND_BYTES = 8 * MIB
 COPY_BYTES = MIB
 
@@ -132,15 +132,26 @@ class OpenFiles(Held):
             raise
         return cls(directory, data, side, sums, named=False), slot, writers
 
+    def checksums(self, buffer: memoryview) -> tuple[int, list[int] | None]:
+        """CRC32C of bytes to be appended and, if they begin a block, of each block."""
+        if self.sums.end % BLOCK_BYTES or len(buffer) <= BLOCK_BYTES:
+            return crc32c(buffer), None
+        sums = block_checksums(buffer)
+        return joined(sums, buffer), sums
+
     def append(
-        self, buffer: Buffer, *, end: int, checksum: int, writer: int, sequence: int
-    ) -> None:
-        """Write `buffer` at the end and the entry that covers it."""
-        if end > self._allocated:
+        self, buffer: Buffer, *, end: int, checksum: int, writer: int, sequence: int,
+        sums: list[int] | None = None,
+    ) -> None:  # fmt: skip
+        """Write `buffer` at the end and the entry that covers it; `sums` from `checksums`."""
+        if end > self._allocated and self._step:
             self._allocate(end)
         self.data.pwrite(buffer, self.sums.end)
         self.side.append(end, checksum, writer, sequence)
-        self.sums.extend(buffer)
+        if sums is None:
+            self.sums.extend(buffer)
+        else:
+            self.sums.extend_blocks(sums, len(buffer))
 
     def _allocate(self, end: int) -> None:
         limit = self.side.header.chunk_bytes

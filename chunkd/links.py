@@ -12,10 +12,12 @@ from collections import deque
 
 import trio
 
-from gfs.connection import BufferPool, Connection, OnReply, Payload
+from gfs.buffers import BufferPool
+from gfs.connection import Connection, OnReply
 from gfs.errors import GfsError, RemoteProtocolError, TimedOut, Unreachable
 from gfs.handshake import dial
 from gfs.messages import ChainMember, Message
+from gfs.outgoing import Payload
 
 log = logging.getLogger(__name__)
 

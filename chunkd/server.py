@@ -30,13 +30,14 @@ from chunkd.passing import ReplicaPasser
 from chunkd.service import DataService, Peer
 from chunkd.store import Store
 from chunkd.workers import Workers
+from gfs.buffers import BufferPool
 from gfs.config import ChunkdConfig
-from gfs.connection import BufferPool, Connection
+from gfs.connection import Connection
 from gfs.disk import Disk
 from gfs.errors import UsageError
 from gfs.handshake import accept, host_id, listen, load_key, serve
 from gfs.http import application, serve_http
-from gfs.ids import MIB
+from gfs.ids import BLOCK_BYTES, MIB
 from gfs.messages import ChainMember
 
 log = logging.getLogger(__name__)
@@ -159,7 +160,7 @@ class ChunkServer:
     async def _start(self, nursery: trio.Nursery, workers: list[Workers], unix: str) -> None:
         syncers, readers, checkers, order_workers, obey_worker = workers
         config = self.config
-        self._pool = BufferPool(MIB)
+        self._pool = BufferPool(MIB + 2 * BLOCK_BYTES)  # a frame, or the blocks around a read
         own_host = host_id()
         member = ChainMember(
             self.server, config.advertise or self.address, unix, own_host, config.rack

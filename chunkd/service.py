@@ -28,8 +28,8 @@ from chunkd.links import Links
 from chunkd.store import Store
 from chunkd.workers import Workers
 from gfs import messages
-from gfs.checksum import crc32c
-from gfs.connection import BufferPool, Connection, OnReply
+from gfs.buffers import BufferPool
+from gfs.connection import Connection, OnReply
 from gfs.errors import (
     Corrupt,
     GfsError,
@@ -40,7 +40,7 @@ from gfs.errors import (
     StorageFailed,
 )
 from gfs.frames import PAYLOAD_BYTES_MAX
-from gfs.ids import CHUNK_BYTES, GIB, KIB, MIB
+from gfs.ids import BLOCK_BYTES, CHUNK_BYTES, GIB, KIB, MIB
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +121,7 @@ class DataService:
         message: messages.Message,
         payload: memoryview | None,
     ) -> None:
+        """Answer now or later; raises the refusal."""
         handler = self._handlers.get(type(message))
         if handler is None:
             raise RemoteProtocolError(f"{type(message).__name__} is no question to a chunk server")
@@ -233,11 +234,11 @@ class DataService:
         self.perform(self.machine.join(asker, message, by_client=by_client))
 
     def _append(self, asker: Asker, message: messages.Append) -> None:
-        payload = self._checked(asker, message.checksum)
+        payload = self._admitted(asker)
         self._land(self.machine.append(asker, message, len(payload)), payload)
 
     def _record_append(self, asker: Asker, message: messages.RecordAppend) -> None:
-        payload = self._checked(asker, message.checksum)
+        payload = self._admitted(asker)
         landing = self.machine.record_append(asker, message, len(payload))
         if isinstance(landing, Landing):
             self._land(landing, payload)
@@ -245,27 +246,28 @@ class DataService:
             self._count(asker, payload)
             self.perform(landing)
 
-    def _checked(self, asker: Asker, checksum: int) -> memoryview:
+    def _admitted(self, asker: Asker) -> memoryview:
         payload = asker.payload
         if not payload:
             raise InvalidArgument("an append without bytes")
         peer: Peer = asker.connection.context  # type: ignore[assignment]
         if peer.by_client and peer.in_flight + len(payload) > IN_FLIGHT_BYTES_MAX:
             raise Overloaded(f"{IN_FLIGHT_BYTES_MAX} bytes in flight on this connection")
-        if crc32c(payload) != checksum:
-            raise Corrupt("the bytes to append do not match their checksum")
         return payload
 
     def _count(self, asker: Asker, payload: memoryview) -> None:
         asker.connection.context.in_flight += len(payload)  # type: ignore[attr-defined]
 
     def _land(self, landing: Landing, payload: memoryview) -> None:
-        self._count(landing.asker, payload)  # type: ignore[arg-type]
         files = self.store.open[landing.replica.handle]
+        checksum, sums = files.checksums(payload)
+        if checksum != landing.checksum:
+            raise Corrupt("the bytes to append do not match their checksum")
+        self._count(landing.asker, payload)  # type: ignore[arg-type]
         try:
             files.append(
-                payload, end=landing.end, checksum=landing.checksum,
-                writer=landing.writer, sequence=landing.sequence,
+                payload, end=landing.end, checksum=checksum,
+                writer=landing.writer, sequence=landing.sequence, sums=sums,
             )  # fmt: skip
         except GfsError as error:
             self._write_failed(landing, files, error)
@@ -306,9 +308,10 @@ class DataService:
             asker.connection.reply(asker.request, messages.ReadData(0))
             return
         files, offset = self.store.files(replica), message.offset
+        buffer = self._pool.take(length + 2 * BLOCK_BYTES) if length > BLOCK_BYTES else None
         if length <= INLINE_READ_BYTES:
             try:
-                found: object = files.sums.read(files.data, offset, length)
+                found: object = files.sums.read(files.data, offset, length, buffer)
             except GfsError as error:
                 found = error
             self._answer_read(asker, replica, found)
@@ -320,7 +323,7 @@ class DataService:
             self._answer_read(asker, replica, result)
 
         files.hold()
-        self._readers.submit(lambda: sums.read(files.data, offset, length), on_done)
+        self._readers.submit(lambda: sums.read(files.data, offset, length, buffer), on_done)
 
     def _answer_read(self, asker: Asker, replica: Replica, found: object) -> None:
         if isinstance(found, GfsError):
@@ -333,7 +336,10 @@ class DataService:
         part, checksum = typing.cast("tuple[memoryview, int]", found)
         self.counters.reads_total += 1
         self.counters.bytes_read_total += len(part)
-        asker.connection.reply(asker.request, messages.ReadData(checksum), part)
+        connection = asker.connection
+        connection.reply(asker.request, messages.ReadData(checksum), part)
+        if not connection.queued_bytes:  # it is sent: the buffer can serve the next read
+            self._pool.give(part)
 
     def distrust(self, replica: Replica, error: GfsError) -> None:
         """A checksum of a replica did not hold: the master hears of it, appends end."""

@@ -1,13 +1,53 @@
-"""CRC32C of each 64 KiB block of a replica, kept up while it grows, checked when read."""
+"""CRC32C of each 64 KiB block of a replica, kept up while it grows, checked when read.
+
+The checksum of a run of whole blocks follows from theirs by a linear map (CRC of
+A and B behind each other = CRC of A, moved over B's length, xor CRC of B), so
+bytes that travel as whole blocks are summed once, not twice.
+"""
 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 
 from gfs.checksum import Buffer, block_checksums, crc32c
 from gfs.disk import File
 from gfs.errors import Corrupt
 from gfs.ids import BLOCK_BYTES
+
+_ZEROS = bytes(BLOCK_BYTES)
+_OF_ZEROS = crc32c(_ZEROS)
+
+
+def _moved_table(shift: int) -> list[int]:
+    """Byte at `shift` of a CRC -> what it becomes once 64 KiB more have followed."""
+    bits = [crc32c(_ZEROS, 1 << (shift + bit)) ^ _OF_ZEROS for bit in range(8)]
+    table = [0] * 256
+    for value in range(1, 256):
+        low = value & -value
+        table[value] = table[value ^ low] ^ bits[low.bit_length() - 1]
+    return table
+
+
+_MOVED_0, _MOVED_1, _MOVED_2, _MOVED_3 = (_moved_table(shift) for shift in (0, 8, 16, 24))
+
+
+def joined(sums: Sequence[int], view: memoryview) -> int:
+    """CRC32C of `view`, whose blocks (from its own start) have `sums`."""
+    whole = view.nbytes // BLOCK_BYTES
+    found = 0
+    for one in sums[:whole]:
+        found = (
+            _MOVED_0[found & 255]
+            ^ _MOVED_1[found >> 8 & 255]
+            ^ _MOVED_2[found >> 16 & 255]
+            ^ _MOVED_3[found >> 24]
+            ^ one
+        )
+    rest = view[whole * BLOCK_BYTES :]
+    if not whole:
+        return sums[0] if sums else 0
+    return crc32c(rest, found) if rest else found
 
 
 class BlockSums:
@@ -47,8 +87,12 @@ class BlockSums:
             view = view[BLOCK_BYTES - filled :]
             self.end += len(part)
         if len(view):
-            self.sums.extend(block_checksums(view))
-            self.end += len(view)
+            self.extend_blocks(block_checksums(view), len(view))
+
+    def extend_blocks(self, sums: list[int], length: int) -> None:
+        """Count `length` bytes at `end`, a block's begin, whose blocks have `sums`."""
+        self.sums.extend(sums)
+        self.end += length
 
     def copy(self) -> BlockSums:
         return BlockSums(self.sums[:], self.end)
@@ -63,8 +107,12 @@ class BlockSums:
         if start < length:
             self.extend(file.pread(length - start, start))
 
-    def read(self, file: File, offset: int, length: int) -> tuple[memoryview, int]:
+    def read(
+        self, file: File, offset: int, length: int, buffer: memoryview | None = None
+    ) -> tuple[memoryview, int]:
         """Verified bytes [offset, offset + length) and their CRC32C; short at the end.
+
+        They lie in `buffer` if that is given and large enough for the whole blocks.
 
         Raises:
           Corrupt: a block does not match, or the file is too short.
@@ -74,7 +122,11 @@ class BlockSums:
             return memoryview(b""), 0
         start = offset - offset % BLOCK_BYTES
         aligned_stop = min(-(-stop // BLOCK_BYTES) * BLOCK_BYTES, self.end)
-        found = memoryview(file.pread(aligned_stop - start, start))
+        if buffer is None or len(buffer) < aligned_stop - start:
+            found = memoryview(file.pread(aligned_stop - start, start))
+        else:
+            found = buffer[: aligned_stop - start]
+            found = found[: file.preadv_into(found, start)]
         first = start // BLOCK_BYTES
         if len(found) != aligned_stop - start:
             raise Corrupt(f"file ends at {start + len(found)}, before {aligned_stop}")
@@ -83,6 +135,6 @@ class BlockSums:
             if checksum != self.sums[first + number]:
                 raise Corrupt(f"block {first + number} fails its checksum")
         part = found[offset - start : stop - start]
-        if len(got) == 1 and len(part) == len(found):
-            return part, got[0]
+        if len(part) == len(found):
+            return part, joined(got, part)
         return part, crc32c(part)
