@@ -100,8 +100,8 @@ def _title(results: Results) -> str:
     machine, options = results.machine, results.options
     return (
         f"{machine['cores']} cores, {machine['memory_gib']} GiB, Linux {machine['kernel']}, "
-        f"commit {machine['commit']}; scale {options['scale']:g}, "
-        f"median of {options['rounds']} round{'s' if options['rounds'] != 1 else ''}"
+        f"load {machine['load_before']:.1f} before, commit {machine['commit']}; "
+        f"scale {options['scale']:g}, median of {options['rounds']} round{'s' if options['rounds'] != 1 else ''}"
     )
 
 

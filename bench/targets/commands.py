@@ -16,6 +16,7 @@ from bench.targets.target import TargetFailed
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 POLL_S = 0.05
 UNMOUNT_LIMIT_S = 10.0
+KILL_GRACE_S = 5.0  # a process still there after SIGKILL is stuck in the kernel
 
 
 def run(*argv: str | Path, limit_s: float = 60.0, environment: dict[str, str] | None = None) -> str:
@@ -45,6 +46,8 @@ def run(*argv: str | Path, limit_s: float = 60.0, environment: dict[str, str] | 
         except subprocess.TimeoutExpired:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(KILL_GRACE_S)
             raise TargetFailed(f"{' '.join(words[:4])}: not done after {limit_s:.0f} s") from None
         output.seek(0)
         text = output.read().decode(errors="replace")

@@ -87,12 +87,14 @@ class GlusterFS(Target):
         self._gluster("volume", "start", VOLUME)
         self._wait_bricks()
         self._mount_all()
+        self._wait_bricks(CLIENTS)
 
     def remount(self) -> None:
         for point in self.mounts():
             unmount(point)
         wait_until(lambda: not self._pids_of("mnt"), "clients end", READY_LIMIT_S)
         self._mount_all()
+        self._wait_bricks(CLIENTS)  # a mount connects to its bricks after it is there
 
     def drop_server_caches(self) -> None:
         drop_caches([self.directory])

@@ -20,7 +20,7 @@ def _nothing(stage: Stage) -> None:
 FAST = Figure("fast", "MiB/s", Better.HIGHER)
 SLOW = Figure("slow", "s", Better.LOWER)
 WORK = Workload("work", "some work", (FAST, SLOW), _nothing)
-MACHINE = {"cores": 2, "memory_gib": 4.0, "kernel": "6", "commit": "abc"}
+MACHINE = {"cores": 2, "memory_gib": 4.0, "kernel": "6", "load_before": 0.5, "commit": "abc"}
 TARGETS = {"local": "a disk", "ours": "this", "moosefs": "peer", "glusterfs": "peer"}
 
 
