@@ -59,7 +59,7 @@ class Connection:
       closed: why the connection ended, or None.
       peer: for people and logs.
       peer_uid, peer_gid: from the kernel on a Unix socket, else -1.
-      context: for the owner's use (a session, a server record).
+      peer_epoch: the master's epoch that the server named in the handshake.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Connection:
         self._pool = pool or BufferPool(1024 * 1024)
         self._silence_limit_s = silence_limit_s
         self.closed: GfsError | None = None
-        self.context: object = None
+        self.peer_epoch = 0
         self.authorised_uid: int | None = None  # bound to this uid (no key was proved)
         self._parser = FrameParser()
         self._outgoing = Outgoing(sock)

@@ -190,7 +190,8 @@ async def dial(
     sock = await _connect(address, unix, timeout_s)
     connection = Connection(sock, peer=unix or address, pool=pool, silence_limit_s=silence_limit_s)
     try:
-        await introduce(connection, key=key, cluster=cluster, role=role)
+        welcome = await introduce(connection, key=key, cluster=cluster, role=role)
+        connection.peer_epoch = welcome.epoch
     except BaseException as error:
         connection.close(error if isinstance(error, GfsError) else None)
         if isinstance(error, OSError):

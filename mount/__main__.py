@@ -94,6 +94,7 @@ class Mount:
             groups_of=self._groups_of,
             on_entry=self._committed,
             on_session_lost=self.tables.session_lost,
+            on_new_epoch=self.invalidation.drop_everything,
         )
 
     def _groups_of(self, pid: int) -> tuple[int, ...]:

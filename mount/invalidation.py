@@ -123,6 +123,16 @@ class Invalidation:
         self.epochs_total += 1
         os.write(self._descriptor, EPOCH_MESSAGE)
 
+    def drop_everything(self) -> None:
+        """A new master answers: what the old one had still to tell us is lost. Never blocks."""
+        self._tables.cache.clear()
+        if self._descriptor < 0:
+            return
+        if self._tables.names_recallable:
+            self.look_up_everything_again()
+        for ino in self._tables.inodes.known():
+            self.forget_attributes(ino)
+
     def _content_changed(self, ino: int) -> None:
         inodes = self._tables.inodes
         inodes.content_changed(ino)

@@ -14,10 +14,10 @@ from contextlib import asynccontextmanager
 import trio
 
 from gfs.client.appending import Appender
-from gfs.client.chunks import ChunkSource
 from gfs.client.closing import Closing
 from gfs.client.files import OpenFile
 from gfs.client.inodes import OpenInode
+from gfs.client.leasing import ChunkSource
 from gfs.client.metadata import Declared, MasterLink
 from gfs.client.peers import ChunkServers
 from gfs.client.reading import Reader
@@ -75,6 +75,7 @@ class Client:
         link.on_recall = self.recall
         link.on_dead = self._session_lost
         link.on_reconnected = self._reconnected
+        link.on_new_epoch = callbacks.on_new_epoch
         link.before_mutation = self._before_mutation
         link.groups_of = callbacks.groups_of
         self.servers = ChunkServers(nursery, key=settings.key, cluster=settings.cluster)

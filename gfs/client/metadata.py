@@ -26,6 +26,7 @@ import msgspec
 import trio
 
 from gfs.client.settings import ClientSettings, GroupsOf, groups_of_process
+from gfs.client.waiting import Waiting, name_of, pause
 from gfs.connection import Connection
 from gfs.errors import (
     BadKey,
@@ -34,7 +35,6 @@ from gfs.errors import (
     NewerFormat,
     ProtocolError,
     RemoteProtocolError,
-    Retry,
     TimedOut,
     TryAgain,
     Unreachable,
@@ -71,23 +71,6 @@ Declared = tuple[Sequence[int], Sequence[int], Sequence[int]]
 _M = TypeVar("_M", bound=Message)
 
 
-class _Waiting:
-    """A request that has no answer yet."""
-
-    __slots__ = ("answer", "deadline", "event", "message")
-
-    def __init__(self, message: Message, deadline: float) -> None:
-        self.message = message
-        self.deadline = deadline
-        self.event = trio.Event()
-        self.answer: Message | GfsError | None = None
-
-    def finish(self, answer: Message | GfsError) -> None:
-        if self.answer is None:
-            self.answer = answer
-            self.event.set()
-
-
 def _declare_nothing() -> Declared:
     return (), (), ()
 
@@ -103,7 +86,7 @@ class MasterLink:
       session, epoch, cluster, chunk_bytes, goal: as the master said.
       lease_until: trio time up to which cached metadata may be trusted.
       dead: why the session ended, or None.
-      declare, on_invalidate, on_recall, on_dead, on_reconnected, groups_of: the owner's;
+      declare, on_invalidate, on_recall, on_dead, on_reconnected, on_new_epoch, groups_of: the owner's;
         before_mutation: called before one is sent, to send what must go first.
     """
 
@@ -122,11 +105,12 @@ class MasterLink:
         self.on_recall: Callable[[Sequence[int]], Awaitable[None]] = _recall_nothing
         self.on_dead: Callable[[], None] = _nothing
         self.on_reconnected: Callable[[], None] = _nothing
+        self.on_new_epoch: Callable[[], None] = _nothing
         self.before_mutation: Callable[[Operation], None] = _about_to
         self.groups_of: GroupsOf = groups_of_process
         self.reconnections = 0
         self._connection: Connection | None = None
-        self._waiting: dict[_Waiting, None] = {}
+        self._waiting: dict[Waiting, None] = {}
         self._numbers: dict[int, None] = {}  # unanswered, ascending
         self._next_number = 1
         self._room = trio.Event()
@@ -148,7 +132,7 @@ class MasterLink:
             try:
                 answer = await self._ask(message, deadline)
             except TryAgain as error:
-                pause_s = await _pause(error, pause_s, deadline)
+                pause_s = await pause(error, pause_s, deadline)
                 continue
             if type(answer) is not GroupsNeeded:
                 return answer
@@ -179,7 +163,7 @@ class MasterLink:
             try:
                 answer = await self._mutate_once(operation, actor, deadline)
             except TryAgain as error:
-                pause_s = await _pause(error, pause_s, deadline)
+                pause_s = await pause(error, pause_s, deadline)
                 continue
             if type(answer) is Done:
                 return answer
@@ -213,7 +197,7 @@ class MasterLink:
     async def _ask(self, message: Message, deadline: float) -> Message:
         if self.dead is not None:
             raise DeadSession(str(self.dead))
-        waiting = _Waiting(message, deadline)
+        waiting = Waiting(message, deadline)
         self._waiting[waiting] = None
         try:
             self._send(waiting)
@@ -231,7 +215,7 @@ class MasterLink:
         if self._connection is not None:
             self._connection.request(message, _unheard)
 
-    def _send(self, waiting: _Waiting) -> None:
+    def _send(self, waiting: Waiting) -> None:
         connection = self._connection
         if connection is None:
             return  # sent when the session is open again
@@ -283,6 +267,10 @@ class MasterLink:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(connection.run, self._on_message)
             try:
+                if self.epoch and connection.peer_epoch != self.epoch:
+                    # What the old master had still to invalidate died with it. The new one
+                    # decides nothing before we are back, so nothing stale may come back.
+                    self.on_new_epoch()
                 await self._open_session(connection)
             except GfsError as error:
                 connection.close(error)
@@ -355,7 +343,7 @@ class MasterLink:
             await trio.sleep(min(SWEEP_S, self.lease_s / 6) if self.lease_s else SWEEP_S)
             now = trio.current_time()
             for waiting in [waiting for waiting in self._waiting if waiting.deadline < now]:
-                waiting.finish(TimedOut(f"{_name(waiting.message)}: no answer from the master"))
+                waiting.finish(TimedOut(f"{name_of(waiting.message)}: no answer from the master"))
             if self._connection is not None and now - renewed_at >= self.lease_s / 3:
                 renewed_at = now
                 self._renew(self._connection, now)
@@ -423,7 +411,7 @@ class MasterLink:
             connection.refuse(request, error)
         except Exception:
             # A bug in a cache must neither end the mount nor leave the master waiting.
-            log.exception("obey.failed message=%s", _name(message))
+            log.exception("obey.failed message=%s", name_of(message))
             connection.refuse(request, GfsError("the client failed to obey"))
         else:
             connection.reply(request, Ok())
@@ -443,19 +431,3 @@ async def _recall_nothing(_: Sequence[int]) -> None:
 
 def _unheard(_answer: Message | GfsError, _payload: memoryview | None) -> None:
     return None
-
-
-def _name(message: Message) -> str:
-    if isinstance(message, Mutate):
-        return type(message.operation).__name__
-    return type(message).__name__
-
-
-async def _pause(error: TryAgain, pause_s: float, deadline: float) -> float:
-    """Wait before the same request again; the error itself when that is not for us to do."""
-    if error.retry is not Retry.LATER:
-        raise error
-    if trio.current_time() + pause_s > deadline:
-        raise TimedOut(str(error)) from error
-    await trio.sleep(pause_s)
-    return min(pause_s * 2, 0.5)

@@ -71,6 +71,7 @@ class Callbacks:
       directories: inodes of the directories cached (declared at reconnection).
       groups_of: supplementary groups of a process id.
       on_entry: fresh attributes of a file came with a commit.
+      on_new_epoch: another master answers: nothing cached may be trusted any more;
       on_session_lost: the master ended the session and a new one is opened;
         nothing cached may be trusted.
     """
@@ -80,3 +81,4 @@ class Callbacks:
     groups_of: GroupsOf = groups_of_process
     on_entry: Callable[[Entry], None] = _entry
     on_session_lost: Callable[[], None] = _lost
+    on_new_epoch: Callable[[], None] = _lost

@@ -83,6 +83,10 @@ class Inodes:
         """The kernel may hold something about it."""
         return ino in self._known
 
+    def known(self) -> list[int]:
+        """Everything the kernel may hold something about."""
+        return list(self._known)
+
     def is_open(self, ino: int) -> bool:
         known = self._known.get(ino)
         return known is not None and known.handles > 0
