@@ -24,7 +24,7 @@ from collections.abc import Callable
 import trio
 
 from gfs.checksum import Buffer, crc32c
-from gfs.client.chunks import join, suspects_of
+from gfs.client.leasing import join, suspects_of
 from gfs.client.metadata import MasterLink
 from gfs.client.peers import ChunkServers
 from gfs.connection import Connection

@@ -17,250 +17,22 @@ Departs from GFS §3.3: chunks of private data are append-only and have one writ
 from __future__ import annotations
 
 import logging
-import re
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import trio
 
-from gfs.checksum import Buffer, crc32c
-from gfs.client.metadata import MasterLink
-from gfs.client.peers import ChunkServers
-from gfs.connection import Connection
-from gfs.errors import (
-    DeadSession,
-    GfsError,
-    MemberFailed,
-    RemoteProtocolError,
-    TimedOut,
-    Unreachable,
-)
+from gfs.checksum import crc32c
+from gfs.client.leasing import PAUSE_S, ChunkSource, OpenChunk
+from gfs.client.parts import Frame, Part, Placed
+from gfs.errors import GfsError, RemoteProtocolError, TimedOut
 from gfs.ids import MIB
-from gfs.messages import (
-    Actor,
-    Allocate,
-    Append,
-    Appended,
-    Join,
-    Lease,
-    Message,
-    SealChunk,
-    Sync,
-)
+from gfs.messages import Append, Appended, Message, Sync
 
 log = logging.getLogger(__name__)
 
 WINDOW_BYTES = 8 * MIB  # sent and not acknowledged, per writer
 AHEAD_BYTES = 16 * MIB  # so much before a chunk is full the next one is made ready
 SLOW_S = 10.0  # a server that is alive but slow in disk gets so long
-PAUSE_S = 0.2  # between attempts to find a chain that works
-
-
-class Placed(NamedTuple):
-    """Where bytes of a frame landed: [start, start + length) of its payload."""
-
-    start: int
-    length: int
-    handle: int
-    chunk_offset: int
-
-
-OnPlaced = Callable[["Frame", Placed], None]
-OnFailed = Callable[["Frame", GfsError], None]
-
-
-class Frame:
-    """Bytes for one append. A divisible one may be cut where a chunk ends."""
-
-    __slots__ = (
-        "born",
-        "divisible",
-        "failed",
-        "missing",
-        "on_failed",
-        "on_placed",
-        "payload",
-        "serial",
-    )
-
-    def __init__(
-        self, payload: Buffer, on_placed: OnPlaced, on_failed: OnFailed, *, divisible: bool
-    ) -> None:
-        self.payload = payload
-        self.missing = len(payload)
-        self.on_placed = on_placed
-        self.on_failed = on_failed
-        self.divisible = divisible
-        self.serial = 0
-        self.failed = False
-        self.born = trio.current_time()
-
-
-class _Part:
-    """What of a frame goes into one chunk."""
-
-    __slots__ = ("buffer", "frame", "length", "offset", "sent_at", "start")
-
-    def __init__(self, frame: Frame, start: int, buffer: Buffer) -> None:
-        self.frame = frame
-        self.start = start
-        self.buffer = buffer
-        self.length = len(buffer)
-        self.offset = 0
-        self.sent_at = 0.0
-
-
-class OpenChunk:
-    """A leased chunk whose chain was asked to join."""
-
-    __slots__ = ("connection", "end", "error", "in_flight", "lease", "on_error")
-
-    def __init__(self, lease: Lease, connection: Connection) -> None:
-        self.lease = lease
-        self.connection = connection
-        self.end = 0
-        self.in_flight: deque[_Part] = deque()
-        self.error: GfsError | None = None
-        self.on_error: Callable[[OpenChunk, GfsError], None] | None = None
-
-    def fail(self, error: GfsError) -> None:
-        """The chunk takes no more; the owner is told once."""
-        if self.error is None:
-            self.error = error
-            if self.on_error is not None:
-                self.on_error(self, error)
-
-    def suspects(self) -> list[int]:
-        """Servers that seem to have failed, for the master."""
-        return suspects_of(self.error, self.lease, self.connection)
-
-
-def suspects_of(error: GfsError | None, lease: Lease, connection: Connection | None) -> list[int]:
-    """Which members of the chain an error speaks against."""
-    members = [member.server for member in lease.members]
-    if isinstance(error, MemberFailed):
-        named = re.search(r"server (\d+)", str(error))
-        return [server for server in members if named and server == int(named[1])]
-    if isinstance(error, Unreachable) and (connection is None or connection.closed is not None):
-        return members[:1]
-    return []
-
-
-class ChunkSource:
-    """Leases new private chunks and seals old ones; keeps one spare ready when asked to."""
-
-    def __init__(
-        self,
-        link: MasterLink,
-        servers: ChunkServers,
-        nursery: trio.Nursery,
-        actor: Actor,
-        *,
-        goal: int = 0,
-        timeout_s: float = 80.0,
-    ) -> None:
-        self.nursery = nursery
-        self.timeout_s = timeout_s
-        self._link = link
-        self._servers = servers
-        self._actor = actor
-        self._goal = goal
-        self._spare: OpenChunk | None = None
-        self._making_spare = False
-
-    def make_ready(self) -> None:
-        """Have a spare chunk soon; no-op when there is one."""
-        if self._spare is None and not self._making_spare:
-            self._making_spare = True
-            self.nursery.start_soon(self._make_spare)
-
-    async def _make_spare(self) -> None:
-        try:
-            self._spare = await self._new()
-        except GfsError as error:
-            log.info("spare.none why=%s", error)
-        finally:
-            self._making_spare = False
-
-    async def take(self) -> OpenChunk:
-        """An open chunk with nothing in it.
-
-        Raises:
-          GfsError: the master refuses (no space), or no chain worked in time.
-        """
-        spare, self._spare = self._spare, None
-        if spare is not None:
-            if spare.error is None and spare.connection.closed is None:
-                return spare
-            self.nursery.start_soon(self.seal, spare)
-        deadline = trio.current_time() + self.timeout_s
-        while True:
-            try:
-                return await self._new()
-            except (Unreachable, MemberFailed, DeadSession):  # a dead one may be opened anew
-                if trio.current_time() + PAUSE_S > deadline:
-                    raise
-            await trio.sleep(PAUSE_S)
-
-    async def _new(self) -> OpenChunk:
-        done = await self._link.mutate(Allocate(self._goal), self._actor, timeout_s=self.timeout_s)
-        lease = done.lease
-        if lease is None or not lease.members:
-            raise RemoteProtocolError("the master gave a chunk without a chain")
-        try:
-            connection = await self._servers.get(lease.members[0])
-        except GfsError as error:
-            suspects = [lease.members[0].server]
-            await self._seal_lease(lease, suspects)
-            raise Unreachable(str(error)) from error
-        chunk = OpenChunk(lease, connection)
-
-        def on_joined(answer: Message | GfsError, _: memoryview | None) -> None:
-            if isinstance(answer, GfsError):
-                chunk.fail(answer)
-
-        connection.request(join(lease, tail=False), on_joined)
-        return chunk
-
-    async def seal(self, chunk: OpenChunk) -> int:
-        """Seal at the master; what lies below the length returned has landed (0 in doubt)."""
-        return await self._seal_lease(chunk.lease, chunk.suspects())
-
-    async def _seal_lease(self, lease: Lease, suspects: Sequence[int]) -> int:
-        operation = SealChunk(lease.handle, lease.version, list(suspects))
-        if suspects:
-            spare, self._spare = self._spare, None
-            if spare is not None and not any(
-                member.server in suspects for member in spare.lease.members
-            ):
-                self._spare = spare
-            elif spare is not None:
-                self.nursery.start_soon(self.seal, spare)
-        try:
-            done = await self._link.mutate(operation, self._actor, timeout_s=self.timeout_s)
-        except GfsError as error:
-            log.info("chunk.seal handle=%016x failed: %s", lease.handle, error)
-            return 0
-        if done.sealed is None or done.sealed.handle != lease.handle:
-            return 0
-        return done.sealed.length
-
-    def forget_spare(self) -> None:
-        """The session that leased it is dead."""
-        self._spare = None
-
-
-def join(lease: Lease, *, tail: bool) -> Join:
-    """The message that makes the chain of a lease."""
-    return Join(
-        handle=lease.handle,
-        version=lease.version,
-        epoch=lease.epoch,
-        tail=tail,
-        chunk_bytes=lease.chunk_bytes,
-        chain=lease.members[1:],
-    )
 
 
 class ChunkWriter:
@@ -277,7 +49,7 @@ class ChunkWriter:
         self.outstanding_bytes = 0
         self._source = source
         self._chunk: OpenChunk | None = None
-        self._queue: deque[_Part] = deque()
+        self._queue: deque[Part] = deque()
         self._in_flight_bytes = 0
         self._unplaced: dict[int, Frame] = {}  # by serial, ascending
         self._synced = 0
@@ -293,7 +65,7 @@ class ChunkWriter:
         frame.serial = self.last_serial
         self._unplaced[frame.serial] = frame
         self.outstanding_bytes += frame.missing
-        self._queue.append(_Part(frame, 0, frame.payload))
+        self._queue.append(Part(frame, 0, frame.payload))
         self._pump()
         return frame.serial
 
@@ -313,14 +85,14 @@ class ChunkWriter:
             self._queue.popleft()
             self._send(chunk, part)
 
-    def _cut(self, part: _Part, room: int) -> _Part:
+    def _cut(self, part: Part, room: int) -> Part:
         whole = memoryview(part.buffer)
-        rest = _Part(part.frame, part.start + room, whole[room:])
+        rest = Part(part.frame, part.start + room, whole[room:])
         self._queue[0] = rest
-        self._queue.appendleft(head := _Part(part.frame, part.start, whole[:room]))
+        self._queue.appendleft(head := Part(part.frame, part.start, whole[:room]))
         return head
 
-    def _send(self, chunk: OpenChunk, part: _Part) -> None:
+    def _send(self, chunk: OpenChunk, part: Part) -> None:
         part.offset = chunk.end
         part.sent_at = trio.current_time()
         chunk.end += part.length
@@ -341,7 +113,7 @@ class ChunkWriter:
         if lease.chunk_bytes - chunk.end < min(AHEAD_BYTES, lease.chunk_bytes // 4):
             self._source.make_ready()
 
-    def _landed(self, chunk: OpenChunk, part: _Part) -> None:
+    def _landed(self, chunk: OpenChunk, part: Part) -> None:
         in_flight = chunk.in_flight
         if chunk.error is not None or not in_flight or in_flight[0] is not part:
             if chunk.error is None:
@@ -355,7 +127,7 @@ class ChunkWriter:
         self._pump()
         self._tell()
 
-    def _place(self, chunk: OpenChunk, part: _Part) -> None:
+    def _place(self, chunk: OpenChunk, part: Part) -> None:
         frame = part.frame
         self.outstanding_bytes -= part.length
         frame.missing -= part.length
@@ -401,7 +173,7 @@ class ChunkWriter:
         for part in parts:
             self._give_up(part, error)
 
-    def _give_up(self, part: _Part, error: GfsError) -> None:
+    def _give_up(self, part: Part, error: GfsError) -> None:
         self.outstanding_bytes -= part.length
         frame = part.frame
         self._unplaced.pop(frame.serial, None)
@@ -442,7 +214,7 @@ class ChunkWriter:
 
     async def _recover(self, chunk: OpenChunk) -> None:
         sealed = await self._source.seal(chunk)
-        again: list[_Part] = []
+        again: list[Part] = []
         too_old = trio.current_time() - self._source.timeout_s
         while chunk.in_flight:
             part = chunk.in_flight.popleft()

@@ -9,18 +9,37 @@ earlier is told once to each handle, by its next write, fsync or close.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from gfs.checksum import Buffer
 from gfs.client.appending import Appender
 from gfs.client.inodes import OpenInode
+from gfs.client.metadata import MasterLink
 from gfs.client.ranges import Segment, covers
+from gfs.client.reading import Reader
+from gfs.client.tails import TailSizes
+from gfs.client.writing import WriteBack
 from gfs.errors import GfsError, InvalidArgument
 from gfs.ids import RECORD_BYTES_MAX
-from gfs.messages import Actor, Entry
+from gfs.messages import Actor, Done, Entry
 
-if TYPE_CHECKING:
-    from gfs.client.client import Client
+
+class Owner(Protocol):
+    """The client, as its open files use it."""
+
+    link: MasterLink
+    reader: Reader
+    writeback: WriteBack
+    tails: TailSizes
+
+    def appender(self, inode: OpenInode, actor: Actor) -> Appender:
+        """The one of all handles on the inode."""
+
+    async def truncate(self, ino: int, size: int, actor: Actor, *, opened: bool = False) -> Done:
+        """Flush, then the mutation."""
+
+    def released(self, inode: OpenInode, *, writing: bool) -> None:
+        """A handle is closed."""
 
 
 class OpenFile:
@@ -33,7 +52,7 @@ class OpenFile:
     """
 
     def __init__(
-        self, client: Client, inode: OpenInode, entry: Entry, flags: int, actor: Actor
+        self, client: Owner, inode: OpenInode, entry: Entry, flags: int, actor: Actor
     ) -> None:
         self.ino = inode.ino
         self.flags = flags

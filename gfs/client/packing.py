@@ -7,8 +7,8 @@ A packed frame is not cut where a chunk ends: a small file lies in one chunk.
 
 from __future__ import annotations
 
-from gfs.client.chunks import Frame, OnFailed, OnPlaced, Placed
 from gfs.client.dirty import DirtyPiece
+from gfs.client.parts import Frame, OnFailed, OnPlaced, Placed
 from gfs.ids import FRAME_BYTES
 from gfs.items import Extent
 from gfs.messages import LaidOut

@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 DESCRIPTORS_MAX = 256
 READ_S = 5.0  # a server that lives but has not answered a read; then the next replica
 GIVE_UP_S = 60.0
+RECHECK_S = 2.0  # an open chunk on this host may be sealed by then, and passed
 PAUSE_S, PAUSE_MAX_S = 0.05, 1.0
 
 
@@ -122,14 +123,16 @@ class Replicas:
         """Try to have a descriptor of `handle`; False: ask servers."""
         if handle in self._passed:
             return True
-        located = self._layouts.locate(handle)
-        if located is None or not located.sealed:
-            return False
         until = self._unpassable.get(handle)
         if until is not None:
             if trio.current_time() < until:
                 return False
             del self._unpassable[handle]
+            self._layouts.forget_chunk(handle)  # it may have been sealed since
+        located = await self._locate(handle)
+        if located is None or not located.sealed:
+            self._unpassable[handle] = trio.current_time() + RECHECK_S
+            return False
         local = [member for member in located.members if self._servers.is_local(member)]
         if not local:
             return False

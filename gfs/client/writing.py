@@ -21,11 +21,13 @@ from collections.abc import Callable
 
 import trio
 
-from gfs.client.chunks import ChunkSource, ChunkWriter, Frame, Placed
+from gfs.client.chunks import ChunkWriter
 from gfs.client.committing import Committer
 from gfs.client.dirty import DirtyFile, DirtyPiece
+from gfs.client.leasing import ChunkSource
 from gfs.client.metadata import MasterLink
 from gfs.client.packing import Packer, PieceFrame
+from gfs.client.parts import Frame, Placed
 from gfs.client.ranges import Buffer, Segment
 from gfs.errors import GfsError
 from gfs.ids import FRAME_BYTES, MIB, PACK_BYTES_MAX
