@@ -104,6 +104,9 @@ class Machine:
         except GfsError as error:
             self._finish(pending, error)
         else:
+            if live.mount and type(operation) is m.MakeNode and done.entry is not None:
+                # A directory is complete in the cache of the mount that made it.
+                self.engine.registry.add_interest(pending.session, done.entry.ino)
             self._record(decision, pending, message, live, done)
 
     def _apply_operation(self, decision: Decision, operation: Message) -> Done:
