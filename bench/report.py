@@ -51,13 +51,13 @@ def print_table(results: Results, console: Console) -> None:
 
 
 def reasons(results: Results) -> list[str]:
-    """One line for each different reason why a cell lacks samples, unless the cell shows it."""
-    found: dict[tuple[str, str, str], None] = {}
+    """One line for each different reason why cells lack samples, unless the cells show it."""
+    found: dict[tuple[str, str], dict[str, None]] = {}
     for row in results.rows:
         for name, cell in row.cells.items():
             if cell.reason and (cell.samples or len(cell.reason) > REASON_WIDTH):
-                found[row.workload, name, cell.reason] = None
-    return [f"{workload} on {name}: {reason}" for workload, name, reason in found]
+                found.setdefault((name, cell.reason), {})[row.workload] = None
+    return [f"{', '.join(works)} on {name}: {reason}" for (name, reason), works in found.items()]
 
 
 def digits(value: float) -> str:
@@ -98,10 +98,11 @@ def save_plot(results: Results, path: Path) -> None:
 
 def _title(results: Results) -> str:
     machine, options = results.machine, results.options
+    rounds = f"{options['rounds']} round{'s' if options['rounds'] != 1 else ''}"
     return (
         f"{machine['cores']} cores, {machine['memory_gib']} GiB, Linux {machine['kernel']}, "
         f"load {machine['load_before']:.1f} before, commit {machine['commit']}; "
-        f"scale {options['scale']:g}, median of {options['rounds']} round{'s' if options['rounds'] != 1 else ''}"
+        f"scale {options['scale']:g}, median of {rounds}"
     )
 
 

@@ -32,6 +32,11 @@ def make_directory(path: str) -> None:
     os.makedirs(path, exist_ok=True)
 
 
+def make_file(path: str) -> None:
+    """Make an empty file."""
+    os.close(os.open(path, CREATE, 0o644))
+
+
 def create(root: str, count: int, size: int) -> float:
     """Files created a second, each with `size` bytes, to the closing fsync of each directory."""
     content = random.Random(3).randbytes(size)

@@ -16,6 +16,7 @@ from bench.targets.target import TargetFailed
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 POLL_S = 0.05
 UNMOUNT_LIMIT_S = 10.0
+LAST_LINES = 3  # of a failed program's output, in the message
 KILL_GRACE_S = 5.0  # a process still there after SIGKILL is stuck in the kernel
 
 
@@ -26,7 +27,7 @@ def run(*argv: str | Path, limit_s: float = 60.0, environment: dict[str, str] | 
     descriptor, and a pipe would then be waited on for ever.
 
     Raises:
-      TargetFailed: it failed or took more than `limit_s`; the message holds its last line.
+      TargetFailed: it failed or took more than `limit_s`; the message holds its last lines.
     """
     words = [str(word) for word in argv]
     with tempfile.TemporaryFile() as output:
@@ -52,8 +53,8 @@ def run(*argv: str | Path, limit_s: float = 60.0, environment: dict[str, str] | 
         output.seek(0)
         text = output.read().decode(errors="replace")
     if code:
-        last = text.strip().splitlines()[-1:]
-        raise TargetFailed(f"{' '.join(words[:4])}: exit code {code}: {' '.join(last)}")
+        last = " / ".join(line.strip() for line in text.strip().splitlines()[-LAST_LINES:])
+        raise TargetFailed(f"{' '.join(words[:4])}: exit code {code}: {last}")
     return text
 
 

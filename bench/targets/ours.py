@@ -6,6 +6,7 @@ Driven only through the command `gfs`, as a user would.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import shutil
 import signal
 import sys
@@ -26,6 +27,7 @@ SERVERS = 3
 MOUNTS = 2
 VICTIM = "chunkd2"  # the chunk server that is killed or stopped
 COMMAND_LIMIT_S = 120.0
+MODULE = "gfs.cli.main"  # by name: looked for, never imported
 
 
 class Ours(Target):
@@ -34,7 +36,7 @@ class Ours(Target):
     name = "ours"
 
     def check(self) -> None:
-        if self._command() is None:
+        if not self._command():
             raise Unavailable("the command `gfs` is not installed: make setup")
 
     def version(self) -> str:
@@ -99,13 +101,14 @@ class Ours(Target):
         self._gfs("cluster", "up", "--dir", self.directory, *counts)
 
     def _gfs(self, *words: str | Path) -> str:
-        command = self._command()
-        if command is None:
-            raise TargetFailed("the command `gfs` is not installed")
-        return run(command, *words, limit_s=COMMAND_LIMIT_S)
+        return run(*self._command(), *words, limit_s=COMMAND_LIMIT_S)
 
-    def _command(self) -> str | None:
-        return shutil.which("gfs", path=str(Path(sys.executable).parent))
+    def _command(self) -> list[str]:
+        """The installed command beside this Python, else its module, empty if there is neither."""
+        if script := shutil.which("gfs", path=str(Path(sys.executable).parent)):
+            return [script]
+        found = importlib.util.find_spec(MODULE)
+        return [sys.executable, "-m", MODULE] if found else []
 
     def _victim(self) -> int:
         try:

@@ -43,8 +43,8 @@ def test_mounts_are_read_from_the_kernels_table(tmp_path: Path) -> None:
     assert commands.filesystem_of(Path("/proc/self")) == "proc"
 
 
-def test_failed_command_says_its_last_line() -> None:
-    with pytest.raises(TargetFailed, match="exit code 2: at last"):
+def test_failed_command_says_its_last_lines() -> None:
+    with pytest.raises(TargetFailed, match="exit code 2: first / at last"):
         commands.run("bash", "-c", "echo first; echo at last; exit 2")
     with pytest.raises(TargetFailed, match="not done after 0 s"):
         commands.run("sleep", "600", limit_s=0.1)
