@@ -228,6 +228,9 @@ class Client:
             await inode.wait_for_appends()
         await self.writeback.flush(ino, durable=False)
 
+    async def _flush(self, ino: int) -> None:
+        await self.writeback.flush(ino, durable=False)
+
     async def sizes(self, entries: Sequence[Entry]) -> list[int]:
         """Size of each file as a reader must see it now: tails asked, own writes added.
 
@@ -320,18 +323,22 @@ class Client:
         self.callbacks.on_entry(entry)
 
     async def recall(self, inos: Sequence[int]) -> None:
-        """Flush, commit, wait for appends (empty = everything); errors stay the handles'."""
+        """Flush and commit (empty = everything); errors stay the handles'.
+
+        Records on their way are not waited for: nobody else was promised them, and two
+        mounts that each resolve a tail would wait for one another.
+        """
         for ino in inos:
             inode = self._inodes.get(ino)
             if inode is not None:
                 inode.shared = True
         if not inos:
-            await self.flush_all(durable=False)
+            await self.writeback.flush_all(durable=False)
             return
         for start in range(0, len(inos), RECALLS_AT_ONCE):
             async with trio.open_nursery() as nursery:
                 for ino in inos[start : start + RECALLS_AT_ONCE]:
-                    nursery.start_soon(self.settle, ino)
+                    nursery.start_soon(self._flush, ino)
 
     async def flush_all(self, durable: bool) -> None:
         """Everything pending is committed (durable: and synced)."""
