@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 import pyfuse3
 import trio
 
-from gfs.errors import StaleInode
+from gfs.errors import DeadSession, StaleInode
 from gfs.items import Inode
-from gfs.messages import Actor, Done, Entries, Entry, GetAttributes, Operation
+from gfs.messages import Actor, Done, Entries, Entry, GetAttributes, Message, Operation
 from mount.attributes import entry_attributes
 from mount.core.caching import Cache
 from mount.core.inodes import Handles, Inodes
@@ -36,6 +36,7 @@ LIMIT_S = 90.0  # above every limit below it: mutation 80 s, session 20 s, hang 
 Trace = Callable[[str, float, int], None]  # name of the call, its start (trio time), errno or 0
 P = ParamSpec("P")
 R = TypeVar("R")
+M = TypeVar("M", bound=Message)
 
 
 class Tables:
@@ -101,6 +102,17 @@ class Answering(pyfuse3.Operations):
     def client(self) -> Client:
         return self.tables.client
 
+    async def ask(self, question: Message, kind: type[M]) -> M:
+        """Ask what changes nothing; a lost session is not the caller's business.
+
+        Raises:
+          GfsError: the master's refusal, or no answer in time.
+        """
+        try:
+            return await self.client.link.ask(question, kind)
+        except DeadSession:
+            return await self.client.link.ask(question, kind)  # of the session after it
+
     async def mutate(self, operation: Operation, ctx: pyfuse3.RequestContext) -> Done:
         """Send a mutation; names first, then `learn_done`, before its caller hears of it."""
         return await self.client.link.mutate(operation, actor_of(ctx))
@@ -114,7 +126,7 @@ class Answering(pyfuse3.Operations):
 
     async def ask_attributes(self, inos: Sequence[int], actor: Actor) -> list[Entry]:
         """Attributes from the master, in the order asked."""
-        reply = await self.client.link.ask(GetAttributes(list(inos), actor), Entries)
+        reply = await self.ask(GetAttributes(list(inos), actor), Entries)
         for entry in reply.entries:
             if entry.ino:
                 self.cache.learn(entry)

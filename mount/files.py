@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import pyfuse3
 
+from gfs.errors import DeadSession
 from mount.answering import Answering, actor_of, answer
 from mount.names import check_name
 
@@ -60,7 +61,10 @@ class FileCalls(Answering):
 
     @answer()
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
-        file = await self.client.open(inode, flags, actor_of(ctx))
+        try:
+            file = await self.client.open(inode, flags, actor_of(ctx))
+        except DeadSession:
+            file = await self.client.open(inode, flags, actor_of(ctx))  # in the one after it
         opened = self._opened(file, flags)
         self.cache.learn(file.entry)
         return opened

@@ -62,6 +62,8 @@ class InodeCalls(Answering):
             and self.tables.lease_left()
         ):
             return known.inode
+        if ino in self.tables.appending:
+            await self.client.settle(ino)  # our own records first, or the answer is too old
         (entry,) = await self.ask_attributes([ino], actor_of(ctx))
         if entry.inode is None:
             raise StaleInode(f"inode {ino} is gone")
@@ -199,6 +201,6 @@ class InodeCalls(Answering):
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         now = trio.current_time()
         if self._space is None or now - self._space_at > STATFS_S:
-            found = await self.client.link.ask(StatFilesystem(), FilesystemStat)
+            found = await self.ask(StatFilesystem(), FilesystemStat)
             self._space, self._space_at = found, now
         return filesystem(self._space)

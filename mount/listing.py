@@ -97,7 +97,7 @@ class DirectoryCalls(Answering):
         directory = stream.directory or self.cache.directory(stream.ino)
         question = ReadDirectory(stream.ino, stream.after, PAGE, True, stream.actor)
         try:
-            page = await self.client.link.ask(question, Listing)
+            page = await self.ask(question, Listing)
         except (NotFound, StaleInode):  # removed while it was open: an empty directory
             stream.more = False
             return

@@ -69,7 +69,7 @@ class NameCalls(Answering):
         self, parent: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         directory = self.cache.directory(parent)
-        found = await self.client.link.ask(Lookup(parent, name, actor_of(ctx)), Entry)
+        found = await self.ask(Lookup(parent, name, actor_of(ctx)), Entry)
         if name in DOTS:
             if found.inode is None:
                 raise NotFound("no such directory")
@@ -107,9 +107,11 @@ class NameCalls(Answering):
     ) -> pyfuse3.EntryAttributes:
         check_name(name)
         mode = stat.S_IFDIR | stat.S_IMODE(mode)
+        connections = self.client.link.reconnections
         done = await self.mutate(MakeNode(parent_inode, name, mode), ctx)
         result = self._made(parent_inode, name, done)
-        self.cache.made_directory(result.st_ino, done.position)
+        if self.client.link.reconnections == connections:
+            self.cache.made_directory(result.st_ino, done.position)  # the master counts on us
         return result
 
     @answer(0)
@@ -218,7 +220,7 @@ class NameCalls(Answering):
         self.learn_done(done)
 
     async def _number(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> int:
-        found = await self.client.link.ask(Lookup(parent, name, actor_of(ctx)), Entry)
+        found = await self.ask(Lookup(parent, name, actor_of(ctx)), Entry)
         if not found.ino:
             raise NotFound(name.decode(errors="replace"))
         return found.ino

@@ -77,6 +77,7 @@ def test_hole_reads_as_zeros_and_takes_no_space(here: Path) -> None:
     with open(here / "f", "wb") as file:
         file.seek(8 * MIB)
         file.write(b"end")
+        file.flush()
         os.fsync(file.fileno())
     found = os.stat(here / "f")
     assert found.st_size == 8 * MIB + 3
@@ -179,8 +180,9 @@ def test_stranger_is_refused_and_group_member_let_in(here: Path) -> None:
     os.chmod(here, 0o755)
 
     def read_as(*words: str) -> subprocess.CompletedProcess[bytes]:
-        command = ["setpriv", "--reuid=65534", "--regid=65534", *words, "cat", str(here / "f")]
-        return subprocess.run(command, capture_output=True, timeout=20, check=False)
+        command = ["setpriv", "--reuid=65534", "--regid=65534", *words, "cat", "f"]
+        # By working directory: the way there is closed to strangers.
+        return subprocess.run(command, cwd=here, capture_output=True, timeout=20, check=False)
 
     refused_one = read_as("--clear-groups")
     assert refused_one.returncode != 0

@@ -139,6 +139,7 @@ def test_special_files_are_kept(here: Path) -> None:
         assert os.stat(here / "null").st_rdev == os.makedev(1, 3)
 
 
+@pytest.mark.timeout(180)
 def test_ten_thousand_names_in_a_directory_are_all_listed_once(here: Path) -> None:
     names = {f"{number:05d}" for number in range(10_000)}
     for name in names:

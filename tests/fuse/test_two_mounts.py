@@ -212,6 +212,7 @@ def test_directory_removed_elsewhere_is_stale_not_wrong(here: Path, there: Path)
 def test_stopped_mount_delays_the_other_once_and_wakes_without_stale_names(
     cluster: Cluster, here: Path, there: Path
 ) -> None:
+    cluster.expected += [b"session.dead", b"session.lost"]
     (here / "f").write_bytes(b"old")
     assert (there / "f").read_bytes() == b"old"
     pid = cluster.process("mount2").pid
