@@ -22,7 +22,7 @@ from gfs import mounts
 from gfs.cluster.asking import key_of, usable_unix
 from gfs.cluster.layout import Layout
 from gfs.config import ClientConfig, load_section
-from gfs.errors import GfsError, Unreachable, UsageError
+from gfs.errors import BadKey, GfsError, Unreachable, UsageError
 from gfs.messages import Actor
 
 if TYPE_CHECKING:
@@ -158,6 +158,10 @@ async def connected(place: Place) -> AsyncIterator[Client]:
             yield client
     except Unreachable as error:
         raise Unreachable(f"{place.name}: {error}") from None
+    except BadKey as error:
+        if settings.key is None and place.config.key_file:
+            raise BadKey(f"{error}, and {place.config.key_file} cannot be read") from None
+        raise
 
 
 @contextmanager

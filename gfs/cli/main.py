@@ -104,7 +104,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(argv: Sequence[str]) -> int:
     """Run one command and return its exit code; errors become one line on stderr."""
     try:
-        code = gfs.main(list(argv), prog_name="gfs", standalone_mode=False)
+        # Not `gfs.main`: click would turn a closed pipe into a failure.
+        with gfs.make_context("gfs", list(argv)) as context:
+            code = gfs.invoke(context)
         flush()
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as done:

@@ -19,9 +19,7 @@ EXIT_RESET = 3  # a script must notice: the cursor is no longer (or never was) o
 
 @click.command()
 @cluster_option
-@click.option(
-    "--from", "start", default="now", metavar="CURSOR", help="A cursor, start or now. [now]"
-)
+@click.option("--from", "start", metavar="CURSOR", help="A cursor, start or now. [now]")
 @click.option("--no-follow", is_flag=True, help="End where the log ends now; from the start.")
 @click.option("--prefix", type=click.Path(path_type=bytes), help="Only below this path.")
 @click.option("--kind", help="Only these kinds: insert, modify, remove (commas between).")

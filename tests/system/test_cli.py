@@ -116,7 +116,7 @@ def test_names_survive_byte_for_byte(cluster: LocalCluster, name: bytes) -> None
 
 def test_a_name_too_long_is_a_clear_error(cluster: LocalCluster) -> None:
     done = cluster.gfs("put", "-", b"/" + b"x" * 256, given=b"", code=1)
-    assert b"too long" in done.stderr.lower()
+    assert b"at most 255" in done.stderr
 
 
 def test_ls_pages_through_a_big_directory(cluster: LocalCluster) -> None:
@@ -166,23 +166,26 @@ def test_what_cat_is_refused_get_is_refused(cluster: LocalCluster, tmp_path: Pat
     local.write_bytes(b"x")
     local.chmod(0o600)
     cluster.gfs("put", local, "/private")
-    for path in (cluster.directory, *cluster.directory.parents):
-        if path.name.startswith("pytest-"):
-            path.chmod(path.stat().st_mode | 0o011)
     path = cluster.directory
     while path != Path("/"):
         path.chmod(path.stat().st_mode | 0o011)
         path = path.parent
-    nobody = LocalCluster(
-        cluster.directory,
-        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"],
-    )
-    assert nobody.out("cat", "/secret") == b"for root"
-    refused = nobody.gfs("get", "/private", "-", code=1).stderr
-    assert refused.startswith(b"gfs: /private: ")
-    assert b"ermission denied" in refused
-    assert b"/x" in nobody.gfs("put", "-", "/x", given=b"", code=1).stderr
-    assert b"ermi" in nobody.gfs("rm", "/secret", code=1).stderr
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+    other = LocalCluster(cluster.directory, nobody)
+    assert other.json("stat", "--json", "/secret")["size"] == 8
+    assert b"key is needed" in other.gfs("cat", "/secret", code=1).stderr  # chunks need the key
+    key = cluster.directory.parent / "other-key"
+    key.write_bytes((cluster.directory / "key").read_bytes())
+    key.chmod(0o600)
+    os.chown(key, 65534, 65534)
+    with_key = LocalCluster(cluster.directory, [*nobody, "env", f"GFS_CLUSTER_KEY_FILE={key}"])
+    assert with_key.out("cat", "/secret") == b"for root"
+    for one in (other, with_key):
+        refused = one.gfs("get", "/private", "-", code=1).stderr
+        assert refused.startswith(b"gfs: /private: ")
+        assert b"ermission denied" in refused
+        assert b"/x" in one.gfs("put", "-", "/x", given=b"", code=1).stderr
+        assert b"ermi" in one.gfs("rm", "/secret", code=1).stderr
 
 
 def test_stat_shows_where_the_bytes_lie(cluster: LocalCluster) -> None:
@@ -195,9 +198,9 @@ def test_stat_shows_where_the_bytes_lie(cluster: LocalCluster) -> None:
 
 
 def test_the_stream_has_every_change(cluster: LocalCluster) -> None:
-    cluster.gfs("mkdir", "/streamed")
+    cluster.gfs("mkdir", "-p", "/streamed/inside")
     lines = cluster.out("stream", "--no-follow", "--prefix", "/streamed").splitlines()
-    assert any(b'"streamed"' in line for line in lines)
+    assert any(b'"inside"' in line for line in lines)
     refused = cluster.gfs("stream", "--from", "nonsense", code=2).stderr
     assert refused.startswith(b"gfs: ")
 
