@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import signal
 import sys
+from functools import partial
 
 import trio
 
@@ -16,18 +17,19 @@ from chunkd.server import ChunkServer
 from gfs import logs
 from gfs.config import ChunkdConfig, load
 from gfs.disk import PosixDisk
-from gfs.errors import GfsError, UsageError
+from gfs.errors import GfsError, Refused, UsageError
 from gfs.readiness import announce
+from gfs.running import complain, run_daemon
+
+NAME = "gfs chunkd"
 
 
-async def _run(config: ChunkdConfig) -> None:
-    server = ChunkServer(config, PosixDisk())
-    gc.freeze()  # the replicas found at the start need no more looking at
+async def _run(server: ChunkServer, ready_file: str) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             await nursery.start(server.run)
             announce(
-                config.ready_file, address=server.address, http=server.http,
+                ready_file, address=server.address, http=server.http,
                 epoch=server.machine.epoch, server=server.server,
             )  # fmt: skip
             async for _ in signals:
@@ -40,11 +42,18 @@ def main(argv: list[str]) -> int:
     try:
         config, _ = load("chunkd", argv)
         logs.set_up(config.log_level, config.log_file)
-        trio.run(_run, config, strict_exception_groups=False)
+        server = _take_hold(config)
     except (UsageError, GfsError, OSError) as error:
-        print(f"gfs chunkd: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return complain(NAME, error)
+    gc.freeze()  # the replicas found at the start need no more looking at
+    return run_daemon(NAME, partial(_run, server, config.ready_file))
+
+
+def _take_hold(config: ChunkdConfig) -> ChunkServer:
+    try:
+        return ChunkServer(config, PosixDisk())
+    except Refused as error:  # whoever chose the directory can mend it
+        raise UsageError(str(error)) from None
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import secrets
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ class ChunkServer:
         self.machine = Machine(boot=boot_id())
         self.store = Store(self.directories, self.machine)
         self.stop = trio.Event()
-        self._live: set[Connection] = set()
+        self._live: dict[Connection, Peer] = {}
         self._service: DataService | None = None
         self._master: MasterLink | None = None
         try:
@@ -194,12 +195,12 @@ class ChunkServer:
         role = await accept(
             connection, key=self.key, cluster=self.cluster, epoch=self.machine.epoch, keyless=False
         )
-        connection.context = Peer(role)
-        self._live.add(connection)
+        peer = Peer(role)
+        self._live[connection] = peer
         try:
-            await connection.run(self._service.on_message)
+            await connection.run(partial(self._service.on_message, peer))
         finally:
-            self._live.discard(connection)
+            del self._live[connection]
 
     async def _finish(self, listeners: list[Any]) -> None:
         """Take no more callers; let answers of what is in flight leave."""
@@ -207,8 +208,13 @@ class ChunkServer:
             with suppress(OSError):  # not closed: a task waits on the descriptor
                 listener.shutdown(socket.SHUT_RDWR)
         deadline = trio.current_time() + GRACE_S
-        while any(map(_busy, self._live)) and trio.current_time() < deadline:  # noqa: ASYNC110
+        while self._busy() and trio.current_time() < deadline:  # noqa: ASYNC110
             await trio.sleep(0.01)
+
+    def _busy(self) -> bool:
+        return any(
+            connection.queued_bytes or peer.in_flight for connection, peer in self._live.items()
+        )
 
     # --- for people
 
@@ -241,11 +247,6 @@ class ChunkServer:
             "stored_bytes": sum(replica.end for replica in replicas),
             "data": {name: getattr(counters, name) for name in getattr(counters, "__slots__", ())},
         }
-
-
-def _busy(connection: Connection) -> bool:
-    peer = connection.context
-    return bool(connection.queued_bytes or (isinstance(peer, Peer) and peer.in_flight))
 
 
 def raise_descriptor_limit() -> None:

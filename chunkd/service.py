@@ -52,7 +52,7 @@ _T = TypeVar("_T")
 
 
 class Peer:
-    """What the service knows about a connection; its `context`."""
+    """What the service knows about the other end of a connection."""
 
     __slots__ = ("by_client", "in_flight")
 
@@ -64,9 +64,12 @@ class Peer:
 class Asker:
     """Whom to answer, and the bytes that came with the question."""
 
-    __slots__ = ("connection", "payload", "request")
+    __slots__ = ("connection", "payload", "peer", "request")
 
-    def __init__(self, connection: Connection, request: int, payload: memoryview | None) -> None:
+    def __init__(
+        self, peer: Peer, connection: Connection, request: int, payload: memoryview | None
+    ) -> None:
+        self.peer = peer
         self.connection = connection
         self.request = request
         self.payload = payload
@@ -86,7 +89,7 @@ class Counters:
 
 
 class DataService:
-    """See the module's text. `on_message` is what connections call."""
+    """See the module's text. `on_message` is what connections call, each with its peer."""
 
     def __init__(
         self, machine: Machine, store: Store, links: Links, *,
@@ -116,6 +119,7 @@ class DataService:
 
     def on_message(
         self,
+        peer: Peer,
         connection: Connection,
         request: int,
         message: messages.Message,
@@ -126,7 +130,7 @@ class DataService:
         if handler is None:
             raise RemoteProtocolError(f"{type(message).__name__} is no question to a chunk server")
         try:
-            handler(Asker(connection, request, payload), message)
+            handler(Asker(peer, connection, request, payload), message)
         except GfsError:
             self.counters.refused_total += 1
             raise
@@ -149,7 +153,7 @@ class DataService:
     def _reply(self, asker: Asker, message: messages.Message) -> None:
         payload = asker.payload
         if payload is not None:
-            asker.connection.context.in_flight -= len(payload)  # type: ignore[attr-defined]
+            asker.peer.in_flight -= len(payload)
             self._pool.give(payload)  # written here, received by the next: nobody needs it
             asker.payload = None
         asker.connection.reply(asker.request, message)
@@ -158,7 +162,7 @@ class DataService:
         self.counters.refused_total += 1
         payload = asker.payload
         if payload is not None:  # not given back: it may still be queued for the next member
-            asker.connection.context.in_flight -= len(payload)  # type: ignore[attr-defined]
+            asker.peer.in_flight -= len(payload)
             asker.payload = None
         asker.connection.refuse(asker.request, error)
 
@@ -230,8 +234,7 @@ class DataService:
             self.store.create(
                 message.handle, message.version, tail=message.tail, chunk_bytes=message.chunk_bytes
             )
-        by_client = asker.connection.context.by_client  # type: ignore[attr-defined]
-        self.perform(self.machine.join(asker, message, by_client=by_client))
+        self.perform(self.machine.join(asker, message, by_client=asker.peer.by_client))
 
     def _append(self, asker: Asker, message: messages.Append) -> None:
         payload = self._admitted(asker)
@@ -250,13 +253,13 @@ class DataService:
         payload = asker.payload
         if not payload:
             raise InvalidArgument("an append without bytes")
-        peer: Peer = asker.connection.context  # type: ignore[assignment]
+        peer = asker.peer
         if peer.by_client and peer.in_flight + len(payload) > IN_FLIGHT_BYTES_MAX:
             raise Overloaded(f"{IN_FLIGHT_BYTES_MAX} bytes in flight on this connection")
         return payload
 
     def _count(self, asker: Asker, payload: memoryview) -> None:
-        asker.connection.context.in_flight += len(payload)  # type: ignore[attr-defined]
+        asker.peer.in_flight += len(payload)
 
     def _land(self, landing: Landing, payload: memoryview) -> None:
         files = self.store.open[landing.replica.handle]

@@ -92,10 +92,10 @@ class Replica:
           StaleVersion: the caller, or this replica, missed a change of version.
           Fenced: no more appends of this version.
         """
+        if self.state is not ReplicaState.OPEN and version <= self.version:
+            raise Fenced(f"chunk {self.handle:016x}: {self.state.name.lower()} at {self.version}")
         if version != self.version:
             raise StaleVersion(f"chunk {self.handle:016x} is at {self.version}, not {version}")
-        if self.state is not ReplicaState.OPEN:
-            raise Fenced(f"chunk {self.handle:016x} is {self.state.name.lower()} at {version}")
         if self.recovered:
             raise Fenced(f"chunk {self.handle:016x} waits for the master since a restart")
 

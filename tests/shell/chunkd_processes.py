@@ -14,10 +14,13 @@ from pathlib import Path
 
 import trio
 
+from chunkd.server import ChunkServer
 from gfs import messages
 from gfs.buffers import BufferPool
 from gfs.checksum import crc32c
+from gfs.config import ChunkdConfig
 from gfs.connection import Connection
+from gfs.disk import PosixDisk
 from gfs.errors import GfsError
 from gfs.handshake import accept, create_key, dial, host_id, listen, load_key, serve
 from gfs.ids import CHUNK_BYTES
@@ -99,6 +102,49 @@ class ChunkdProcess:
         return messages.ChainMember(self.ready.server, self.ready.address, unix, host_id())
 
 
+class ChunkdTask:
+    """A chunk server in this process: quick to start, and its insides can be looked at."""
+
+    def __init__(self, directory: Path, key_file: Path, master: str, **settings: object) -> None:
+        self.directory = directory
+        self.config = ChunkdConfig(
+            data_dirs=[str(directory)], key_file=str(key_file), cluster_id=CLUSTER, master=master,
+            http="", **settings,  # type: ignore[arg-type]
+        )  # fmt: skip
+        self.server: ChunkServer | None = None
+        self._scope = trio.CancelScope()
+        self._ended = trio.Event()
+
+    async def start(self, nursery: trio.Nursery) -> ChunkdTask:
+        self.server = ChunkServer(self.config, PosixDisk())
+        self._scope, self._ended = trio.CancelScope(), trio.Event()
+        await nursery.start(self._run)
+        return self
+
+    async def _run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        assert self.server is not None
+        try:
+            with self._scope:
+                await self.server.run(task_status=task_status)
+        finally:
+            self._ended.set()
+
+    async def end(self) -> None:
+        """Cut it off, as a crash of the process would."""
+        self._scope.cancel()
+        await self._ended.wait()
+
+    @property
+    def live(self) -> ChunkServer:
+        assert self.server is not None
+        return self.server
+
+    @property
+    def member(self) -> messages.ChainMember:
+        unix = str(self.directory / "chunkd.sock")
+        return messages.ChainMember(self.live.server, self.live.address, unix, host_id())
+
+
 class SmallMaster:
     """Takes registrations and lets a test give orders; decides nothing."""
 
@@ -109,14 +155,13 @@ class SmallMaster:
         self.registrations: dict[int, messages.RegisterServer] = {}
         self.replicas: dict[int, dict[int, messages.ReplicaReport]] = {}
         self.beats: dict[int, messages.Heartbeat] = {}
+        self.named: dict[Connection, int] = {}
         self.changed = trio.Event()
         self.address = ""
 
-    async def run(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         listeners = listen("127.0.0.1:0")
-        self.address = "127.0.0.1:{}".format(listeners[0].getsockname()[1])
+        self.address = f"127.0.0.1:{listeners[0].getsockname()[1]}"
         task_status.started()
         try:
             await serve(listeners, self._handle)
@@ -134,19 +179,18 @@ class SmallMaster:
         self, connection: Connection, request: int, message: object, payload: object
     ) -> None:
         if isinstance(message, messages.RegisterServer):
-            server = message.member.server
-            connection.context = server
+            server = self.named[connection] = message.member.server
             self.registrations[server] = message
             self.replicas[server] = {}
             connection.reply(request, messages.ServerRegistered(self.epoch, 0.3, CHUNK_BYTES))
         elif isinstance(message, messages.ReportReplicas):
-            server = connection.context  # type: ignore[assignment]
+            server = self.named[connection]
             self.replicas[server].update({one.handle: one for one in message.replicas})
             connection.reply(request, messages.Ok())
             if message.complete:
                 self.servers[server] = connection
         elif isinstance(message, messages.Heartbeat):
-            self.beats[connection.context] = message  # type: ignore[index]
+            self.beats[self.named[connection]] = message
         self._notify()
 
     def _notify(self) -> None:
@@ -176,22 +220,32 @@ class Servers:
         self.key_file = tmp / "key"
         self.key = load_key(self.key_file)
         self.processes: list[ChunkdProcess] = []
+        self.tasks: list[ChunkdTask] = []
         self.pool = BufferPool(1024 * 1024)
 
     def add(self, *extra: str) -> ChunkdProcess:
         number = len(self.processes) + 1
-        process = ChunkdProcess(
-            self.tmp / f"c{number}", self.key_file, self.master.address, *extra
-        )
+        process = ChunkdProcess(self.tmp / f"c{number}", self.key_file, self.master.address, *extra)
         self.processes.append(process)
         return process
 
+    async def add_task(self, **settings: object) -> ChunkdTask:
+        number = len(self.tasks) + 1
+        task = ChunkdTask(self.tmp / f"t{number}", self.key_file, self.master.address, **settings)
+        self.tasks.append(task)
+        return await task.start(self.nursery)
+
     @property
     def members(self) -> list[messages.ChainMember]:
-        return [process.member for process in self.processes]
+        processes = [process.member for process in self.processes]
+        return processes + [task.member for task in self.tasks]
 
     async def connect(
-        self, process: ChunkdProcess, *, unix: bool = True, silence_limit_s: float | None = None
+        self,
+        process: ChunkdProcess | ChunkdTask,
+        *,
+        unix: bool = True,
+        silence_limit_s: float | None = None,
     ) -> Connection:
         """A client's connection, kept running."""
         member = process.member
@@ -205,6 +259,20 @@ class Servers:
 
 def _ignore(connection: object, request: int, message: object, payload: object) -> None:
     raise AssertionError("nobody asks a client")
+
+
+@asynccontextmanager
+async def in_process(tmp: Path, count: int = 3, **settings: object) -> AsyncIterator[Servers]:
+    """`count` chunk servers within this process."""
+    create_key(tmp / "key")
+    master = SmallMaster(load_key(tmp / "key"))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(master.run)
+        servers = Servers(tmp, nursery, master)
+        for _ in range(count):
+            await servers.add_task(**settings)
+        yield servers
+        nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager
@@ -225,6 +293,28 @@ async def running(tmp: Path, count: int = 3, *extra: str) -> AsyncIterator[Serve
             for process in servers.processes:
                 process.kill()
             nursery.cancel_scope.cancel()
+
+
+async def join_tail(
+    connection: Connection, handle: int, members: list[messages.ChainMember], *,
+    version: int = 1, epoch: int = 1,
+) -> messages.Joined:  # fmt: skip
+    """Join a tail chunk's chain."""
+    message = messages.Join(handle, version, epoch, True, CHUNK_BYTES, members[1:])
+    answer = await connection.call(message)
+    assert isinstance(answer, messages.Joined)
+    return answer
+
+
+async def append_records(
+    connection: Connection, handle: int, first: int, payload: bytes, *, writer: int = 7,
+    count: int = 1, version: int = 1, sync: bool = False,
+) -> messages.RecordsAppended:  # fmt: skip
+    """One batch of records."""
+    message = messages.RecordAppend(handle, version, writer, first, count, crc32c(payload), sync)
+    answer = await connection.call(message, payload, timeout_s=10)
+    assert isinstance(answer, messages.RecordsAppended)
+    return answer
 
 
 class Stream:

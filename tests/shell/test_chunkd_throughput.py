@@ -61,7 +61,8 @@ async def test_chain_of_three_stores_256_mib(tmp_path: Path, unix: bool) -> None
         ]
         per_gb = 1e9 / TOTAL_BYTES
         print(
-            f"\nchain of 3 over {'unix' if unix else 'tcp'}: {TOTAL_BYTES / MIB / written_s:.0f} MiB/s, "
+            f"\nchain of 3 over {'unix' if unix else 'tcp'}: "
+            f"{TOTAL_BYTES / MIB / written_s:.0f} MiB/s, "
             f"with sync {TOTAL_BYTES / MIB / synced_s:.0f} MiB/s; CPU s/GB: servers "
             f"{' + '.join(f'{one * per_gb:.2f}' for one in cpu)} = {sum(cpu) * per_gb:.2f}, "
             f"client {(own_cpu_s() - own) * per_gb:.2f}"
@@ -75,7 +76,9 @@ async def test_chain_of_three_stores_256_mib(tmp_path: Path, unix: bool) -> None
             assert payload == frame
         took = time.monotonic() - began
         cpu_read = servers.processes[0].cpu_s() - before[0]
-        print(f"read 64 MiB in 1 MiB: {64 / took:.0f} MiB/s, {cpu_read * 1e9 / 64 / MIB:.2f} CPU s/GB")
+        print(
+            f"read 64 MiB in 1 MiB: {64 / took:.0f} MiB/s, {cpu_read * 1e9 / 64 / MIB:.2f} CPU s/GB"
+        )
         assert sum(cpu) * per_gb < 4.0
         for process in servers.processes:
             assert process.terminate() == 0
