@@ -257,7 +257,12 @@ class Server:
     def _answered(self, send: Send, answer: Message | GfsError, payload: memoryview | None) -> None:
         if isinstance(answer, Unreachable) and send.to_session:
             return  # asked again when the session is back; given up when it is dead
-        self._do(partial(self._core.engine.answered, send.token, answer))
+        replies = self._core.engine.acknowledged(send.token)
+        if replies is None:
+            self._do(partial(self._core.engine.answered, send.token, answer))
+            return
+        for caller, reply in replies:
+            self._peers.reply(caller, reply)
 
     def statistics(self) -> dict[str, object]:
         """Figures for people and metrics."""

@@ -26,11 +26,16 @@ class Stale:
     names: set[tuple[int, bytes]] = field(default_factory=set)
     inos: set[int] = field(default_factory=set)
     contents: set[int] = field(default_factory=set)
+    tokens: set[int] = field(default_factory=set)  # orders that say so already
+
+    def __bool__(self) -> bool:
+        return bool(self.names or self.inos or self.contents)
 
     def add(self, other: Stale) -> None:
         self.names |= other.names
         self.inos |= other.inos
         self.contents |= other.contents
+        self.tokens |= other.tokens
 
     def message(self, position: int) -> Invalidate:
         names = [NamePair(parent, name) for parent, name in sorted(self.names)]
@@ -62,10 +67,15 @@ def _stale_inode(
     content = new is None or old is None or new.data_version != old.data_version
     content = content or new is None or old is None or new.tail != old.tail
     for session in inode_holders(ino, registry, tables):
-        if session != cause:
-            found[session].inos.add(ino)
-            if content:
-                found[session].contents.add(ino)
+        if session == cause:
+            continue
+        token = registry.told_by(session, ino)
+        if token is not None:
+            found[session].tokens.add(token)
+            continue
+        found[session].inos.add(ino)
+        if content:
+            found[session].contents.add(ino)
 
 
 def inode_holders(ino: int, registry: Registry, tables: ReadTables) -> set[int]:

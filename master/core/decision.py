@@ -121,6 +121,7 @@ class Decision:
 
     def entry(self, ino: int) -> Entry:
         """The inode as it is now in this transaction."""
+        self.registry.shown(self.session, ino)
         inode: Inode | None = self.tx.get(INODES, (ino,))
         if inode is None:
             return Entry(self.position, 0, None)

@@ -222,6 +222,17 @@ class Engine:
         self._sends.append(Send(session, server, message, self._tokens))
         return self._tokens
 
+    def acknowledged(self, token: int) -> list[tuple[Caller, Answer]] | None:
+        """A session has dropped what it was told to: the answers that waited for that.
+
+        Needs no step, since nothing is decided. None: `answered` is to be called in one.
+        """
+        order = self._orders.get(token)
+        if order is not None and order.on_answer is not _ignore:
+            return None
+        self._orders.pop(token, None)
+        return self._acknowledged()
+
     def answered(self, token: int, answer: Answer) -> None:
         """An order's answer arrived, or can no longer arrive."""
         order = self._orders.pop(token, None)
@@ -293,14 +304,20 @@ class Engine:
             sessions_of[record.position] = list(found)
             for session, stale in found.items():
                 merged[session].add(stale)
-        tokens = {session: self._tell(session, stale) for session, stale in merged.items()}
+        for session, stale in merged.items():
+            if stale:
+                stale.tokens.add(self._tell(session, stale))
         for position, sessions in sessions_of.items():
-            by_position[position] = [tokens[session] for session in sessions]
+            by_position[position] = [
+                token for session in sessions for token in merged[session].tokens
+            ]
         return by_position
 
     def _tell(self, session: int, stale: Stale) -> int:
-        message = stale.message(self.committed_position)
-        return self.order_session(session, message, _ignore)
+        token = self.order_session(session, stale.message(self.committed_position), _ignore)
+        for ino in stale.inos:
+            self.registry.told(session, ino, token)
+        return token
 
     def _uncache(self, pending: Pending, ready: Ready) -> set[int]:
         """Somebody became a writer: the others stop caching the attributes."""

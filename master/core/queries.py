@@ -63,6 +63,7 @@ class Queries:
 
     def entry(self, position: int, session: int, ino: int) -> Entry:
         """The inode as a session may see and cache it; `ino` 0 in it when it is gone."""
+        self._registry.shown(session, ino)
         inode: Inode | None = self._tables.get(INODES, (ino,))
         if inode is None:
             return Entry(position, 0, None)
@@ -107,6 +108,7 @@ class Queries:
     def _listed(self, session: int, name: bytes, dirent: Dirent, plus: bool) -> ListedName:
         if not plus:
             return ListedName(name, dirent.ino, dirent.kind)
+        self._registry.shown(session, dirent.ino)
         inode: Inode | None = self._tables.get(INODES, (dirent.ino,))
         cacheable = inode is not None and self._cacheable(session, dirent.ino, inode)
         return ListedName(name, dirent.ino, dirent.kind, inode, cacheable)

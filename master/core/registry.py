@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+TOLD_MAX = 100_000  # inodes remembered as dropped, a session
+
 
 class Registry:
     """Opens, writers and interest by session.
@@ -22,6 +24,7 @@ class Registry:
         self.writers: defaultdict[int, set[int]] = defaultdict(set)
         self.interested: defaultdict[int, set[int]] = defaultdict(set)
         self._recalled: set[tuple[int, int]] = set()
+        self._told: defaultdict[int, dict[int, int]] = defaultdict(dict)
         self._opens: defaultdict[int, set[int]] = defaultdict(set)
         self._writes: defaultdict[int, set[int]] = defaultdict(set)
         self._interests: defaultdict[int, set[int]] = defaultdict(set)
@@ -81,10 +84,35 @@ class Registry:
             _discard(self.interested, directory, session)
         for ino in self._writes.pop(session, set()):
             _discard(self.writers, ino, session)
+        self._told.pop(session, None)
         opened = self._opens.pop(session, set())
         for ino in opened:
             _discard(self.openers, ino, session)
         return sorted(opened)
+
+    def shown(self, session: int, ino: int) -> None:
+        """The session is about to read the inode's attributes and may cache them."""
+        told = self._told.get(session)
+        if told:
+            told.pop(ino, None)
+
+    def told(self, session: int, ino: int, token: int) -> None:
+        """The session was told by this order to drop the inode's attributes."""
+        told = self._told[session]
+        if len(told) >= TOLD_MAX:
+            told.clear()
+        told[ino] = token
+
+    def told_by(self, session: int, ino: int) -> int | None:
+        """The order by which it dropped, or is dropping, what it has not read again since.
+
+        A directory in which one mount creates thousands of files thus costs another
+        mount one message, not thousands. Whoever has it open is always told (None).
+        """
+        if session in self.openers.get(ino, ()):
+            return None
+        told = self._told.get(session)
+        return told.get(ino) if told else None
 
     def holders(self, directory: int) -> set[int]:
         return self.interested.get(directory, set())
