@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,19 @@ from typing import Any
 
 COMMAND_S = 60.0
 ROOT = Path(__file__).parents[2]
+
+
+AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+
+
+def nobody_missing() -> str | None:
+    """Why nothing can be run here as another user, or None."""
+    if os.geteuid() != 0:
+        return "only root can act as another user"
+    if shutil.which("setpriv") is None:
+        return "setpriv is not installed (package util-linux)"
+    done = subprocess.run([*AS_NOBODY, sys.executable, "-c", ""], capture_output=True, check=False)
+    return "another user cannot run this Python" if done.returncode else None
 
 
 class CommandRefused(AssertionError):
@@ -24,6 +38,7 @@ class LocalCluster:
     def __init__(self, directory: Path, prefix: Sequence[str] = ()) -> None:
         self.directory = directory
         self.prefix = list(prefix)  # words before `gfs`: another user, another namespace
+        self.environment: dict[str, str] = {}
         self.first = directory / "mnt1"
         self.second = directory / "mnt2"
 
@@ -38,7 +53,7 @@ class LocalCluster:
         """Run a command; `named` False leaves it to the command to find the cluster."""
         cluster: list[str | Path] = ["--cluster", self.directory] if named else []
         environment = {name: value for name, value in os.environ.items() if name != "GFS_CLUSTER"}
-        environment["PYTHONPATH"] = str(ROOT)
+        environment |= {"PYTHONPATH": str(ROOT), **self.environment}
         done = subprocess.run(
             [*self.prefix, sys.executable, "-m", "gfs.cli.main", *cluster, *words],
             input=given,
