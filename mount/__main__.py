@@ -93,7 +93,7 @@ class Mount:
             directories=self.tables.cache.directories,
             groups_of=self._groups_of,
             on_entry=self._committed,
-            on_session_lost=self.tables.session_lost,
+            on_session_lost=self._session_lost,
             on_new_epoch=self.invalidation.drop_everything,
         )
 
@@ -110,6 +110,10 @@ class Mount:
         """Own content was committed: the change time is the master's now, not ours."""
         self.tables.cache.learn(entry)
         self.invalidation.forget_attributes(entry.ino)
+
+    def _session_lost(self) -> None:
+        log.error("session.lost what was not committed is lost, caches are dropped")
+        self.invalidation.drop_everything()
 
     def _mount(self) -> None:
         options, self.notes = mountpoint.options(self.config)
@@ -223,18 +227,21 @@ class Mount:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
+    log_file = ""
     try:
         config, _ = load("mount", sys.argv[1:] if argv is None else argv)
         place = mountpoint.prepare(config.mountpoint)
         key = load_key(Path(config.key_file)) if config.key_file else None
         logs.set_up(config.log_level, config.log_file)
+        log_file = config.log_file
         faulthandler.register(signal.SIGUSR1)
         trio.run(Mount(config, place, key).serve)
     except (UsageError, GfsError, OSError, BaseExceptionGroup) as error:
         reason = _first(error)
         if not isinstance(reason, UsageError | GfsError | OSError):
             raise
-        log.error("mount.failed %s", reason)
+        if log_file:  # else the line would come twice
+            log.error("mount.failed %s", reason)
         print(f"gfs mount: {reason}", file=sys.stderr)
         return 2
     return 0

@@ -68,11 +68,6 @@ class Tables:
         left = self.client.link.lease_until - trio.current_time()
         return left if left > 0 else 0.0
 
-    def session_lost(self) -> None:
-        """The master gave this mount up: nothing known counts. (The kernel's trust has run out.)"""
-        log.error("session.lost all caches dropped")
-        self.cache.clear()
-
     def hold(self, directory: int) -> None:
         self.busy[directory] = self.busy.get(directory, 0) + 1
 

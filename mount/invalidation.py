@@ -124,7 +124,7 @@ class Invalidation:
         os.write(self._descriptor, EPOCH_MESSAGE)
 
     def drop_everything(self) -> None:
-        """A new master answers: what the old one had still to tell us is lost. Never blocks."""
+        """Nothing that is cached here or in the kernel counts any more. Never blocks."""
         self._tables.cache.clear()
         if self._descriptor < 0:
             return
@@ -132,6 +132,7 @@ class Invalidation:
             self.look_up_everything_again()
         for ino in self._tables.inodes.known():
             self.forget_attributes(ino)
+            self._tables.inodes.content_changed(ino)
 
     def _content_changed(self, ino: int) -> None:
         inodes = self._tables.inodes

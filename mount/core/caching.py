@@ -193,9 +193,12 @@ class Cache:
         """An own mutation at `position` made `name` lead to `ino` (or `ABSENT`).
 
         True = the kernel may keep it. If something later was heard of already,
-        the name is in doubt; a complete directory must not call it absent.
+        the name is in doubt; a complete directory must not call it absent. Without
+        interest in the directory (lost with a session meanwhile) nothing is kept.
         """
-        directory = self.directory(parent)
+        directory = self._directories.get(parent)
+        if directory is None:
+            return False
         if position < directory.invalid_at:
             self._doubt(directory, name)
             return False

@@ -131,6 +131,11 @@ def test_listing_makes_a_directory_complete_and_drops_what_is_gone(cache: Cache)
     assert not cache.trusted(30)
 
 
+def test_name_made_in_a_directory_without_interest_is_not_kept(cache: Cache) -> None:
+    assert not cache.named(D, b"mine", F, 2)
+    assert cache.directories() == []
+
+
 def test_listing_that_a_mutation_overtook_does_not_make_it_complete(cache: Cache) -> None:
     directory = cache.directory(D)
     cache.named(D, b"mine", F, 6)
