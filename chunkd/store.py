@@ -259,7 +259,7 @@ class Store:
             if not (sealed and replica.bad):
                 yield ReplicaReport(
                     replica.handle, replica.version, sealed, replica.end,
-                    self.checksums.get(replica.handle, 0),
+                    self.checksums.get(replica.handle, 0), replica.recovered,
                 )  # fmt: skip
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ class ReplicaReport(Message):
     sealed: bool
     length: int
     checksum: int  # CRC32C over block checksums, sealed only
+    recovered: bool = False  # open, and its server has restarted: it takes no appends
 
 
 class RegisterServer(Message):

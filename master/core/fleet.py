@@ -7,6 +7,7 @@ from collections.abc import Callable
 from gfs import messages as m
 from gfs.items import CHUNKS, SERVERS, Chunk, ChunkState, Server
 from master.core import tails
+from master.core.abandoned import Abandoned
 from master.core.decision import Decision
 from master.core.engine import Answer, Caller, Engine, Pending
 from master.core.seals import Seals
@@ -21,6 +22,7 @@ class Fleet:
     def __init__(self, engine: Engine, seals: Seals) -> None:
         self._engine = engine
         self._seals = seals
+        self.abandoned = Abandoned(engine, seals)
         self._growth: dict[int, m.TailGrowth] = {}
         self._barriers: list[_Barrier] = []
 
@@ -29,6 +31,7 @@ class Fleet:
         member = ask.member
         live = LiveServer(member, ask.boot, ask.free_bytes, ask.total_bytes, ask.http)
         self._engine.servers.register(live)
+        self.abandoned.back(member.server)
         self._engine.system("server", lambda decision: self._remember(decision, member))
         registered = m.ServerRegistered(
             self._engine.epoch, HEARTBEAT_S, self._engine.policy.chunk_bytes
@@ -57,6 +60,8 @@ class Fleet:
         servers = self._engine.servers
         chunk: Chunk | None = self._engine.reader.get(CHUNKS, (replica.handle,))
         if chunk is None or chunk.state is ChunkState.OPEN:
+            if chunk is not None and replica.recovered:
+                self.abandoned.broken(replica.handle)
             return
         if agrees(replica, chunk) or chunk.state is ChunkState.CONDEMNED:
             servers.add_replica(server, replica.handle)
@@ -94,6 +99,7 @@ class Fleet:
         """Its connection ended: it cannot be asked, and its replicas do not count."""
         self._engine.servers.remove(server)
         self._engine.give_up_orders(server=server)
+        self.abandoned.lost(server)
 
     # --- everything acknowledged so far, into the log
 

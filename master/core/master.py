@@ -74,6 +74,7 @@ class Master:
         if engine.sessions.expired(engine.now_s):
             self.upkeep.expire_sessions()
             self.joining.after_end()
+        self.fleet.abandoned.tick()
         self.machine.seals.tick()
         self.machine.resume_waiting()
         self.upkeep.reclaim_orphans()
@@ -89,6 +90,7 @@ class Master:
         return bool(
             len(self.machine.seals)
             or engine.closed_orphans
+            or self.fleet.abandoned.is_due(now_s)
             or engine.sessions.expired(now_s)
             or now_s - self._slow_round_at_s >= SLOW_ROUND_S
         )

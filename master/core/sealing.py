@@ -12,7 +12,9 @@ intact when its machine has not restarted since it joined: only then is its
 unsynced data certain. Nobody is told, and nothing is cut, before the seal is
 in the log, so a master that dies simply starts again with v+2.
 
-A member whose connection is down cannot answer and is not waited for.
+A member whose connection is down cannot answer and is not waited for, unless
+so few were up at the beginning that several must be coming back (a cluster
+that restarts): who misses the seal has a replica that does not count.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from master.core.decision import Decision
 
 FENCE_WAIT_S = 0.5
 NO_INTACT_WAIT_S = 30.0
+RETURN_WAIT_S = 2.0
 
 
 @dataclass
@@ -54,6 +57,7 @@ class Seal:
     began_s: float
     awaited: set[int] = field(default_factory=set)
     answers: dict[int, FencedAt] = field(default_factory=dict)
+    returning: bool = False  # fewer than two members, and not all, were up when it began
 
     def answered(self, server: int, answer: FencedAt | None) -> None:
         """None: the member cannot answer (refused, or its connection ended)."""
@@ -71,13 +75,17 @@ class Seal:
         if len(self.answers) == len(self.members):
             return True
         if intact:
-            return not self.awaited or waited >= FENCE_WAIT_S
+            at_once = not self.awaited and not self.returning
+            return at_once or waited >= self._intact_wait_s()
         return bool(self.answers) and waited >= NO_INTACT_WAIT_S
+
+    def _intact_wait_s(self) -> float:
+        return RETURN_WAIT_S if self.returning else FENCE_WAIT_S
 
     def next_look_s(self) -> float:
         """When `is_decidable` may turn without a new answer."""
         intact = any(self.is_intact(server) for server in self.answers)
-        return self.began_s + (FENCE_WAIT_S if intact else NO_INTACT_WAIT_S)
+        return self.began_s + (self._intact_wait_s() if intact else NO_INTACT_WAIT_S)
 
     def length(self) -> int:
         """The greatest end (see theory)."""

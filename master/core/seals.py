@@ -56,6 +56,7 @@ class Seals:
             if server in engine.servers.live:
                 seal.awaited.add(server)
                 engine.order_server(server, fence, self._on_fenced(seal, server))
+        seal.returning = len(seal.awaited) < min(2, len(seal.members))
 
     def _on_fenced(self, seal: Seal, server: int) -> OnAnswer:
         def fenced(answer: Answer) -> None:

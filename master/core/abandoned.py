@@ -1,0 +1,71 @@
+"""Tails whose chain is broken while nobody appends: sealed, so that readers learn their length.
+
+The length that all members have acknowledged is known to the primary alone, in
+memory. Once a member has restarted or is gone, the next append would seal the
+tail; if none comes, a reader would wait for ever, so the master does it here.
+
+A member that is away is waited for first: who misses the seal has a replica
+that does not count. Private chunks are their writer's business.
+"""
+
+from __future__ import annotations
+
+from gfs.items import CHUNKS, CHUNKS_BY_STATE, SERVERS, Chunk, ChunkKind, ChunkState
+from master.core.engine import Engine, scan_all
+from master.core.seals import Seals
+
+RETURN_WAIT_S = 2.0
+
+
+class Abandoned:
+    """Told by the fleet who is lost, back, or has lost its place in a chain."""
+
+    def __init__(self, engine: Engine, seals: Seals) -> None:
+        self._engine = engine
+        self._seals = seals
+        self._away = {int(key[0]): engine.now_s for key, _ in scan_all(engine.tables, SERVERS)}
+        self._broken: dict[int, float] = {}  # tails with a member that restarted, since when
+
+    def lost(self, server: int) -> None:
+        self._away[server] = self._engine.now_s
+
+    def back(self, server: int) -> None:
+        self._away.pop(server, None)
+
+    def broken(self, handle: int) -> None:
+        """A member of this open chunk has restarted: it takes no appends."""
+        self._broken.setdefault(handle, self._engine.now_s)
+
+    def is_due(self, now_s: float) -> bool:
+        """Is `tick` worth a step now?"""
+        return bool(self._broken) or any(self._overdue(server, now_s) for server in self._away)
+
+    def _overdue(self, server: int, now_s: float) -> bool:
+        return now_s - self._away[server] >= RETURN_WAIT_S
+
+    def tick(self) -> None:
+        """Seal what has been waited for long enough."""
+        now_s = self._engine.now_s
+        overdue = {server for server in self._away if self._overdue(server, now_s)}
+        if overdue:
+            for server in overdue:
+                del self._away[server]  # looked for once each time it goes
+            self._seal_tails_of(overdue)
+        for handle, since_s in list(self._broken.items()):
+            chunk: Chunk | None = self._engine.tables.get(CHUNKS, (handle,))
+            if chunk is None or now_s - since_s >= RETURN_WAIT_S or self._all_live(chunk):
+                del self._broken[handle]
+                self._seal(handle, chunk)
+
+    def _all_live(self, chunk: Chunk) -> bool:
+        return all(member.server in self._engine.servers.live for member in chunk.members)
+
+    def _seal_tails_of(self, servers: set[int]) -> None:
+        for key in self._engine.tables.by_index(CHUNKS_BY_STATE, ChunkState.OPEN):
+            chunk: Chunk | None = self._engine.tables.get(CHUNKS, key)
+            if chunk is not None and any(member.server in servers for member in chunk.members):
+                self._seal(int(key[0]), chunk)
+
+    def _seal(self, handle: int, chunk: Chunk | None) -> None:
+        if chunk is not None and chunk.kind is ChunkKind.TAIL:
+            self._seals.begin(handle)
