@@ -29,7 +29,7 @@ else:
     AnyMessage = typing.Union[(*_KNOWN, Failed)]  # noqa: UP007
 
 
-class Envelope(msgspec.Struct, array_like=True):
+class Envelope(msgspec.Struct, array_like=True, gc=False):
     """Frame header: id > 0 request, < 0 reply to it, 0 one way."""
 
     id: int

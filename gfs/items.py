@@ -34,7 +34,7 @@ class ChunkKind(enum.IntEnum):
     TAIL = 1  # record append: any session, ordered by the primary
 
 
-class Inode(Struct, array_like=True):
+class Inode(Struct, array_like=True, gc=False):
     """One file, directory, link or special file. Key: (ino,)."""
 
     mode: int  # st_mode, type bits included
@@ -65,7 +65,7 @@ class Inode(Struct, array_like=True):
         return stat.S_ISREG(self.mode)
 
 
-class Dirent(Struct, array_like=True):
+class Dirent(Struct, array_like=True, gc=False):
     """A name in a directory. Key: (parent, name)."""
 
     ino: int
@@ -73,7 +73,7 @@ class Dirent(Struct, array_like=True):
     version: int = 1
 
 
-class Extent(Struct, array_like=True):
+class Extent(Struct, array_like=True, gc=False):
     """A range of a file that lies in a chunk. Key: (ino, file_offset)."""
 
     length: int
@@ -81,14 +81,14 @@ class Extent(Struct, array_like=True):
     chunk_offset: int
 
 
-class Member(Struct, array_like=True):
+class Member(Struct, array_like=True, gc=False):
     """A chunk server in the chain of an open chunk."""
 
     server: int
     boot: str  # machine's boot id when it joined; equal = unsynced data is intact
 
 
-class Chunk(Struct, array_like=True):
+class Chunk(Struct, array_like=True, gc=False):
     """A chunk. Key: (handle,). Locations of sealed chunks are reported, not stored."""
 
     version: int
@@ -107,7 +107,7 @@ class Chunk(Struct, array_like=True):
     condemned_ns: int = 0
 
 
-class Session(Struct, array_like=True):
+class Session(Struct, array_like=True, gc=False):
     """A mount process or client. Key: (session,)."""
 
     epoch: int
@@ -118,7 +118,7 @@ class Session(Struct, array_like=True):
     opened_ns: int
 
 
-class Server(Struct, array_like=True):
+class Server(Struct, array_like=True, gc=False):
     """A chunk server that has ever registered. Key: (server,)."""
 
     address: str
@@ -126,13 +126,13 @@ class Server(Struct, array_like=True):
     first_seen_ns: int
 
 
-class Orphan(Struct, array_like=True):
+class Orphan(Struct, array_like=True, gc=False):
     """An inode without a name that a session still has open. Key: (ino,)."""
 
     since_ns: int
 
 
-class Trash(Struct, array_like=True):
+class Trash(Struct, array_like=True, gc=False):
     """What was deleted and can be undeleted. Key: (ino,)."""
 
     parent: int
@@ -142,20 +142,20 @@ class Trash(Struct, array_like=True):
     uid: int
 
 
-class Writers(Struct, array_like=True):
+class Writers(Struct, array_like=True, gc=False):
     """Dedup facts of a sealed tail. Key: (handle,)."""
 
     last: dict[int, int]  # writer -> last sequence that landed
     sealed_ns: int
 
 
-class Landed(Struct, array_like=True):
+class Landed(Struct, array_like=True, gc=False):
     """Where a session's request number was logged. Key: (session, number)."""
 
     position: int
 
 
-class Meta(Struct, array_like=True):
+class Meta(Struct, array_like=True, gc=False):
     """A fact about the whole cluster. Key: (name,)."""
 
     value: int | bytes  # text as UTF-8: a decoder cannot tell str from bytes

@@ -18,65 +18,65 @@ from msgspec import Struct, field
 from gfs import items
 
 
-class Change(Struct, array_like=True):
+class Change(Struct, array_like=True, gc=False):
     """Base: key, image before (None = new) and after (None = gone)."""
 
 
-class InodeChange(Change, tag=1):
+class InodeChange(Change, tag=1, gc=False):
     key: tuple[int]
     old: items.Inode | None
     new: items.Inode | None
 
 
-class DirentChange(Change, tag=2):
+class DirentChange(Change, tag=2, gc=False):
     key: tuple[int, bytes]
     old: items.Dirent | None
     new: items.Dirent | None
 
 
-class ExtentChange(Change, tag=3):
+class ExtentChange(Change, tag=3, gc=False):
     key: tuple[int, int]
     old: items.Extent | None
     new: items.Extent | None
 
 
-class ChunkChange(Change, tag=4):
+class ChunkChange(Change, tag=4, gc=False):
     key: tuple[int]
     old: items.Chunk | None
     new: items.Chunk | None
 
 
-class SessionChange(Change, tag=5):
+class SessionChange(Change, tag=5, gc=False):
     key: tuple[int]
     old: items.Session | None
     new: items.Session | None
 
 
-class ServerChange(Change, tag=6):
+class ServerChange(Change, tag=6, gc=False):
     key: tuple[int]
     old: items.Server | None
     new: items.Server | None
 
 
-class OrphanChange(Change, tag=7):
+class OrphanChange(Change, tag=7, gc=False):
     key: tuple[int]
     old: items.Orphan | None
     new: items.Orphan | None
 
 
-class TrashChange(Change, tag=8):
+class TrashChange(Change, tag=8, gc=False):
     key: tuple[int]
     old: items.Trash | None
     new: items.Trash | None
 
 
-class WritersChange(Change, tag=9):
+class WritersChange(Change, tag=9, gc=False):
     key: tuple[int]
     old: items.Writers | None
     new: items.Writers | None
 
 
-class MetaChange(Change, tag=10):
+class MetaChange(Change, tag=10, gc=False):
     key: tuple[bytes]
     old: items.Meta | None
     new: items.Meta | None
@@ -110,7 +110,7 @@ CHANGE_OF: dict[str, type[typing.Any]] = {
 TABLE_OF = {kind: table for table, kind in CHANGE_OF.items()}
 
 
-class RecordActor(Struct, array_like=True):
+class RecordActor(Struct, array_like=True, gc=False):
     """Who did it, as far as the session told."""
 
     uid: int = 0
@@ -120,7 +120,7 @@ class RecordActor(Struct, array_like=True):
     mount: str = ""
 
 
-class Record(Struct, array_like=True):
+class Record(Struct, array_like=True, gc=False):
     """One committed transaction: one position of the operation log.
 
     `landed` (session, number, low) is the dedup fact of the request that made

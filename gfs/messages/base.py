@@ -9,7 +9,7 @@ from gfs.items import Extent, Inode
 REVISION = 1
 
 
-class Message(Struct, array_like=True, tag=True):
+class Message(Struct, array_like=True, tag=True, gc=False):
     """Base of all messages; the tag is the class's name."""
 
 
