@@ -85,7 +85,7 @@ def why_no_mounts() -> str | None:
             "there is no /dev/fuse: modprobe fuse, or start the container with --device /dev/fuse"
         )
     except OSError as error:
-        return f"/dev/fuse cannot be opened ({error.strerror}): it needs mode 0666, or be root"
+        return f"/dev/fuse cannot be opened ({error.strerror}): chmod 666 /dev/fuse, or be root"
     program = shutil.which("fusermount3")
     if program is None:
         return "fusermount3 is missing: apt-get install fuse3"

@@ -24,7 +24,11 @@ def nobody_missing() -> str | None:
         return "only root can act as another user"
     if shutil.which("setpriv") is None:
         return "setpriv is not installed (package util-linux)"
-    done = subprocess.run([*AS_NOBODY, sys.executable, "-c", ""], capture_output=True, check=False)
+    # Also what it starts must be able to run it: an interpreter in root's home is not enough.
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', ''], check=True)"
+    done = subprocess.run(
+        [*AS_NOBODY, sys.executable, "-c", code], capture_output=True, check=False
+    )
     return "another user cannot run this Python" if done.returncode else None
 
 
