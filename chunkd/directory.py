@@ -55,7 +55,7 @@ class DataDirectory:
           NewerFormat, Corrupt: its identity cannot be read.
         """
         path = path.absolute()
-        disk.mkdir(path, parents=True)
+        _make(path, disk)
         names = set(disk.listdir(path))
         if "identity" not in names and (names - _OURS - _HARMLESS or _has_chunks(disk, path)):
             raise WrongCluster(f"{path} holds files but is no chunk server's directory")
@@ -111,6 +111,14 @@ class DataDirectory:
     def close(self) -> None:
         """Let another process have it."""
         self._lock.close()
+
+
+def _make(path: Path, disk: Disk) -> None:
+    """Make the directory, and its name as durable as what will lie in it."""
+    missing = [one for one in (path, *path.parents) if not disk.exists(one)]
+    disk.mkdir(path, parents=True)
+    for made in missing:
+        disk.sync_directory(made.parent)
 
 
 def _has_chunks(disk: Disk, path: Path) -> bool:

@@ -36,6 +36,12 @@ _FILL_BYTES = 64 * KIB
 _SCAN_BYTES = MIB
 
 
+class NeverDurable(Corrupt):
+    """The power was lost before the first sync: nothing was ever promised of this file."""
+
+    code = "never-durable"
+
+
 class SideLog:
     """See the module's text.
 
@@ -64,10 +70,14 @@ class SideLog:
         """An existing one and the version it is at; call `recover` next.
 
         Raises:
-          Corrupt: the header was never durable, or is damaged.
+          NeverDurable: there is no header yet.
+          Corrupt: it is damaged.
           NewerFormat: of a newer release.
         """
-        header = open_block(SIDE, file.pread(SECTOR_BYTES, 0), SideHeader, where)
+        first = file.pread(SECTOR_BYTES, 0)
+        if not first.strip(b"\0"):
+            raise NeverDurable(f"{where}: empty")
+        header = open_block(SIDE, first, SideHeader, where)
         log = cls(file, header)
         newest = FenceSlot(0, header.version, fenced=False)
         for number in (1, 2):

@@ -16,6 +16,7 @@ from chunkd.core.replica import Replica, ReplicaState
 from chunkd.directory import DataDirectory
 from chunkd.files import CopyFile, OpenFiles, SealedFiles, read_meta, remove
 from chunkd.formats import SideHeader
+from chunkd.sidelog import NeverDurable
 from chunkd.sums import BlockSums
 from gfs.errors import Corrupt, GfsError, NoSpace, NoSuchReplica, NotFound, StorageFailed
 from gfs.messages import ReplicaReport
@@ -63,8 +64,10 @@ class Store:
             elif kept >= {"data", "side"}:
                 self._load_open(directory, handle)
             elif kept:
-                log.info("replica.incomplete handle=%016x files=%s", handle, ",".join(sorted(kept)))
-                directory.quarantine(handle, kept)
+                raise NeverDurable(f"only {', '.join(sorted(kept))}")
+        except NeverDurable as error:
+            log.info("replica.incomplete handle=%016x quarantined: %s", handle, error)
+            directory.quarantine(handle, kept)
         except Corrupt as error:
             log.error("replica.damaged handle=%016x quarantined: %s", handle, error)
             directory.quarantine(handle, kept)
