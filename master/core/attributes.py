@@ -20,7 +20,7 @@ from gfs.ids import NAME_BYTES_MAX, XATTR_BYTES_MAX
 from gfs.items import Inode
 from gfs.messages import Actor, Done, RemoveXattr, SetAttributes, SetXattr
 from master.core import extents
-from master.core.decision import Decision, NeedsRecall, NeedsSeal
+from master.core.decision import Decision, NeedsSeal
 from master.core.permissions import (
     READ,
     ROOT_UID,
@@ -87,7 +87,8 @@ def _truncate(decision: Decision, op: SetAttributes, inode: Inode) -> Inode:
         raise IsADirectory("is a directory")
     if not inode.is_file:
         raise InvalidArgument("not a regular file")
-    if not (op.handle_open_for_write and decision.session in decision.registry.openers[op.ino]):
+    opened = decision.session in decision.registry.openers.get(op.ino, ())
+    if not (op.handle_open_for_write and opened):
         require(inode, decision.actor, WRITE)
     require_exclusive(decision, op.ino, inode)
     changed = extents.truncate(decision, op.ino, inode, op.size)
@@ -105,9 +106,7 @@ def require_exclusive(decision: Decision, ino: int, inode: Inode) -> None:
     Raises:
       NeedsRecall, NeedsSeal
     """
-    others = decision.registry.other_writers(ino, decision.session)
-    if others and not decision.registry.was_recalled(ino, others):
-        raise NeedsRecall(ino, others)
+    decision.recall_others(ino)
     if inode.tail:
         raise NeedsSeal(inode.tail)
 
@@ -116,7 +115,7 @@ def _set_times(decision: Decision, op: SetAttributes, inode: Inode) -> Inode:
     explicit = op.atime_ns is not None or op.mtime_ns is not None
     if not (explicit or op.atime_now or op.mtime_now):
         return inode
-    if op.size is None:
+    if explicit or op.size is None:
         _require_may_set_times(inode, decision.actor, explicit)
     atime = decision.now_ns if op.atime_now else op.atime_ns
     mtime = decision.now_ns if op.mtime_now else op.mtime_ns

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from gfs.errors import InvalidArgument, NameTooLong, NotADirectory, StaleInode
-from gfs.ids import NAME_BYTES_MAX
+from gfs.ids import NAME_BYTES_MAX, TRASH_INO
 from gfs.items import DIRENTS, INODES, Dirent, Inode
 from gfs.messages import Actor, Done, Entry
 from master.core.registry import Registry
@@ -85,6 +85,12 @@ class Decision:
         if self.registry.add_open(self.session, ino, writing=writing):
             self.uncache.append(ino)
 
+    def recall_others(self, ino: int) -> None:
+        """Raises NeedsRecall unless what others hold back of the file has come in."""
+        others = self.registry.other_writers(ino, self.session)
+        if others and not self.registry.was_recalled(ino, others):
+            raise NeedsRecall(ino, others)
+
     def inode(self, ino: int) -> Inode:
         """Raises StaleInode when nothing has this number."""
         found: Inode | None = self.tx.get(INODES, (ino,))
@@ -97,6 +103,8 @@ class Decision:
         found = self.inode(ino)
         if not found.is_directory:
             raise NotADirectory("not a directory")
+        if ino == TRASH_INO:
+            raise StaleInode("the trash is reached by undelete alone")
         return found
 
     def dirent(self, parent: int, name: bytes) -> Dirent | None:

@@ -75,6 +75,7 @@ class Pending:
     asked_s: float
     positions: set[int] = field(default_factory=set)
     uncache: list[int] = field(default_factory=list)
+    number: int = 0  # of a mutation; it is in flight until its answer has left
 
 
 @dataclass
@@ -124,7 +125,7 @@ class Engine:
         self.reader = reader
         self.policy = policy
         self.epoch = epoch
-        self.position = self.committed_position = position
+        self.position = self.committed_position = self.first_position = position
         self.random = random
         self.registry = Registry()
         self.servers = Servers()
@@ -145,6 +146,7 @@ class Engine:
         self._undelivered: list[tuple[Pending, Answer]] = []
         self._waiting: list[_Waiting] = []
         self._orders: dict[int, _Order] = {}
+        self.in_flight: dict[tuple[int, int], Pending] = {}  # mutations by session and number
 
     # --- time, numbers, records
 
@@ -276,23 +278,33 @@ class Engine:
             tokens &= self._orders.keys()
             if tokens:
                 self._waiting.append(_Waiting(pending, answer, tokens))
-            elif pending.caller is not None:
-                ready.replies.append((pending.caller, answer))
+            else:
+                self._deliver(pending, answer, ready.replies)
         ready.replies += self._acknowledged()
         self.registry.new_step()
         return ready
 
     def _acknowledged(self) -> list[tuple[Caller, Answer]]:
         """Answers whose last acknowledgement has come."""
-        replies, still = [], []
+        replies: list[tuple[Caller, Answer]] = []
+        still = []
         for waiting in self._waiting:
             waiting.tokens &= self._orders.keys()
             if waiting.tokens:
                 still.append(waiting)
-            elif waiting.pending.caller is not None:
-                replies.append((waiting.pending.caller, waiting.answer))
+            else:
+                self._deliver(waiting.pending, waiting.answer, replies)
         self._waiting = still
         return replies
+
+    def _deliver(
+        self, pending: Pending, answer: Answer, replies: list[tuple[Caller, Answer]]
+    ) -> None:
+        """Only now is a mutation over: one that comes again meanwhile waits with the first."""
+        if pending.number:
+            self.in_flight.pop((pending.session, pending.number), None)
+        if pending.caller is not None:
+            replies.append((pending.caller, answer))
 
     def _invalidate(self, records: list[Record]) -> dict[int, list[int]]:
         """Tell the holders; returns the tokens by position of the record."""
@@ -306,26 +318,31 @@ class Engine:
                 merged[session].add(stale)
         for session, stale in merged.items():
             if stale:
-                stale.tokens.add(self._tell(session, stale))
+                stale.tokens.add(self.tell(session, stale, self.committed_position))
         for position, sessions in sessions_of.items():
             by_position[position] = [
                 token for session in sessions for token in merged[session].tokens
             ]
         return by_position
 
-    def _tell(self, session: int, stale: Stale) -> int:
-        token = self.order_session(session, stale.message(self.committed_position), _ignore)
+    def tell(self, session: int, stale: Stale, position: int) -> int:
+        """Have a session drop what it knows as of before `position`; returns the token."""
+        token = self.order_session(session, stale.message(position), _ignore)
         for ino in stale.inos:
             self.registry.told(session, ino, token)
         return token
 
     def _uncache(self, pending: Pending, ready: Ready) -> set[int]:
-        """Somebody became a writer: the others stop caching the attributes."""
+        """Somebody became a writer: the others stop caching the attributes.
+
+        Also what this very step still answers as of the position committed, hence + 1.
+        """
         tokens = set()
         for ino in pending.uncache:
             for session in inode_holders(ino, self.registry, self.reader):
                 if session != pending.session:
-                    tokens.add(self._tell(session, Stale(inos={ino})))
+                    stale, position = Stale(inos={ino}), self.committed_position + 1
+                    tokens.add(self.tell(session, stale, position))
         ready.sends += self._sends
         self._sends = []
         return tokens

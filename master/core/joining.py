@@ -11,6 +11,7 @@ from master.core.decision import Decision
 from master.core.engine import Caller, Engine, Pending, Send
 from master.core.machine import Machine
 from master.core.sessions import LiveSession
+from master.core.transaction import MARK
 from master.core.upkeep import Upkeep
 
 _SESSION_BITS = 62
@@ -72,7 +73,8 @@ class Joining:
             landed = OrderedDict(
                 (int(key[1]), item.position) for key, item in engine.tables.range(LANDED, session)
             )
-            live = LiveSession(session, ask.host, ask.mount, 0.0, landed=landed)
+            low = landed.pop(MARK, 1)
+            live = LiveSession(session, ask.host, ask.mount, 0.0, low, landed)
             engine.sessions.add(live)
         engine.sessions.renew(session, engine.now_s)
         registry = engine.registry

@@ -22,12 +22,15 @@ import msgspec
 from msgspec.structs import replace
 
 from gfs import messages as m
-from gfs.errors import DeadSession, GfsError, TooFewServers
+from gfs.errors import DeadSession, GfsError, NoSpace, TooFewServers
+from gfs.items import INODES
 from gfs.messages import Done, GroupsNeeded, Message, Mutate
 from gfs.records import Record, RecordActor
 from master.core import attributes, commits, namespace, renaming, tails, trash
+from master.core.coherence import Stale
 from master.core.decision import Decision, NeedsRecall, NeedsSeal, NeedsServers, Suspend
 from master.core.engine import Answer, Caller, Engine, Pending
+from master.core.namespace import opens_for_writing
 from master.core.permissions import NeedGroups
 from master.core.reading import Reading
 from master.core.seals import Seals
@@ -52,31 +55,31 @@ class Machine:
         self._result_at = result_at
         self._at_gate: list[Pending] = []
         self._for_servers: list[Pending] = []
-        self._in_flight: dict[tuple[int, int], Pending] = {}
 
     # --- mutations
 
-    def mutate(self, session: int, caller: Caller, message: Mutate) -> None:
-        """A numbered mutation of a session."""
+    def mutate(
+        self, session: int, caller: Caller, message: Mutate, *, has_room: bool = True
+    ) -> None:
+        """A numbered mutation of a session; without room on disk only what landed before."""
         engine = self.engine
         pending = Pending(session, caller, message, engine.now_s)
         live = engine.sessions.live.get(session)
         if live is None:
             engine.answer(pending, DeadSession("the session has ended"))
             return
-        running = self._in_flight.get((session, message.number))
+        running = engine.in_flight.get((session, message.number))
         if running is not None:  # asked again over a new connection
             running.caller = caller
             return
         try:
-            landed = live.position_of(message.number, message.low)
+            if live.position_of(message.number, message.low) is None and not has_room:
+                raise NoSpace("the master's disk is full")
         except GfsError as error:
             engine.answer(pending, error)
             return
-        if landed is not None:
-            engine.answer(pending, _RESULT_DECODER.decode(self._result_at(landed)))
-            return
-        self._in_flight[session, message.number] = pending
+        pending.number = message.number
+        engine.in_flight[session, message.number] = pending
         if engine.sessions.gate_open():
             self._decide(pending)
         else:
@@ -88,6 +91,10 @@ class Machine:
         live = self.engine.sessions.live.get(pending.session)
         if live is None:
             self._finish(pending, DeadSession("the session has ended"))
+            return
+        landed = live.landed.get(message.number)
+        if landed is not None:
+            self._replay(pending, live, message.operation, landed)
             return
         operation = message.operation
         if live.mount:
@@ -108,6 +115,29 @@ class Machine:
                 # A directory is complete in the cache of the mount that made it.
                 self.engine.registry.add_interest(pending.session, done.entry.ino)
             self._record(decision, pending, message, live, done)
+
+    def _replay(self, pending: Pending, live: LiveSession, operation: Message, landed: int) -> None:
+        """The first outcome, from its record.
+
+        If an earlier master decided it, nobody has told this session what changed
+        since, so it is told to keep nothing of the answer; and a file that it
+        created and never heard of is open again.
+        """
+        engine = self.engine
+        try:
+            done = _RESULT_DECODER.decode(self._result_at(landed))
+        except GfsError as error:
+            self._finish(pending, error)
+            return
+        if landed <= engine.first_position:
+            ino = done.entry.ino if done.entry else 0
+            if isinstance(operation, m.Create) and engine.tables.get(INODES, (ino,)):
+                writing = opens_for_writing(operation.flags)
+                engine.registry.add_open(pending.session, ino, writing=writing)
+            if live.mount:
+                stale = _shown(operation, done)
+                engine.tell(pending.session, stale, engine.committed_position)
+        self._finish(pending, done)
 
     def _apply_operation(self, decision: Decision, operation: Message) -> Done:
         plain = _PLAIN.get(type(operation))
@@ -149,9 +179,6 @@ class Machine:
         self._finish(pending, done)
 
     def _finish(self, pending: Pending, answer: Answer) -> None:
-        message = pending.message
-        if isinstance(message, Mutate):
-            self._in_flight.pop((pending.session, message.number), None)
         self.engine.answer(pending, answer)
 
     # --- waiting
@@ -287,6 +314,20 @@ def _parents(operation: Any) -> tuple[int, ...]:
     parent = getattr(operation, "parent", 0)
     other = getattr(operation, "new_parent", 0)
     return tuple(ino for ino in (parent, other) if ino)
+
+
+def _shown(operation: Any, done: Done) -> Stale:
+    """What an answer tells its session about."""
+    names = {
+        (parent, name)
+        for parent, name in (
+            (getattr(operation, "parent", 0), getattr(operation, "name", b"")),
+            (getattr(operation, "new_parent", 0), getattr(operation, "new_name", b"")),
+        )
+        if parent
+    }
+    entries = [done.entry, *done.parents, *(file.entry for file in done.committed)]
+    return Stale(names, {entry.ino for entry in entries if entry is not None and entry.ino})
 
 
 def _as_of(done: Done, position: int) -> Done:

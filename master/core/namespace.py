@@ -24,7 +24,7 @@ from gfs.errors import (
     TooManyLinks,
 )
 from gfs.ids import ROOT_INO, SYMLINK_BYTES_MAX
-from gfs.items import DIRENTS, INODES, Dirent, Inode
+from gfs.items import DIRENTS, INODES, TRASH, Dirent, Inode
 from gfs.messages import (
     Create,
     Done,
@@ -57,12 +57,18 @@ def access_wanted(flags: int) -> int:
     return want | (WRITE if flags & os.O_TRUNC else 0)
 
 
+def opens_for_writing(flags: int) -> bool:
+    """Does open(2) with these flags make a writer?"""
+    return flags & os.O_ACCMODE != os.O_RDONLY
+
+
 def create(decision: Decision, op: Create) -> Done:
     """open(2) with O_CREAT."""
     directory = decision.directory(op.parent)
     check_name(op.name)
+    require(directory, decision.actor, EXECUTE)
     present = decision.dirent(op.parent, op.name)
-    writing = op.flags & os.O_ACCMODE != os.O_RDONLY
+    writing = opens_for_writing(op.flags)
     if present is not None:
         return _open_present(decision, op, present.ino, writing)
     require(directory, decision.actor, WRITE | EXECUTE)
@@ -76,10 +82,10 @@ def _open_present(decision: Decision, op: Create, ino: int, writing: bool) -> Do
     if op.flags & os.O_EXCL:
         raise AlreadyExists("file exists")
     inode = decision.inode(ino)
-    require(decision.directory(op.parent), decision.actor, EXECUTE)
     if inode.is_directory:
         raise IsADirectory("is a directory")
     require(inode, decision.actor, access_wanted(op.flags))
+    decision.recall_others(ino)
     decision.open_here(ino, writing=writing)
     return decision.done(ino, created=False)
 
@@ -123,7 +129,7 @@ def make_link(decision: Decision, op: MakeLink) -> Done:
     _require_absent(decision, op.parent, directory, op.name)
     if inode.nlink >= LINKS_MAX:
         raise TooManyLinks(f"{LINKS_MAX} links")
-    if inode.nlink <= 0:
+    if inode.nlink <= 0 or decision.tx.get(TRASH, (op.ino,)) is not None:
         raise NotFound("the file has no name any more")
     decision.tx.put(DIRENTS, (op.parent, op.name), Dirent(op.ino, stat.S_IFMT(inode.mode)))
     decision.put_inode(

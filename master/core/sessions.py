@@ -12,11 +12,13 @@ the low mark, or of a dead session, is refused (protocols.md "Operation log").
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gfs.errors import Overloaded, Refused
 
 NUMBERS_MAX = 1024  # unanswered at once, and results kept in memory
+NUMBER_LIMIT = 1 << 62  # keys of the tables end there
 
 
 @dataclass
@@ -39,18 +41,24 @@ class LiveSession:
         """Where the request landed, or None: decide it.
 
         Raises:
-          Refused: the number lies below the mark.
+          Refused: the number lies below the mark, or the mark above the number.
           Overloaded: more numbers in flight than are kept.
         """
-        if number < self.low:
-            raise Refused(f"request {number} lies below the low mark {self.low}")
+        if not self.low <= number < NUMBER_LIMIT or low > number:
+            raise Refused(f"request {number} with mark {low}, the low mark is {self.low}")
         if number - low >= NUMBERS_MAX:
             raise Overloaded(f"more than {NUMBERS_MAX} requests in flight")
         if low > self.low:
-            self.low = low
-            for old in [done for done in self.landed if done < low]:
-                del self.landed[old]
+            self._raise_mark(low)
         return self.landed.get(number)
+
+    def _raise_mark(self, low: int) -> None:
+        gone: Iterable[int] = range(self.low, low)
+        if low - self.low > len(self.landed):
+            gone = [number for number in self.landed if number < low]
+        for number in gone:
+            self.landed.pop(number, None)
+        self.low = low
 
 
 class Sessions:

@@ -16,7 +16,7 @@ from gfs.items import CHUNKS, INODES, WRITERS, Chunk, ChunkKind, ChunkState, Ino
 from gfs.messages import Done, OpenTail, ResolveTail, Tail, TailGrowth
 from master.core import sealing
 from master.core.chunks import Chunks
-from master.core.decision import Decision, NeedsRecall, NeedsSeal
+from master.core.decision import Decision, NeedsSeal
 
 
 def open_tail(decision: Decision, chunks: Chunks, op: OpenTail) -> Done:
@@ -65,9 +65,7 @@ def _with_tail(decision: Decision, chunks: Chunks, ino: int, inode: Inode, *, la
 
 def _make_tail(decision: Decision, chunks: Chunks, ino: int, inode: Inode) -> Inode:
     """What other sessions hold back of the file lies before its first record."""
-    others = decision.registry.other_writers(ino, decision.session)
-    if others and not decision.registry.was_recalled(ino, others):
-        raise NeedsRecall(ino, others)
+    decision.recall_others(ino)
     handle, chunk = chunks.new_chunk(decision, ChunkKind.TAIL, goal=0)
     decision.tx.create(CHUNKS, (handle,), replace(chunk, ino=ino))
     opened = replace(inode, tail=handle, tail_offset=inode.size, version=inode.version + 1)

@@ -13,7 +13,9 @@ from gfs.items import LANDED, SESSIONS, Item, Key, Landed
 from gfs.records import CHANGE_OF, Record
 from master.core.tables import Tables
 
-LANDED_SWEEP = 64  # every so many numbers of a session, older dedup facts go
+LANDED_SWEEP = 64  # about every so many records of a session, older dedup facts go
+MARK = 0  # request numbers begin at 1; here stands the mark below which they went
+_SPREAD = 0x9E3779B1  # golden ratio: numbers in any stride are hit about equally often
 
 
 class Transaction:
@@ -113,8 +115,9 @@ def apply(record: Record, tables: Tables) -> None:
             tables.put(table, change.key, change.new)
     if record.session and record.number:
         tables.put(LANDED, (record.session, record.number), Landed(record.position))
-        if record.number % LANDED_SWEEP == 0:
+        if (record.number * _SPREAD & 0xFFFFFFFF) < (1 << 32) // LANDED_SWEEP:
             _forget_landed(tables, record.session, below=record.low)
+            tables.put(LANDED, (record.session, MARK), Landed(record.low))
 
 
 def _forget_landed(tables: Tables, session: int, *, below: int | None) -> None:
