@@ -12,6 +12,7 @@ from gfs.errors import (
     IsADirectory,
     NameTooLong,
     NoAttribute,
+    NoSpace,
     NotPermitted,
     TooLarge,
     Unsupported,
@@ -32,6 +33,9 @@ from master.core.permissions import (
 )
 
 XATTR_CREATE, XATTR_REPLACE = 1, 2
+XATTRS_BYTES_MAX = XATTR_BYTES_MAX + 4096  # of one inode: each record has them twice
+TIME_NS_LIMIT = 1 << 62
+ID_LIMIT = (1 << 32) - 1  # -1 means "leave"
 _NAMESPACES = (b"user.", b"trusted.", b"security.", b"system.")
 
 
@@ -64,6 +68,8 @@ def _chmod(inode: Inode, actor: Actor, mode: int) -> Inode:
 
 
 def _chown(inode: Inode, actor: Actor, uid: int | None, gid: int | None) -> Inode:
+    if not (0 <= (uid or 0) < ID_LIMIT and 0 <= (gid or 0) < ID_LIMIT):
+        raise InvalidArgument(f"owner {uid}:{gid}")
     if actor.uid != ROOT_UID:
         if uid is not None and uid != inode.uid:
             raise NotPermitted("only root gives files away")
@@ -119,11 +125,19 @@ def _set_times(decision: Decision, op: SetAttributes, inode: Inode) -> Inode:
         _require_may_set_times(inode, decision.actor, explicit)
     atime = decision.now_ns if op.atime_now else op.atime_ns
     mtime = decision.now_ns if op.mtime_now else op.mtime_ns
+    check_time(atime)
+    check_time(mtime)
     return replace(
         inode,
         atime_ns=inode.atime_ns if atime is None else atime,
         mtime_ns=inode.mtime_ns if mtime is None else mtime,
     )
+
+
+def check_time(time_ns: int | None) -> None:
+    """Raises InvalidArgument for what no clock shows."""
+    if time_ns is not None and not -TIME_NS_LIMIT < time_ns < TIME_NS_LIMIT:
+        raise InvalidArgument(f"time {time_ns} ns")
 
 
 def _require_may_set_times(inode: Inode, actor: Actor, explicit: bool) -> None:
@@ -145,7 +159,10 @@ def set_xattr(decision: Decision, op: SetXattr) -> Done:
         raise AlreadyExists("attribute exists")
     if op.flags & XATTR_REPLACE and not present:
         raise NoAttribute("no such attribute")
-    return _with_attributes(decision, op.ino, inode, {**inode.attributes, op.name: op.value})
+    attributes = {**inode.attributes, op.name: op.value}
+    if sum(len(name) + len(value) for name, value in attributes.items()) > XATTRS_BYTES_MAX:
+        raise NoSpace(f"more than {XATTRS_BYTES_MAX} bytes of attributes")
+    return _with_attributes(decision, op.ino, inode, attributes)
 
 
 def remove_xattr(decision: Decision, op: RemoveXattr) -> Done:

@@ -11,6 +11,7 @@ from gfs.errors import GfsError, NotPermitted, Refused, StaleInode
 from gfs.items import Inode
 from gfs.messages import Commit, Committed, Done, FileCommit
 from master.core import extents
+from master.core.attributes import check_time
 from master.core.decision import Decision, NeedsSeal
 from master.core.permissions import without_privileges
 
@@ -50,6 +51,7 @@ def _commit_file(decision: Decision, file: FileCommit) -> Committed:
 
 
 def _check(decision: Decision, file: FileCommit, inode: Inode) -> None:
+    check_time(file.mtime_ns)
     if not inode.is_file:
         raise StaleInode("not a regular file")
     if decision.session not in decision.registry.writers.get(file.ino, ()):

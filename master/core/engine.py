@@ -130,9 +130,9 @@ class Engine:
         self.registry = Registry()
         self.servers = Servers()
         self.chunks = Chunks(self.servers, random)
-        self.queries = Queries(reader, self.registry, self.chunks)
         awaited = {int(key[0]) for key, _ in scan_all(tables, SESSIONS)}
         self.sessions = Sessions(awaited, lease_s=lease_s, now_s=now_s)
+        self.queries = Queries(reader, self.registry, self.chunks, self.sessions)
         self.orphans = {int(key[0]) for key, _ in scan_all(tables, ORPHANS)}
         self.closed_orphans: set[int] = set()  # nobody holds them any more: upkeep reclaims
         self.inode_count = 0
@@ -201,6 +201,10 @@ class Engine:
                 Record(decision.position, self.epoch, self.now_ns, operation, actor, changes)
             )
         return result
+
+    def has_undurable(self) -> bool:
+        """Has something been decided that readers of committed state do not see yet?"""
+        return bool(self._records or self._decided)
 
     def take_records(self) -> list[Record]:
         """What the step decided, to be made durable before `committed`."""

@@ -53,8 +53,11 @@ class References:
 
 
 def condemned(chunk: Chunk, now_ns: int) -> Chunk:
-    """The chunk on its way out; its replicas go after a pause (GFS §4.4)."""
-    return replace(chunk, state=ChunkState.CONDEMNED, condemned_ns=now_ns, members=[])
+    """The chunk on its way out; its replicas go after a pause (GFS §4.4).
+
+    One that was open keeps its members: nobody has reported these replicas.
+    """
+    return replace(chunk, state=ChunkState.CONDEMNED, condemned_ns=now_ns)
 
 
 class Ranges(Protocol):

@@ -38,6 +38,7 @@ from master.core.extents import overlapping
 from master.core.namespace import access_wanted
 from master.core.permissions import EXECUTE, READ, ROOT_UID, require
 from master.core.registry import Registry
+from master.core.sessions import Sessions
 from master.core.tables import ReadTables
 
 SYMLINKS_MAX = 40
@@ -49,8 +50,11 @@ _DEPTH_MAX = 4096
 class Queries:
     """Reads on behalf of one session at a time."""
 
-    def __init__(self, tables: ReadTables, registry: Registry, chunks: Chunks) -> None:
+    def __init__(
+        self, tables: ReadTables, registry: Registry, chunks: Chunks, sessions: Sessions
+    ) -> None:
         self._tables = tables
+        self._sessions = sessions
         self._registry = registry
         self._chunks = chunks
 
@@ -70,6 +74,8 @@ class Queries:
         return Entry(position, ino, inode, self._cacheable(session, ino, inode))
 
     def _cacheable(self, session: int, ino: int, inode: Inode) -> bool:
+        if not self._sessions.gate_open():
+            return False  # who writes it may not be back yet
         return inode.tail == 0 and not self._registry.other_writers(ino, session)
 
     def lookup(self, position: int, session: int, ask: Lookup) -> Entry:

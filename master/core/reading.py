@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from gfs import messages as m
-from gfs.errors import RemoteProtocolError
-from gfs.items import LINKS_BY_INO
+from gfs.errors import RemoteProtocolError, StaleInode
+from gfs.items import INODES, LINKS_BY_INO
 from gfs.messages import Message
 from master.core.coherence import inode_holders
 from master.core.decision import NeedsRecall, Suspend
@@ -95,7 +95,11 @@ class Reading:
         return self._queries.listing(self._position, session, ask)
 
     def open(self, session: int, ask: m.Open, step: bool, uncache: _Uncache | None) -> Message:
+        if not step and self._engine.has_undurable():
+            raise NeedsStep  # its last name may be about to go
         self._queries.check_open(ask)
+        if step and self._engine.tables.get(INODES, (ask.ino,)) is None:
+            raise StaleInode(f"inode {ask.ino} does not exist")
         self._recall(session, ask.ino)
         writing = ask.flags & os.O_ACCMODE != os.O_RDONLY
         registry = self._engine.registry

@@ -59,13 +59,22 @@ def wants_trash(decision: Decision, parent: int, inode: Inode) -> bool:
         return False
     if decision.now_ns - inode.created_ns < decision.policy.trash_min_age_ns:
         return False
+    return _keeps_trash(decision, parent)
+
+
+def _keeps_trash(decision: Decision, parent: int) -> bool:
     directory: Inode | None = decision.tx.get(INODES, (parent,))
     return directory is None or directory.attributes.get(NO_TRASH) != b"0"
 
 
 def move_to_trash(decision: Decision, parent: int, name: bytes, ino: int, inode: Inode) -> None:
-    """Hide under the trash directory (GFS §4.4); `inode.nlink` comes back as 1 for a file."""
+    """Hide under the trash directory (GFS §4.4); `inode.nlink` comes back as 1 for a file.
+
+    A tree out of a directory that keeps no trash is due at once: upkeep takes it down
+    a batch at a time.
+    """
     tx = decision.tx
+    deleted_ns = decision.now_ns if _keeps_trash(decision, parent) else 0
     if not inode.is_directory:
         inode = replace(inode, nlink=1)
     else:
@@ -73,7 +82,7 @@ def move_to_trash(decision: Decision, parent: int, name: bytes, ino: int, inode:
     decision.put_inode(ino, inode)
     tx.put(DIRENTS, (TRASH_INO, trash_name(ino)), Dirent(ino, inode.mode & 0o170000))
     path = path_of(tx, parent, name)
-    tx.put(TRASH, (ino,), Trash(parent, name, path, decision.now_ns, decision.actor.uid))
+    tx.put(TRASH, (ino,), Trash(parent, name, path, deleted_ns, decision.actor.uid))
 
 
 def trash_name(ino: int) -> bytes:
@@ -155,6 +164,7 @@ def _remove_directory(decision: Decision, parent: int, ino: int) -> None:
         if key[0] == parent:
             decision.tx.delete(DIRENTS, key)
     decision.tx.delete(INODES, (ino,))
+    decision.touch_directory(parent, decision.inode(parent), links=-1)
 
 
 def reclaim_or_orphan(decision: Decision, ino: int, inode: Inode) -> None:

@@ -41,6 +41,7 @@ def rename(decision: Decision, op: Rename) -> Done:
     require_removable(source_dir, moved, decision.actor)
     require(target_dir, decision.actor, WRITE | EXECUTE)
     _check_not_below(decision, source.ino, moved, op.new_parent)
+    _require_movable(decision, op, moved)
     if op.flags == EXCHANGE:
         return _exchange(decision, op, source, target)
     if target is not None:
@@ -51,6 +52,12 @@ def rename(decision: Decision, op: Rename) -> Done:
         _remove_target(decision, op, moved, target)
     _move(decision, op, source, moved, replaced=target)
     return decision.done(source.ino, (op.parent, op.new_parent))
+
+
+def _require_movable(decision: Decision, op: Rename, inode: Inode) -> None:
+    """A directory that gets another parent is itself written: its ".." changes."""
+    if inode.is_directory and op.parent != op.new_parent:
+        require(inode, decision.actor, WRITE)
 
 
 def _check_not_below(decision: Decision, ino: int, inode: Inode, new_parent: int) -> None:
@@ -122,6 +129,7 @@ def _exchange(decision: Decision, op: Rename, source: Dirent, target: Dirent | N
         return decision.done(source.ino, (op.parent, op.new_parent))
     other = decision.inode(target.ino)
     require_removable(decision.directory(op.new_parent), other, decision.actor)
+    _require_movable(decision, op, other)
     _check_not_below(decision, target.ino, other, op.parent)
     tx = decision.tx
     tx.put(DIRENTS, (op.parent, op.name), replace(target, version=source.version + 1))

@@ -42,6 +42,7 @@ from master.core.decision import Decision
 FENCE_WAIT_S = 0.5
 NO_INTACT_WAIT_S = 30.0
 RETURN_WAIT_S = 2.0
+ASK_AGAIN_S = 0.3
 
 
 @dataclass
@@ -55,6 +56,7 @@ class Seal:
     version: int
     members: dict[int, str]  # server -> boot id when it joined
     began_s: float
+    ask_again_s: float = 0.0
     awaited: set[int] = field(default_factory=set)
     answers: dict[int, FencedAt] = field(default_factory=dict)
     returning: bool = False  # fewer than two members, and not all, were up when it began
@@ -144,8 +146,23 @@ def _attach_tail(decision: Decision, handle: int, ino: int, length: int) -> None
     inode: Inode | None = decision.tx.get(INODES, (ino,))
     if inode is None or inode.tail != handle:
         return  # the file went away meanwhile, and the chunk is condemned with it
+    known: Extent | None = decision.tx.get(EXTENTS, (ino, inode.tail_offset))
+    if known is not None and known.length > length:
+        inode = _shrink(decision, ino, inode, length)
     grown = grow(decision, ino, inode, length)
     decision.put_inode(ino, replace(grown, tail=0, tail_offset=0))
+
+
+def _shrink(decision: Decision, ino: int, inode: Inode, end: int) -> Inode:
+    """A power loss took appended bytes, not synced, that the log had counted already."""
+    size = inode.tail_offset + end
+    cut = extents.truncate(decision, ino, inode, size) if size < inode.size else inode
+    return replace(
+        cut,
+        mtime_ns=max(inode.mtime_ns + 1, decision.now_ns),
+        ctime_ns=decision.now_ns,
+        data_version=inode.data_version + 1,
+    )
 
 
 def grow(decision: Decision, ino: int, inode: Inode, end: int, mtime_ns: int = 0) -> Inode:

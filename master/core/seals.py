@@ -51,11 +51,7 @@ class Seals:
             lambda decision: sealing.begin(decision, handle, chunk, engine.now_s),
         )
         self._running[handle] = seal
-        fence = messages.Fence(handle, seal.version, engine.epoch)
-        for server in seal.members:
-            if server in engine.servers.live:
-                seal.awaited.add(server)
-                engine.order_server(server, fence, self._on_fenced(seal, server))
+        self._ask(seal)
         seal.returning = len(seal.awaited) < min(2, len(seal.members))
 
     def _on_fenced(self, seal: Seal, server: int) -> OnAnswer:
@@ -66,19 +62,21 @@ class Seals:
         return fenced
 
     def tick(self) -> None:
-        """Time alone may decide a seal; one that can hear nobody starts over."""
+        """Time alone may decide a seal; members that came back since are fenced too."""
         for seal in list(self._running.values()):
             self._try_finish(seal)
-            if not seal.awaited and seal.handle in self._running:
-                self._ask_again(seal)
+            if seal.handle in self._running and self._engine.now_s >= seal.ask_again_s:
+                self._ask(seal)
 
-    def _ask_again(self, seal: Seal) -> None:
-        """Members that came back since are fenced too."""
-        fence = messages.Fence(seal.handle, seal.version, self._engine.epoch)
+    def _ask(self, seal: Seal) -> None:
+        """Fence every member that is up and has neither answered nor been asked."""
+        engine = self._engine
+        seal.ask_again_s = engine.now_s + sealing.ASK_AGAIN_S
+        fence = messages.Fence(seal.handle, seal.version, engine.epoch)
         for server in seal.members:
-            if server in self._engine.servers.live and server not in seal.answers:
+            if server in engine.servers.live and server not in seal.awaited | seal.answers.keys():
                 seal.awaited.add(server)
-                self._engine.order_server(server, fence, self._on_fenced(seal, server))
+                engine.order_server(server, fence, self._on_fenced(seal, server))
 
     def _try_finish(self, seal: Seal) -> None:
         if self._running.get(seal.handle) is not seal:
@@ -86,6 +84,10 @@ class Seals:
         if not seal.is_decidable(self._engine.now_s):
             return
         del self._running[seal.handle]
+        chunk: Chunk | None = self._engine.tables.get(CHUNKS, (seal.handle,))
+        if chunk is None or chunk.state is not ChunkState.OPEN:
+            self._release(seal.handle, 0)  # its file was reclaimed meanwhile
+            return
         self._engine.system("seal", lambda decision: sealing.finish(decision, seal))
         self._tell_members(seal)
         self._release(seal.handle, self._engine.position)

@@ -78,6 +78,10 @@ class Sessions:
         self.live.pop(session, None)
         self.awaited.discard(session)
 
+    def exists(self, session: int) -> bool:
+        """Live, or awaited after a restart."""
+        return session in self.live or session in self.awaited
+
     def renew(self, session: int, now_s: float) -> bool:
         """False: there is no such session (any more)."""
         live = self.live.get(session)

@@ -57,6 +57,7 @@ def _require_own(item: Trash, actor: Actor) -> None:
 def _make_parents(decision: Decision, parts: list[bytes]) -> int:
     here: int = ROOT_INO
     for part in parts:
+        require(decision.directory(here), decision.actor, EXECUTE)
         dirent = decision.dirent(here, part)
         if dirent is None:
             made = namespace.make_node(decision, MakeNode(here, part, stat.S_IFDIR | 0o755))

@@ -17,7 +17,9 @@ from gfs.items import (
     TRASH,
     WRITERS,
     Chunk,
+    ChunkKind,
     ChunkState,
+    Key,
 )
 from master.core import extents, removal
 from master.core.decision import Decision
@@ -35,7 +37,8 @@ class Upkeep:
         self._engine = engine
         self._seals = seals
         self._safe_start_s = safe_start_s
-        self._scan_after: tuple[int] | None = None
+        self._scan_after: Key | None = None
+        self._trash_after: Key | None = None
 
     # --- sessions
 
@@ -106,11 +109,13 @@ class Upkeep:
             for handle in due:
                 decision.tx.delete(CHUNKS, (handle,))
 
-        engine.system("delete-chunks", delete)
         by_server: dict[int, list[int]] = {}
         for handle in due:
-            for server in engine.servers.forget_chunk(handle):
+            chunk = engine.tables.get(CHUNKS, (handle,))
+            members = {member.server for member in chunk.members} if chunk else set()
+            for server in sorted({*engine.servers.forget_chunk(handle), *members}):
                 by_server.setdefault(server, []).append(handle)
+        engine.system("delete-chunks", delete)
         for server, handles in by_server.items():
             engine.order_server(server, m.DeleteReplicas(handles), _ignore)
 
@@ -125,8 +130,13 @@ class Upkeep:
             if chunk.state is ChunkState.SEALED
             and not chunk.references
             and engine.now_ns - chunk.sealed_ns >= engine.policy.reclaim_delay_ns
-            and chunk.session not in engine.sessions.live
+            and not engine.sessions.exists(chunk.session)
         ]
+        for key, chunk in page:
+            if chunk.state is ChunkState.OPEN and chunk.kind is ChunkKind.PRIVATE:
+                # A master that died between the end of a session and this seal left it.
+                if not engine.sessions.exists(chunk.session):
+                    self._seals.begin(int(key[0]))
 
         def condemn(decision: Decision) -> None:
             for key in due:
@@ -154,7 +164,8 @@ class Upkeep:
         """Kept for the policy's time, oldest first below 10 % free space."""
         engine = self._engine
         total, free = engine.servers.space()
-        page = engine.tables.scan(TRASH, limit=BATCH)
+        page = engine.tables.scan(TRASH, after=self._trash_after, limit=BATCH)
+        self._trash_after = page[-1][0] if len(page) == BATCH else None
         age = engine.policy.trash_keep_ns
         due = [int(key[0]) for key, item in page if engine.now_ns - item.deleted_ns >= age]
         if not due and total and free * 10 < total and page:
