@@ -112,6 +112,7 @@ class Demo:
             for line in expected.splitlines(keepends=True):
                 process.stdin.write(line)
             process.stdin.close()
+            process.stdin = None  # communicate() would close it again
             finish(process, "tee")
         if self.read(self.second / "tee") != expected:
             raise DemoFailed("the other mount shows something else than tee was given")

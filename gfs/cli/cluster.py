@@ -62,7 +62,7 @@ def up_command(
     own = [one.mountpoint for one in mounted() if one.cluster == str(layout.directory)]
     servers = f"{facts.chunkservers} chunk server" + "s" * (facts.chunkservers != 1)
     out(f"cluster {facts.id} is up: {servers}, goal {facts.goal}")
-    for point in own:
+    for point in sorted(own):
         out(b"mounted at " + point)
 
 
