@@ -155,10 +155,8 @@ def _attach_tail(decision: Decision, handle: int, ino: int, length: int) -> None
 
 def _shrink(decision: Decision, ino: int, inode: Inode, end: int) -> Inode:
     """A power loss took appended bytes, not synced, that the log had counted already."""
-    size = inode.tail_offset + end
-    cut = extents.truncate(decision, ino, inode, size) if size < inode.size else inode
     return replace(
-        cut,
+        extents.truncate(decision, ino, inode, inode.tail_offset + end),
         mtime_ns=max(inode.mtime_ns + 1, decision.now_ns),
         ctime_ns=decision.now_ns,
         data_version=inode.data_version + 1,

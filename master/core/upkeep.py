@@ -133,10 +133,10 @@ class Upkeep:
             and not engine.sessions.exists(chunk.session)
         ]
         for key, chunk in page:
-            if chunk.state is ChunkState.OPEN and chunk.kind is ChunkKind.PRIVATE:
+            private = chunk.state is ChunkState.OPEN and chunk.kind is ChunkKind.PRIVATE
+            if private and not engine.sessions.exists(chunk.session):
                 # A master that died between the end of a session and this seal left it.
-                if not engine.sessions.exists(chunk.session):
-                    self._seals.begin(int(key[0]))
+                self._seals.begin(int(key[0]))
 
         def condemn(decision: Decision) -> None:
             for key in due:
