@@ -12,7 +12,6 @@ the accepted socket knows the peer's credentials.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import logging
 import os
@@ -40,7 +39,10 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gfs import errors
+from gfs.bearer import authorization, token
 from gfs.handshake import listen
+
+__all__ = ["JsonResponse", "Peer", "application", "authorization", "serve_http", "token"]
 
 log = logging.getLogger(__name__)
 
@@ -84,16 +86,6 @@ class JsonResponse(Response):
 
     def render(self, content: object) -> bytes:
         return msgspec.json.encode(content, enc_hook=str) + b"\n"
-
-
-def token(key: bytes) -> str:
-    """Bearer token of the cluster: knowing it does not give the key away."""
-    return hmac.digest(key, b"http", hashlib.sha256).hex()
-
-
-def authorization(key: bytes) -> dict[str, str]:
-    """The header by which a client shows that it has the key."""
-    return {"Authorization": f"Bearer {token(key)}"}
 
 
 def application(

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from gfs.bearer import authorization
 from gfs.cluster import plan
 from gfs.cluster.asking import cluster_status, key_of, usable_unix
 from gfs.cluster.layout import Layout
@@ -18,7 +19,6 @@ from gfs.cluster.processes import Registry, state_of
 from gfs.cluster.up import client_config
 from gfs.config import ClientConfig
 from gfs.errors import GfsError, UsageError
-from gfs.http import authorization
 from gfs.mounts import mounted
 
 VIEW_S = 5.0
