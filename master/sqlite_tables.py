@@ -50,6 +50,8 @@ class SqliteReadTables:
         sql, decode = _READS[table]
         try:
             content = self._execute(sql, key).get
+        except OverflowError:
+            raise errors.InvalidArgument(f"{table} {key}: a number out of range") from None
         except apsw.Error as error:
             raise translate(error, f"get {table} {key}") from error
         return None if content is None else decode(content)
@@ -99,6 +101,8 @@ class SqliteReadTables:
     def _rows(self, sql: str, bindings: tuple[Any, ...]) -> list[Any]:
         try:
             return self._execute(sql, bindings).fetchall()
+        except OverflowError:
+            raise errors.InvalidArgument(f"{bindings}: a number out of range") from None
         except apsw.Error as error:
             raise translate(error, sql) from error
 

@@ -8,6 +8,7 @@ leaves no trace by simply being dropped.
 from __future__ import annotations
 
 import typing
+from collections import defaultdict
 
 from gfs.items import LANDED, SESSIONS, Item, Key, Landed
 from gfs.records import CHANGE_OF, Record
@@ -25,6 +26,8 @@ class Transaction:
         self._tables = tables
         self._old: dict[tuple[str, Key], typing.Any] = {}
         self._new: dict[tuple[str, Key], typing.Any] = {}
+        # Keys of `_new` by partition: a batch looks at many partitions, one after another.
+        self._written: defaultdict[tuple[str, typing.Any], set[Key]] = defaultdict(set)
 
     def get(self, table: str, key: Key) -> typing.Any:
         """The item or None."""
@@ -39,16 +42,21 @@ class Transaction:
         where = (table, key)
         if where not in self._old:
             self._old[where] = self._tables.get(table, key)
-        self._new[where] = item
+        self._write(table, key, item)
 
     def create(self, table: str, key: Key, item: Item) -> None:
         """Put where there can be no item yet (a number just drawn): spares the read."""
         self._old.setdefault((table, key), None)
-        self._new[table, key] = item
+        self._write(table, key, item)
 
     def delete(self, table: str, key: Key) -> None:
         self.get(table, key)
-        self._new[table, key] = None
+        self._write(table, key, None)
+
+    def _write(self, table: str, key: Key, item: Item | None) -> None:
+        self._new[table, key] = item
+        if len(key) > 1:
+            self._written[table, key[0]].add(key)
 
     def range(
         self,
@@ -63,13 +71,11 @@ class Transaction:
 
         Sort keys strictly between `after` and `before`.
         """
+        written = self._written.get((table, partition), ())
         mine = {
-            key: item
-            for (name, key), item in self._new.items()
-            if name == table
-            and key[0] == partition
-            and (after is None or key[1] > after)
-            and (before is None or key[1] < before)
+            key: self._new[table, key]
+            for key in written
+            if (after is None or key[1] > after) and (before is None or key[1] < before)
         }
         room = None if limit is None else limit + len(mine)
         stored = self._tables.range(table, partition, after=after, before=before, limit=room)
