@@ -21,6 +21,7 @@ class BufferPool:
         return memoryview(buffer)[:length]
 
     def give(self, payload: memoryview) -> None:
+        """The payload is no longer looked at by anybody."""
         buffer = payload.obj
         if not isinstance(buffer, bytearray) or len(buffer) != self.buffer_bytes:
             return

@@ -37,6 +37,7 @@ class Peers:
         return peer
 
     def remove(self, peer: Peer) -> None:
+        """It ended; a newer one of the same session or server stays."""
         del self._by_number[peer.number]
         if self._sessions.get(peer.session) is peer:
             del self._sessions[peer.session]
@@ -53,6 +54,7 @@ class Peers:
         self._sessions[session] = peer
 
     def bind_server(self, peer: Peer, server: int) -> None:
+        """The chunk server speaks through this connection from now on."""
         old = self._servers.get(server)
         if old is not None and old is not peer:
             old.server = 0

@@ -51,6 +51,7 @@ class Inspection:
         return m.Status(msgspec.json.encode(found))
 
     def statistics(self) -> dict[str, object]:
+        """Numbers for metrics."""
         engine = self._core.engine
         return {
             "epoch": engine.epoch,
@@ -64,6 +65,7 @@ class Inspection:
         }
 
     def status(self) -> dict[str, object]:
+        """Facts for people; without what takes a walk over a table."""
         engine = self._core.engine
         return {
             "cluster": self._cluster,

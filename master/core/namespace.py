@@ -7,7 +7,6 @@ because one task decides everything in order.
 
 from __future__ import annotations
 
-import os
 import stat
 
 from msgspec.structs import replace
@@ -35,6 +34,7 @@ from gfs.messages import (
     RemoveTree,
     Unlink,
 )
+from gfs.open_flags import O_ACCMODE, O_EXCL, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY, writes
 from master.core import removal
 from master.core.decision import Decision, check_name
 from master.core.permissions import (
@@ -53,13 +53,10 @@ _MAKEABLE = {stat.S_IFREG, stat.S_IFDIR, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFC
 
 def access_wanted(flags: int) -> int:
     """Mode bits that open(2) flags need."""
-    want = {os.O_RDONLY: READ, os.O_WRONLY: WRITE, os.O_RDWR: READ | WRITE}[flags & os.O_ACCMODE]
-    return want | (WRITE if flags & os.O_TRUNC else 0)
-
-
-def opens_for_writing(flags: int) -> bool:
-    """Does open(2) with these flags make a writer?"""
-    return flags & os.O_ACCMODE != os.O_RDONLY
+    want = {O_RDONLY: READ, O_WRONLY: WRITE, O_RDWR: READ | WRITE}.get(flags & O_ACCMODE)
+    if want is None:
+        raise InvalidArgument(f"open flags {flags:o}")
+    return want | (WRITE if flags & O_TRUNC else 0)
 
 
 def create(decision: Decision, op: Create) -> Done:
@@ -68,7 +65,7 @@ def create(decision: Decision, op: Create) -> Done:
     check_name(op.name)
     require(directory, decision.actor, EXECUTE)
     present = decision.dirent(op.parent, op.name)
-    writing = opens_for_writing(op.flags)
+    writing = writes(op.flags)
     if present is not None:
         return _open_present(decision, op, present.ino, writing)
     require(directory, decision.actor, WRITE | EXECUTE)
@@ -79,7 +76,7 @@ def create(decision: Decision, op: Create) -> Done:
 
 
 def _open_present(decision: Decision, op: Create, ino: int, writing: bool) -> Done:
-    if op.flags & os.O_EXCL:
+    if op.flags & O_EXCL:
         raise AlreadyExists("file exists")
     inode = decision.inode(ino)
     if inode.is_directory:

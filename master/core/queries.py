@@ -7,7 +7,6 @@ before: a change after the registration then reaches the asker.
 
 from __future__ import annotations
 
-import os
 import stat
 
 from gfs.errors import IsADirectory, LinkLoop, NameTooLong, NotADirectory, NotFound, StaleInode
@@ -33,6 +32,7 @@ from gfs.messages import (
     Walk,
     Walked,
 )
+from gfs.open_flags import O_ACCMODE, O_TRUNC
 from master.core.chunks import Chunks
 from master.core.extents import overlapping
 from master.core.namespace import access_wanted
@@ -122,7 +122,7 @@ class Queries:
     def check_open(self, ask: Open) -> Inode:
         """May the actor open it so?"""
         inode = self.inode(ask.ino)
-        if inode.is_directory and ask.flags & (os.O_ACCMODE | os.O_TRUNC):
+        if inode.is_directory and ask.flags & (O_ACCMODE | O_TRUNC):
             raise IsADirectory("is a directory")
         require(inode, ask.actor, access_wanted(ask.flags))
         return inode

@@ -7,7 +7,6 @@ outside of a step and is asked again inside.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from gfs import messages as m
 from gfs.errors import RemoteProtocolError, StaleInode
 from gfs.items import INODES, LINKS_BY_INO
 from gfs.messages import Message
+from gfs.open_flags import writes
 from master.core.coherence import inode_holders
 from master.core.decision import NeedsRecall, Suspend
 from master.core.engine import Engine
@@ -73,11 +73,11 @@ class Reading:
 
     # --- one method a message; `step` says whether we are in one
 
-    def lookup(self, session: int, ask: m.Lookup, step: bool, _: _Uncache | None) -> Message:
+    def _lookup(self, session: int, ask: m.Lookup, step: bool, _: _Uncache | None) -> Message:
         self._interest(session, ask.parent)
         return self._queries.lookup(self._position, session, ask)
 
-    def attributes(
+    def _attributes(
         self, session: int, ask: m.GetAttributes, step: bool, _: _Uncache | None
     ) -> Message:
         cached = self._has_cache(session)
@@ -88,20 +88,20 @@ class Reading:
                     self._engine.registry.add_interest(session, int(key[0]))
         return self._queries.attributes(self._position, session, ask.inos)
 
-    def directory(
+    def _directory(
         self, session: int, ask: m.ReadDirectory, step: bool, _: _Uncache | None
     ) -> Message:
         self._interest(session, ask.ino)
         return self._queries.listing(self._position, session, ask)
 
-    def open(self, session: int, ask: m.Open, step: bool, uncache: _Uncache | None) -> Message:
+    def _open(self, session: int, ask: m.Open, step: bool, uncache: _Uncache | None) -> Message:
         if not step and self._engine.has_undurable():
             raise NeedsStep  # its last name may be about to go
         self._queries.check_open(ask)
         if step and self._engine.tables.get(INODES, (ask.ino,)) is None:
             raise StaleInode(f"inode {ask.ino} does not exist")
         self._recall(session, ask.ino)
-        writing = ask.flags & os.O_ACCMODE != os.O_RDONLY
+        writing = writes(ask.flags)
         registry = self._engine.registry
         becomes_writer = writing and session not in registry.writers.get(ask.ino, ())
         if becomes_writer and not step and self._others_hold(session, ask.ino):
@@ -111,7 +111,7 @@ class Reading:
             uncache.append(ask.ino)
         return self._queries.opened(self._position, session, ask)
 
-    def close(self, session: int, ask: m.CloseFiles, step: bool, _: _Uncache | None) -> Message:
+    def _close(self, session: int, ask: m.CloseFiles, step: bool, _: _Uncache | None) -> Message:
         registry, orphans = self._engine.registry, self._engine.orphans
         for ino in ask.inos:
             registry.close(session, ino)
@@ -122,35 +122,35 @@ class Reading:
         )
         return m.Ok()
 
-    def layout(self, session: int, ask: m.GetLayout, step: bool, _: _Uncache | None) -> Message:
+    def _layout(self, session: int, ask: m.GetLayout, step: bool, _: _Uncache | None) -> Message:
         return self._queries.layout(self._position, session, ask)
 
-    def locate(self, session: int, ask: m.Locate, step: bool, _: _Uncache | None) -> Message:
+    def _locate(self, session: int, ask: m.Locate, step: bool, _: _Uncache | None) -> Message:
         return m.Locations(self._queries.locations(ask.handles))
 
-    def walk(self, session: int, ask: m.Walk, step: bool, _: _Uncache | None) -> Message:
+    def _walk(self, session: int, ask: m.Walk, step: bool, _: _Uncache | None) -> Message:
         walked = self._queries.walk(self._position, session, ask)
         if walked.entry.ino:
             self._recall(session, walked.entry.ino)
         return walked
 
-    def path(self, session: int, ask: m.PathOf, step: bool, _: _Uncache | None) -> Message:
+    def _path(self, session: int, ask: m.PathOf, step: bool, _: _Uncache | None) -> Message:
         return m.PathIs(self._queries.path(ask.ino))
 
-    def drop_interest(
+    def _drop_interest(
         self, session: int, ask: m.DropInterest, step: bool, _: _Uncache | None
     ) -> Message:
         for directory in ask.directories:
             self._engine.registry.drop_interest(session, directory)
         return m.Ok()
 
-    def renew(self, session: int, ask: m.Renew, step: bool, _: _Uncache | None) -> Message:
+    def _renew(self, session: int, ask: m.Renew, step: bool, _: _Uncache | None) -> Message:
         return m.Renewed(self._engine.epoch, self._position)
 
-    def trash(self, session: int, ask: m.ListTrash, step: bool, _: _Uncache | None) -> Message:
+    def _trash(self, session: int, ask: m.ListTrash, step: bool, _: _Uncache | None) -> Message:
         return self._queries.trash(ask)
 
-    def filesystem(
+    def _filesystem(
         self, session: int, ask: m.StatFilesystem, step: bool, _: _Uncache | None
     ) -> Message:
         total, free = self._engine.servers.space()
@@ -162,19 +162,19 @@ class Reading:
 
 
 _HANDLERS: dict[type[Message], Callable[[Reading, int, Any, bool, _Uncache | None], Message]] = {
-    m.Lookup: Reading.lookup,
-    m.GetAttributes: Reading.attributes,
-    m.ReadDirectory: Reading.directory,
-    m.Open: Reading.open,
-    m.CloseFiles: Reading.close,
-    m.GetLayout: Reading.layout,
-    m.Locate: Reading.locate,
-    m.Walk: Reading.walk,
-    m.PathOf: Reading.path,
-    m.DropInterest: Reading.drop_interest,
-    m.Renew: Reading.renew,
-    m.ListTrash: Reading.trash,
-    m.StatFilesystem: Reading.filesystem,
+    m.Lookup: Reading._lookup,
+    m.GetAttributes: Reading._attributes,
+    m.ReadDirectory: Reading._directory,
+    m.Open: Reading._open,
+    m.CloseFiles: Reading._close,
+    m.GetLayout: Reading._layout,
+    m.Locate: Reading._locate,
+    m.Walk: Reading._walk,
+    m.PathOf: Reading._path,
+    m.DropInterest: Reading._drop_interest,
+    m.Renew: Reading._renew,
+    m.ListTrash: Reading._trash,
+    m.StatFilesystem: Reading._filesystem,
 }
 # What another session holds back may concern these: not before all are back after a restart.
 _GATED = {m.GetAttributes, m.Open, m.Walk}
