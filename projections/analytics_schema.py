@@ -1,0 +1,95 @@
+"""Tables of the analytics view, in DuckDB: current rows, and what to ask them through.
+
+`inodes` and `dirents` hold the namespace as it is; `files` and `directories` are views
+over them with paths and times one can read. `history` is another database, attached:
+growth by hour and owner, and who deleted what. The contract of `gfs sql --view analytics`.
+"""
+
+from __future__ import annotations
+
+INODE_COLUMNS = {
+    "ino": "BIGINT",
+    "mode": "INTEGER",
+    "uid": "BIGINT",
+    "gid": "BIGINT",
+    "nlink": "BIGINT",
+    "size": "BIGINT",
+    "stored": "BIGINT",
+    "atime_ns": "BIGINT",
+    "mtime_ns": "BIGINT",
+    "ctime_ns": "BIGINT",
+    "created_ns": "BIGINT",
+    "data_version": "BIGINT",
+    "rdev": "BIGINT",
+    "target": "VARCHAR",
+}
+DIRENT_COLUMNS = {"parent": "BIGINT", "name": "VARCHAR", "ino": "BIGINT", "kind": "INTEGER"}
+
+
+def _columns(columns: dict[str, str]) -> str:
+    return ", ".join(f"{name} {kind} NOT NULL" for name, kind in columns.items())
+
+
+# No primary keys: DuckDB keeps them in an index that costs more than the scans of a
+# column that they save, at any size measured.
+SCHEMA = f"""
+CREATE TABLE inodes ({_columns(INODE_COLUMNS)});
+CREATE TABLE dirents ({_columns(DIRENT_COLUMNS)});
+CREATE TABLE xattrs (ino BIGINT NOT NULL, name VARCHAR NOT NULL, value VARCHAR NOT NULL);
+
+CREATE MACRO kind_of(mode) AS CASE mode & 61440
+  WHEN 32768 THEN 'f' WHEN 16384 THEN 'd' WHEN 40960 THEN 'l' WHEN 8192 THEN 'c'
+  WHEN 24576 THEN 'b' WHEN 4096 THEN 'p' WHEN 49152 THEN 's' ELSE '?' END;
+CREATE MACRO extension_of(name) AS CASE
+  WHEN regexp_matches(name, '[^.].*\\.[^.]{{0,16}}$')
+  THEN lower(regexp_extract(name, '\\.([^.]*)$', 1)) ELSE '' END;
+
+-- Each inode once, at its least (parent, name); orphans have parent 0.
+CREATE VIEW homes AS
+SELECT i.ino, coalesce(d.least.parent, 0) AS parent, coalesce(d.least.name, '') AS name
+FROM inodes i LEFT JOIN (
+  SELECT ino, min({{'parent': parent, 'name': name}}) AS least FROM dirents GROUP BY ino
+) d ON d.ino = i.ino;
+
+CREATE VIEW directories AS
+WITH RECURSIVE tree (ino, parent, depth, path) AS (
+  SELECT * FROM (VALUES (1::BIGINT, 0::BIGINT, 0, ''), (2::BIGINT, 0::BIGINT, 0, '<trash>'))
+  UNION ALL
+  SELECT d.ino, d.parent, t.depth + 1, t.path || '/' || d.name
+  FROM dirents d JOIN tree t ON d.parent = t.ino WHERE d.kind = 16384
+)
+SELECT * FROM tree;
+
+CREATE VIEW files AS
+SELECT i.ino, h.parent, h.name, extension_of(h.name) AS extension, kind_of(i.mode) AS kind,
+  i.mode & 4095 AS permissions, i.uid, i.gid, i.nlink, i.size,
+  (i.stored + 511) // 512 * 512 AS disk_bytes,
+  make_timestamp_ns(i.atime_ns) AS atime, make_timestamp_ns(i.mtime_ns) AS mtime,
+  make_timestamp_ns(i.ctime_ns) AS ctime, make_timestamp_ns(i.created_ns) AS created, i.target
+FROM inodes i JOIN homes h ON h.ino = i.ino;
+"""
+
+HISTORY = """
+CREATE TABLE growth (
+  hour TIMESTAMP NOT NULL,      -- its beginning, UTC
+  uid BIGINT NOT NULL,
+  created BIGINT NOT NULL,      -- inodes
+  removed BIGINT NOT NULL,
+  bytes_added BIGINT NOT NULL,
+  bytes_removed BIGINT NOT NULL -- several rows may have one hour and owner: sum them
+);
+CREATE TABLE deletions (
+  cursor VARCHAR NOT NULL,
+  time_ns BIGINT NOT NULL,
+  parent BIGINT NOT NULL,
+  name VARCHAR NOT NULL,
+  ino BIGINT NOT NULL,
+  kind INTEGER NOT NULL,
+  size BIGINT NOT NULL,
+  to_trash BOOLEAN NOT NULL,
+  uid BIGINT NOT NULL,
+  pid BIGINT NOT NULL,
+  host VARCHAR NOT NULL,
+  mount VARCHAR NOT NULL
+);
+"""

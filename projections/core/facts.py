@@ -1,0 +1,143 @@
+"""History that a batch of events adds: who deleted what, and growth by hour and owner.
+
+Facts are append-only and come from events, not from state, so that a rebuild from a
+checkpoint cannot make them again: they are kept in a file of their own, with a cursor
+of its own. Times are those of the records.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from gfs import changes
+from gfs.changes import Image, Line
+from gfs.ids import TRASH_INO
+
+HOUR_NS = 3600 * 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """A name that was removed, also one that only went to trash."""
+
+    cursor: str
+    time_ns: int
+    parent: int
+    name: str
+    ino: int
+    kind: int
+    size: int  # of the inode if it went with this name, else 0
+    to_trash: bool
+    uid: int
+    pid: int
+    host: str
+    mount: str
+
+
+@dataclass
+class Growth:
+    """Sums of one hour and owner."""
+
+    created: int = 0
+    removed: int = 0
+    bytes_added: int = 0
+    bytes_removed: int = 0
+    events: int = 0
+
+
+@dataclass
+class Facts:
+    """What a batch adds to history."""
+
+    deletions: list[Deletion] = field(default_factory=list)
+    growth: dict[tuple[int, int], Growth] = field(default_factory=dict)  # (hour, uid)
+
+
+def facts_of(lines: Iterable[Line]) -> Facts:
+    """Facts of whole records, in order."""
+    found = Facts()
+    record: list[Line] = []
+    for line in lines:
+        if line.table == "inodes":
+            _count(found.growth, line)
+        record.append(line)
+        if not line.more:
+            if any(one.table == "dirents" and one.old is not None for one in record):
+                found.deletions += _deletions(record)
+            record = []
+    return found
+
+
+def _count(growth: dict[tuple[int, int], Growth], line: Line) -> None:
+    old, new = line.old, line.new
+    hour = line.time_ns // HOUR_NS
+    if old is not None and new is not None and old.size == new.size and old.uid == new.uid:
+        return
+    for image, sign in ((old, -1), (new, 1)):
+        if image is None:
+            continue
+        sums = growth.get((hour, image.uid))
+        if sums is None:
+            sums = growth[hour, image.uid] = Growth()
+        sums.events += 1
+        if old is None or new is None:
+            sums.created += sign > 0
+            sums.removed += sign < 0
+    _add_bytes(growth, hour, old, new)
+
+
+def _add_bytes(
+    growth: dict[tuple[int, int], Growth], hour: int, old: Image | None, new: Image | None
+) -> None:
+    if old is not None and new is not None and old.uid == new.uid:
+        difference = new.size - old.size
+        growth[hour, new.uid].bytes_added += max(difference, 0)
+        growth[hour, new.uid].bytes_removed += max(-difference, 0)
+        return
+    if old is not None:
+        growth[hour, old.uid].bytes_removed += old.size
+    if new is not None:
+        growth[hour, new.uid].bytes_added += new.size
+
+
+def _deletions(record: list[Line]) -> list[Deletion]:
+    """Names of a record whose inode got no other name in it, or one in the trash."""
+    named: dict[int, int] = {}  # inode -> parent of the name it got
+    sizes: dict[int, int] = {}
+    for line in record:
+        if line.keys is None:
+            continue
+        if line.table == "dirents" and line.new is not None:
+            named[line.new.ino] = line.keys.parent
+        elif line.table == "inodes" and line.old is not None:
+            sizes[line.keys.ino] = line.old.size
+    found = []
+    for line in record:
+        keys, old = line.keys, line.old
+        if line.table != "dirents" or old is None or keys is None or keys.parent == TRASH_INO:
+            continue
+        if line.new is not None and line.new.ino == old.ino:
+            continue
+        now_at = named.get(old.ino)
+        if now_at is not None and now_at != TRASH_INO:
+            continue
+        actor = line.actor or changes.Actor()
+        found.append(
+            Deletion(
+                cursor=line.cursor,
+                time_ns=line.time_ns,
+                parent=keys.parent,
+                name=keys.name,
+                ino=old.ino,
+                kind=stat.S_IFMT(old.kind),
+                size=sizes.get(old.ino, 0),
+                to_trash=now_at == TRASH_INO,
+                uid=actor.uid,
+                pid=actor.pid,
+                host=actor.host,
+                mount=actor.mount,
+            )
+        )
+    return found

@@ -1,0 +1,156 @@
+"""What a follower of the stream may believe: order, completeness, batches.
+
+Lines come in as the stream sends them. Each event says which one came before it, so
+a gap is seen at once; a batch ends only where a record ends, so that no view ever
+shows half a rename. Views take the last image of each item (`Batch.items`): state
+is a function of the items, not of the way they came about.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from gfs import changes
+from gfs.changes import Cursor, Image, Line
+
+DirentKey = tuple[int, str]  # parent, name as text
+
+
+class Gap(Exception):
+    """An event is missing between two that were delivered; follow anew from the cursor."""
+
+
+class HistoryLost(Exception):
+    """The stream cannot continue from our cursor; begin anew from a snapshot."""
+
+
+@dataclass
+class Items:
+    """Last image of each item a batch touched; None = gone."""
+
+    inodes: dict[int, Image | None] = field(default_factory=dict)
+    dirents: dict[DirentKey, Image | None] = field(default_factory=dict)
+    # Those that were there before the batch: their first event was no insert.
+    old_inodes: set[int] = field(default_factory=set)
+    old_dirents: set[DirentKey] = field(default_factory=set)
+    old_xattrs: set[int] = field(default_factory=set)  # inodes that had xattrs
+
+
+@dataclass
+class Batch:
+    """Events of whole records, in order, up to `cursor`."""
+
+    lines: list[Line]
+    cursor: Cursor
+    snapshot: bool = False  # items of a checkpoint instead of events
+
+    def after(self, cursor: Cursor) -> list[Line]:
+        """The events that come after `cursor`."""
+        if not self.lines or self.snapshot or _position(self.lines[0]) > cursor.position:
+            return self.lines
+        return [line for line in self.lines if _position(line) > cursor.position]
+
+
+def items_of(lines: list[Line]) -> Items:
+    """Last images by key."""
+    found = Items()
+    inodes, dirents = found.inodes, found.dirents
+    for line in lines:
+        keys = line.keys
+        if keys is None:
+            continue
+        old = line.old
+        if line.table == "inodes":
+            ino = keys.ino
+            if old is not None:
+                if ino not in inodes:
+                    found.old_inodes.add(ino)
+                if old.attributes:
+                    found.old_xattrs.add(ino)
+            inodes[ino] = line.new
+        else:
+            key = keys.parent, keys.name
+            if old is not None and key not in dirents:
+                found.old_dirents.add(key)
+            dirents[key] = line.new
+    return found
+
+
+def _position(line: Line) -> int:
+    return int(line.cursor.partition("-")[2].partition(".")[0])
+
+
+class Follower:
+    """Collects lines of one response of the stream that was asked for from `cursor`."""
+
+    def __init__(self, cursor: Cursor) -> None:
+        self._previous = str(cursor)  # what the next event must say came before it
+        self._events: deque[list[Line]] = deque()  # whole records together
+        self._open: list[Line] = []  # events of a record of which more are to come
+        self._scanned = cursor
+        self.pending = 0  # events of whole records not yet in a batch
+        self.committed = ""  # how far the log went, by the last heartbeat
+        self.taken = cursor  # how far batches were handed out
+
+    def take(self, lines: list[Line]) -> None:
+        """Add lines.
+
+        Raises: Gap, HistoryLost.
+        """
+        whole: list[Line] = []
+        for line in lines:
+            if line.table:
+                if line.previous != self._previous:
+                    raise Gap(f"{line.cursor} follows {line.previous}, not {self._previous}")
+                self._previous = line.cursor
+                self._open.append(line)
+                if not line.more:
+                    whole += self._open
+                    self._open.clear()
+            elif line.kind == changes.HEARTBEAT:
+                self._scanned = changes.parse_cursor(line.scanned_to)
+                self.committed = line.committed
+            elif line.kind == changes.RESET:
+                raise HistoryLost(line.reason)
+        if whole:
+            self._events.append(whole)
+            self.pending += len(whole)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether `batch` would give one."""
+        return self.pending > 0 or self._scanned.position > self.taken.position
+
+    def batch(self, limit: int) -> Batch | None:
+        """The next whole records: about `limit` events; None if nothing is there."""
+        if not self.has_news:
+            return None
+        lines: list[Line] = []
+        while self._events and (not lines or len(lines) + len(self._events[0]) <= limit):
+            lines += self._events.popleft()
+        if len(lines) > limit:
+            lines = self._split(lines, limit)
+        self.pending -= len(lines)
+        if lines:
+            cursor = changes.parse_cursor(lines[-1].cursor)._replace(rank=changes.WHOLE_RECORD)
+        else:
+            cursor = self._scanned
+        if not self._events and self._scanned.position > cursor.position:
+            cursor = self._scanned
+        self.taken = cursor
+        return Batch(lines, cursor)
+
+    def _split(self, lines: list[Line], limit: int) -> list[Line]:
+        """Give back what is beyond `limit`, at the end of a record."""
+        end = limit
+        while lines[end - 1].more:
+            end -= 1
+            if end == 0:  # one record larger than the limit
+                end = limit
+                while lines[end - 1].more:
+                    end += 1
+                break
+        if end < len(lines):
+            self._events.appendleft(lines[end:])
+        return lines[:end]

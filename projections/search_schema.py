@@ -1,0 +1,118 @@
+"""Tables of the search view, in SQLite. Names are text as `gfs.changes.text_of` makes it.
+
+Read them with any SQLite tool. What is kept, and what each column means, is the
+contract of `/sql` and of docs/views.md.
+"""
+
+from __future__ import annotations
+
+ORPHANS, ROOT, TRASH = 0, 1, 2  # rows of `directories` that hang on nothing
+NOWHERE = -1  # home of the roots themselves: counted nowhere
+
+SCHEMA = f"""
+CREATE TABLE dirents (           -- one row a name
+  id INTEGER PRIMARY KEY,        -- means nothing outside this file
+  parent INTEGER NOT NULL,       -- inode of the directory
+  name TEXT NOT NULL,
+  ino INTEGER NOT NULL,
+  UNIQUE (parent, name)
+);
+CREATE INDEX dirents_ino ON dirents (ino);
+
+CREATE TABLE inodes (            -- one row a file, directory, link, ...
+  ino INTEGER PRIMARY KEY,
+  mode INTEGER NOT NULL,         -- st_mode, type bits included
+  uid INTEGER NOT NULL,
+  gid INTEGER NOT NULL,
+  nlink INTEGER NOT NULL,
+  size INTEGER NOT NULL,         -- bytes, as stat says
+  stored INTEGER NOT NULL,       -- bytes that extents cover
+  atime_ns INTEGER NOT NULL,
+  mtime_ns INTEGER NOT NULL,
+  ctime_ns INTEGER NOT NULL,
+  created_ns INTEGER NOT NULL,
+  data_version INTEGER NOT NULL,
+  rdev INTEGER NOT NULL,
+  target TEXT NOT NULL,          -- symbolic links
+  home INTEGER NOT NULL,         -- directory at which it counts: of the least (parent, name)
+  extension TEXT NOT NULL,       -- of that name, lower case, without the dot
+  xattrs INTEGER NOT NULL        -- how many
+);
+CREATE INDEX inodes_size ON inodes (size);
+
+CREATE TABLE xattrs (
+  ino INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  value TEXT NOT NULL,
+  PRIMARY KEY (ino, name)
+) WITHOUT ROWID;
+
+CREATE TABLE directories (       -- sums are of everything below, at any depth
+  ino INTEGER PRIMARY KEY,
+  parent INTEGER NOT NULL,       -- {NOWHERE} for the three that hang on nothing
+  name TEXT NOT NULL,
+  path TEXT NOT NULL,            -- '' is the root; '<trash>/...', '<orphans>/...'
+  files INTEGER NOT NULL,        -- what is no directory, each inode once
+  directories INTEGER NOT NULL,
+  bytes INTEGER NOT NULL,        -- sum of sizes
+  disk_bytes INTEGER NOT NULL    -- sum of stored, each rounded up to 512
+);
+CREATE INDEX directories_path ON directories (path);
+INSERT INTO directories VALUES
+  ({ORPHANS}, {NOWHERE}, '', '<orphans>', 0, 0, 0, 0),
+  ({ROOT}, {NOWHERE}, '', '', 0, 0, 0, 0),
+  ({TRASH}, {NOWHERE}, '', '<trash>', 0, 0, 0, 0);
+
+CREATE TABLE owners (            -- sums over all inodes, trash included
+  uid INTEGER PRIMARY KEY,
+  files INTEGER NOT NULL,
+  directories INTEGER NOT NULL,
+  bytes INTEGER NOT NULL,
+  disk_bytes INTEGER NOT NULL
+);
+CREATE TABLE extensions (        -- sums over all regular files, trash included
+  extension TEXT PRIMARY KEY,
+  files INTEGER NOT NULL,
+  bytes INTEGER NOT NULL,
+  disk_bytes INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE VIRTUAL TABLE names USING fts5 (
+  name, content = 'dirents', content_rowid = 'id', tokenize = 'trigram', detail = 'none',
+  columnsize = 0
+);
+"""
+
+HISTORY = """
+CREATE TABLE deletions (
+  cursor TEXT PRIMARY KEY,       -- of the event
+  time_ns INTEGER NOT NULL,
+  directory TEXT NOT NULL,       -- path of the directory when it was noted
+  parent INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  ino INTEGER NOT NULL,
+  kind INTEGER NOT NULL,         -- type bits of st_mode
+  size INTEGER NOT NULL,         -- bytes of the inode, when it changed with its name
+  to_trash INTEGER NOT NULL,
+  uid INTEGER NOT NULL,          -- who did it
+  pid INTEGER NOT NULL,
+  host TEXT NOT NULL,
+  mount TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX deletions_time ON deletions (time_ns);
+CREATE TABLE growth (
+  hour INTEGER NOT NULL,         -- hours since 1970
+  uid INTEGER NOT NULL,
+  created INTEGER NOT NULL,      -- inodes
+  removed INTEGER NOT NULL,
+  bytes_added INTEGER NOT NULL,
+  bytes_removed INTEGER NOT NULL,
+  PRIMARY KEY (hour, uid)
+) WITHOUT ROWID;
+"""
+
+
+def extension_of(name: str) -> str:
+    """What follows the last dot, in lower case; "" for none, hidden names and long ones."""
+    stem, dot, extension = name.rpartition(".")
+    return extension.lower() if dot and stem.strip(".") and len(extension) <= 16 else ""

@@ -1,0 +1,74 @@
+"""The search view: names, attributes, paths and sums of every directory, in SQLite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.routing import BaseRoute
+
+from gfs.changes import Line
+from projections.core.facts import facts_of
+from projections.core.following import Batch, items_of
+from projections.projection import SqliteProjection
+from projections.search_apply import apply_items
+from projections.search_queries import SearchQueries
+from projections.search_schema import HISTORY, SCHEMA
+
+_DELETION = f"INSERT OR IGNORE INTO deletions VALUES ({', '.join('?' * 13)})"
+_GROWTH = """
+INSERT INTO growth VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (hour, uid) DO UPDATE SET
+  created = created + excluded.created, removed = removed + excluded.removed,
+  bytes_added = bytes_added + excluded.bytes_added,
+  bytes_removed = bytes_removed + excluded.bytes_removed
+"""
+
+
+class SearchView(SqliteProjection):
+    """`find`, `search` and `du` in milliseconds; who deleted what."""
+
+    name = "search"
+    format = 1
+    schema = SCHEMA
+    history_schema = HISTORY
+
+    def apply(self, batch: Batch, connection: Any) -> None:
+        apply_items(items_of(batch.lines), connection)
+
+    def record(self, lines: list[Line], history: Any, connection: Any) -> None:
+        facts = facts_of(lines)
+        paths: dict[int, str] = {}
+        rows = []
+        for one in facts.deletions:
+            directory = paths.get(one.parent)
+            if directory is None:
+                sql = "SELECT path FROM directories WHERE ino = ?"
+                directory = paths[one.parent] = connection.execute(sql, (one.parent,)).get or ""
+            rows.append(
+                (
+                    one.cursor,
+                    one.time_ns,
+                    directory,
+                    one.parent,
+                    one.name,
+                    one.ino,
+                    one.kind,
+                    one.size,
+                    one.to_trash,
+                    one.uid,
+                    one.pid,
+                    one.host,
+                    one.mount,
+                )
+            )
+        if rows:
+            history.executemany(_DELETION, rows)
+        growth = [
+            (hour, uid, one.created, one.removed, one.bytes_added, one.bytes_removed)
+            for (hour, uid), one in facts.growth.items()
+        ]
+        if growth:
+            history.executemany(_GROWTH, growth)
+
+    def routes(self, service: Any) -> Sequence[BaseRoute]:
+        return SearchQueries(service).routes()

@@ -1,0 +1,323 @@
+"""Where a view lies: an SQLite or DuckDB file that knows how far it has come.
+
+`write` runs a change and moves the cursor in one transaction: after a crash at any
+moment the file holds both or neither. History lies in a second file with its own
+cursor, because it survives when the view is built anew.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import apsw
+import duckdb
+
+from gfs.changes import Cursor
+from gfs.ids import MIB
+
+APPLICATION_ID = 0x47465356  # "GFSV"
+CACHE_BYTES = 64 * MIB
+CLOSE_S = 10.0  # running queries, once interrupted, may end in this time
+WAL_PAGES = 4000  # checkpointed, with its fsyncs, each 16 MiB
+_PROGRESS = """
+CREATE TABLE progress (
+  id INTEGER PRIMARY KEY CHECK (id = 0),
+  epoch BIGINT NOT NULL,
+  position BIGINT NOT NULL,  -- of the last record applied
+  format BIGINT NOT NULL
+);
+"""
+
+
+class Damaged(Exception):
+    """The file cannot be used: not readable, or of another format. Build it anew."""
+
+
+class Store(Protocol):
+    """An open view."""
+
+    path: Path
+
+    @property
+    def cursor(self) -> Cursor:
+        """How far the view has come."""
+        ...
+
+    @property
+    def history_cursor(self) -> Cursor | None:
+        """How far its history has come; None if it keeps none."""
+        ...
+
+    def write(self, change: Callable[[Any], None], cursor: Cursor) -> None:
+        """Run `change` with the connection and move to `cursor`, in one transaction.
+
+        Raises: Damaged: build anew. Whatever `change` raises; nothing is changed then.
+        """
+
+    def write_history(self, change: Callable[[Any, Any], None], cursor: Cursor) -> None:
+        """The same for the history; `change` gets (history, view) connections."""
+
+    def close(self) -> None:
+        """Close; a second call does nothing."""
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """Which file lies there; (0, 0) for none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return 0, 0
+    return found.st_dev, found.st_ino
+
+
+def remove_view(path: Path) -> None:
+    """Remove a view and what its engine keeps beside it."""
+    for suffix in ("", "-wal", "-shm", "-journal", ".wal"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+class _SqliteFile:
+    """One SQLite file with a schema, a format and a cursor."""
+
+    def __init__(self, path: Path, schema: str, view_format: int) -> None:
+        self.path = path
+        try:
+            self.connection = apsw.Connection(str(path), statementcachesize=200)
+            try:
+                self._configure()
+                self.cursor = self._prepare(schema, view_format)
+            except BaseException:
+                self.connection.close()
+                raise
+        except (apsw.Error, UnicodeDecodeError) as error:
+            raise Damaged(f"{path}: {error}") from error
+
+    def _configure(self) -> None:
+        connection = self.connection
+        connection.set_busy_timeout(5000)
+        connection.pragma("journal_mode", "wal")
+        connection.pragma("synchronous", "normal")
+        connection.pragma("wal_autocheckpoint", WAL_PAGES)
+        connection.pragma("cache_size", -CACHE_BYTES // 1024)
+        connection.pragma("temp_store", "memory")
+
+    def _prepare(self, schema: str, view_format: int) -> Cursor:
+        connection = self.connection
+        if not connection.execute("SELECT count(*) FROM sqlite_schema").get:
+            with connection:
+                connection.execute(_PROGRESS + schema)
+                connection.execute("INSERT INTO progress VALUES (0, 0, 0, ?)", (view_format,))
+                connection.pragma("application_id", APPLICATION_ID)
+        if connection.pragma("application_id") != APPLICATION_ID:
+            raise Damaged(f"{self.path} is not a view")
+        if (answer := connection.execute("PRAGMA quick_check(1)").get) != "ok":
+            raise Damaged(f"{self.path}: {answer}")
+        for epoch, position, found in connection.execute(
+            "SELECT epoch, position, format FROM progress"
+        ):
+            if found == view_format:
+                return Cursor(epoch, position)
+            raise Damaged(f"{self.path} has format {found}, this release writes {view_format}")
+        raise Damaged(f"{self.path} does not say how far it has come")
+
+    def write(self, change: Callable[[], None], cursor: Cursor) -> None:
+        connection = self.connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                change()
+                connection.execute(
+                    "UPDATE progress SET epoch = ?, position = ?", (cursor.epoch, cursor.position)
+                )
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        except (apsw.CorruptError, apsw.NotADBError) as error:
+            raise Damaged(f"{self.path}: {error}") from error
+        self.cursor = cursor
+
+
+class SqliteStore:
+    """A view in an SQLite file, its history in another."""
+
+    def __init__(
+        self,
+        path: Path,
+        schema: str,
+        view_format: int,
+        *,
+        history: Path | None = None,
+        history_schema: str = "",
+    ) -> None:
+        self.path = path
+        self._view = _SqliteFile(path, schema, view_format)
+        self._history: _SqliteFile | None = None
+        if history is not None and history_schema:
+            try:
+                self._history = _SqliteFile(history, history_schema, 1)
+            except BaseException:
+                self._view.connection.close()
+                raise
+
+    @property
+    def cursor(self) -> Cursor:
+        return self._view.cursor
+
+    @property
+    def history_cursor(self) -> Cursor | None:
+        return self._history.cursor if self._history else None
+
+    @property
+    def connection(self) -> apsw.Connection:
+        """The writing connection."""
+        return self._view.connection
+
+    def write(self, change: Callable[[Any], None], cursor: Cursor) -> None:
+        self._view.write(lambda: change(self._view.connection), cursor)
+
+    def write_history(self, change: Callable[[Any, Any], None], cursor: Cursor) -> None:
+        history = self._history
+        assert history is not None
+        history.write(lambda: change(history.connection, self._view.connection), cursor)
+
+    def close(self) -> None:
+        self._view.connection.close()
+        if self._history is not None:
+            self._history.connection.close()
+
+
+class DuckStore:
+    """A view in a DuckDB file; its history is attached as database `history`.
+
+    After opening nothing outside these two files can be reached by any SQL, and no
+    setting changed: user queries run on the same instance.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        schema: str,
+        view_format: int,
+        *,
+        history: Path | None = None,
+        history_schema: str = "",
+        memory_bytes: int = 512 * MIB,
+    ) -> None:
+        self.path = path
+        self._format = view_format
+        try:
+            self.connection = duckdb.connect(str(path))
+            try:
+                self._configure(memory_bytes)
+                self.cursor = self._prepare("main", schema)
+                self.history_cursor: Cursor | None = None
+                if history is not None and history_schema:
+                    self.connection.execute(f"ATTACH '{_quoted(history)}' AS history")
+                    self.history_cursor = self._prepare("history.main", history_schema)
+                for setting in ("enable_external_access = false", "lock_configuration = true"):
+                    self.connection.execute(f"SET {setting}")
+            except BaseException:
+                self.connection.close()
+                raise
+            self._readers: set[duckdb.DuckDBPyConnection] = set()
+            self._none_left = threading.Condition()
+        except duckdb.Error as error:
+            raise Damaged(f"{path}: {error}") from error
+
+    def _configure(self, memory_bytes: int) -> None:
+        for setting in (
+            f"memory_limit = '{memory_bytes // MIB}MiB'",
+            "threads = 2",
+            "temp_directory = ''",
+            "autoinstall_known_extensions = false",
+            "autoload_known_extensions = false",
+            "preserve_insertion_order = false",
+            "checkpoint_threshold = '64MiB'",
+            "TimeZone = 'UTC'",
+        ):
+            self.connection.execute(f"SET {setting}")
+
+    def _prepare(self, where: str, schema: str) -> Cursor:
+        connection = self.connection
+        database = where.removesuffix(".main") if "." in where else ""
+        if database:
+            home = connection.execute("SELECT current_database()").fetchone()
+            assert home is not None
+            connection.execute(f"USE {database}")
+        try:
+            tables = connection.execute(
+                "SELECT count(*) FROM duckdb_tables() WHERE database_name = current_database()"
+            ).fetchone()
+            if tables == (0,):
+                connection.execute("BEGIN")
+                connection.execute(_PROGRESS + schema)
+                connection.execute("INSERT INTO progress VALUES (0, 0, 0, ?)", [self._format])
+                connection.execute("COMMIT")
+            row = connection.execute("SELECT epoch, position, format FROM progress").fetchone()
+        finally:
+            if database:
+                connection.execute(f'USE "{home[0]}"')  # type: ignore[index]
+        if row is None or row[2] != self._format:
+            raise Damaged(f"{self.path} ({where}) is of another format")
+        return Cursor(row[0], row[1])
+
+    def write(self, change: Callable[[Any], None], cursor: Cursor) -> None:
+        self._transaction(lambda: change(self.connection), "progress", cursor)
+        self.cursor = cursor
+
+    def write_history(self, change: Callable[[Any, Any], None], cursor: Cursor) -> None:
+        both = self.connection
+        self._transaction(lambda: change(both, both), "history.progress", cursor)
+        self.history_cursor = cursor
+
+    def _transaction(self, change: Callable[[], None], table: str, cursor: Cursor) -> None:
+        connection = self.connection
+        try:
+            connection.execute("BEGIN")
+            try:
+                change()
+                connection.execute(
+                    f"UPDATE {table} SET epoch = ?, position = ?", [cursor.epoch, cursor.position]
+                )
+                connection.execute("COMMIT")
+            except duckdb.FatalException:
+                raise
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+        except (duckdb.FatalException, duckdb.SerializationException) as error:
+            raise Damaged(f"{self.path}: {error}") from error
+
+    @contextmanager
+    def reader(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection for one query; `close` interrupts it and waits for its end."""
+        with self._none_left:
+            cursor = self.connection.cursor()
+            self._readers.add(cursor)
+        try:
+            yield cursor
+        finally:
+            cursor.close()
+            with self._none_left:
+                self._readers.discard(cursor)
+                self._none_left.notify_all()
+
+    def close(self) -> None:
+        # DuckDB keeps one instance a path for as long as any connection lives: a file
+        # swapped in would not be seen before the last one is closed.
+        with self._none_left:
+            for cursor in self._readers:
+                cursor.interrupt()
+            self._none_left.wait_for(lambda: not self._readers, CLOSE_S)
+            self.connection.close()
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")

@@ -1,0 +1,370 @@
+"""One view kept true: follow the stream, apply, commit with the cursor, rebuild if need be.
+
+Batches form by themselves: while one is applied in a thread, the next gathers. Every
+failure of the stream is waited out; a view that is missing, damaged, of another format
+or of a history the master has lost is built anew beside the running one, which answers
+until the new one has caught up and takes its place.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from contextlib import aclosing, suppress
+from pathlib import Path
+
+import trio
+
+from gfs import changes
+from gfs.changes import Cursor, Line
+from gfs.config import ProjectionsConfig
+from gfs.disk import File, PosixDisk
+from gfs.errors import GfsError, RemoteProtocolError, TimedOut
+from projections.core.following import Batch, Follower, Gap, HistoryLost
+from projections.projection import Projection
+from projections.storage import Damaged, Store, identity, remove_view
+from projections.stream_source import StreamSource
+
+log = logging.getLogger(__name__)
+
+PENDING_MAX = 30_000  # events read ahead of the one being applied
+RETRY_S = (0.05, 2.0)  # first and longest pause before the stream is asked again
+SAVE_CURSOR_S = 5.0  # how often progress without events is written down
+LOOK_S = 1.0  # between looks whether the view's file is still there
+LAGS_KEPT = 1000
+
+
+class View:
+    """A running view. `store` is what queries read; None while the first is being built."""
+
+    def __init__(
+        self, projection: Projection, config: ProjectionsConfig, source: StreamSource
+    ) -> None:
+        self.projection = projection
+        self.name = projection.name
+        directory = Path(config.data_dir)
+        self.path = directory / f"{self.name}{projection.suffix}"
+        self.history_path = (
+            directory / f"{self.name}-history{projection.suffix}" if config.history else None
+        )
+        self._lock_path = directory / f"{self.name}.lock"
+        self._config = config
+        self._source = source
+        self.store: Store | None = None
+        self.generation = 0  # changes when `store` does: readers open the file again
+        self.rebuilding = True
+        self.cursor = changes.START
+        self._moved = trio.Event()
+        self._idle_since: float | None = None  # nothing was left to apply, trio's clock
+        self._heard_at = -1e9
+        self._last_ns = 0
+        self._saved_at = self._noted_at = 0.0
+        self._noted: list[Line] = []  # events not yet in the history
+        self._noted_to: Cursor | None = None
+        self._identity = (0, 0)
+        self.lags_ms: deque[float] = deque(maxlen=LAGS_KEPT)
+        self.events_total = self.batches_total = self.rebuilds_total = self.retries_total = 0
+        self.apply_s_total = 0.0
+        self._lock: File | None = None
+
+    # What queries ask.
+
+    @property
+    def lag_ms(self) -> float:
+        """Age of what is not in the view yet; 0 when nothing is known to be missing."""
+        now = trio.current_time()
+        if self._idle_since is not None:
+            silent = now - self._heard_at
+            return 0.0 if silent < 2 * LOOK_S else silent * 1000
+        return max(0.0, (time.time_ns() - self._last_ns) / 1e6) if self._last_ns else -1.0
+
+    async def wait_for(self, cursor: Cursor, limit_s: float) -> None:
+        """Return when everything up to `cursor` is in the view.
+
+        Raises: TimedOut.
+        """
+        with trio.move_on_after(limit_s):
+            while self.store is None or self.cursor.position < cursor.position:
+                await self._moved.wait()
+            return
+        raise TimedOut(f"view {self.name} is at {self.cursor}, waited {limit_s:g} s for {cursor}")
+
+    def statistics(self) -> dict[str, object]:
+        """Numbers for /statistics and /metrics."""
+        lags = sorted(self.lags_ms)
+        return {
+            "position": self.cursor.position,
+            "epoch": self.cursor.epoch,
+            "lag_ms": round(self.lag_ms, 3),
+            "batch_lag_p50_ms": lags[len(lags) // 2] if lags else 0.0,
+            "batch_lag_p99_ms": lags[len(lags) * 99 // 100] if lags else 0.0,
+            "rebuilding": self.rebuilding,
+            "events_total": self.events_total,
+            "batches_total": self.batches_total,
+            "apply_seconds_total": round(self.apply_s_total, 3),
+            "rebuilds_total": self.rebuilds_total,
+            "stream_retries_total": self.retries_total,
+        }
+
+    # Life.
+
+    async def run(self) -> None:
+        """Keep the view until cancelled.
+
+        Raises: DirectoryInUse: another process keeps it.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = PosixDisk().lock(self._lock_path)
+        pause = RETRY_S[0]
+        try:
+            while True:
+                before = self.events_total
+                try:
+                    await self._live()
+                except Damaged as error:
+                    log.warning("view.damaged view=%s %s", self.name, error)
+                    self._drop()
+                    pause = RETRY_S[0]
+                    continue
+                except (GfsError, Gap, OSError) as error:
+                    log.info("stream.retry view=%s %s", self.name, error)
+                except Exception:
+                    log.exception("view.failed view=%s, trying again", self.name)
+                self.retries_total += 1
+                self._idle_since = None
+                pause = RETRY_S[0] if self.events_total > before else min(pause * 2, RETRY_S[1])
+                await trio.sleep(pause)
+        finally:
+            self._close()
+            self._lock.close()
+
+    def _drop(self) -> None:
+        self._close()
+        remove_view(self.path)
+
+    def _close(self) -> None:
+        store, self.store = self.store, None
+        self._noted, self._noted_to = [], None  # still in the log behind the history's cursor
+        self.generation += 1
+        if store is not None:
+            store.close()
+
+    async def _live(self) -> None:
+        """Open, or build, the view; follow until the stream breaks."""
+        if self.store is None:
+            if identity(self.path) == (0, 0):
+                await self._rebuild(lost=False)
+            else:
+                await self._open()
+        store = self.store
+        assert store is not None
+        self._noted, self._noted_to = [], None
+        start = store.cursor
+        if store.history_cursor is not None and store.history_cursor.position < start.position:
+            start = store.history_cursor
+        try:
+            await self._follow(store, start)
+        except HistoryLost as error:
+            log.warning("stream.reset view=%s from=%s %s", self.name, start, error)
+            if start != store.cursor:  # history alone is behind what the log keeps: a gap in it
+                store.write_history(_nothing, store.cursor)
+                return
+            await self._rebuild(lost=True)
+
+    async def _open(self) -> None:
+        self.store = await trio.to_thread.run_sync(self._open_store, self.path, True)
+        self._identity = identity(self.path)
+        self.generation += 1
+        self._move(self.store.cursor)
+        self.rebuilding = False
+        log.info("view.opened view=%s cursor=%s", self.name, self.cursor)
+
+    def _open_store(self, path: Path, with_history: bool) -> Store:
+        history = self.history_path if with_history else None
+        return self.projection.open_store(path, history)
+
+    def _move(self, cursor: Cursor) -> None:
+        self.cursor = cursor
+        self._moved.set()
+        self._moved = trio.Event()
+
+    # Following.
+
+    async def _follow(self, store: Store, start: Cursor, *, until_caught_up: bool = False) -> None:
+        follower = Follower(start)
+        news, space = trio.Event(), trio.Event()
+        failure: BaseException | None = None
+
+        async def receive() -> None:
+            nonlocal news, space
+            async with (
+                self._source.lines("/stream", **{"from": str(start)}) as blocks,
+                aclosing(blocks),  # type: ignore[type-var]
+            ):
+                async for lines in blocks:
+                    self._heard_at = trio.current_time()
+                    follower.take(lines)
+                    news.set()
+                    while follower.pending > PENDING_MAX:
+                        space = trio.Event()
+                        await space.wait()
+            raise RemoteProtocolError("the change stream ended")
+
+        async def apply() -> None:
+            nonlocal news
+            began = 0.0
+            while True:
+                await self._wait_news(follower, news, began)
+                news = trio.Event()
+                self._look()
+                if self._noted and store is self.store and not follower.has_news:
+                    await trio.to_thread.run_sync(self._write_history, store)
+                began = trio.current_time()
+                batch = follower.batch(self._config.batch_events)
+                if batch is not None:
+                    await self._apply(store, batch)
+                    space.set()
+                if follower.has_news:
+                    news.set()
+                elif str(follower.taken) == follower.committed:
+                    self._idle_since = trio.current_time()
+                    if until_caught_up:
+                        return
+
+        async with trio.open_nursery() as nursery:
+
+            async def guarded() -> None:
+                nonlocal failure
+                try:
+                    await receive()
+                except (GfsError, Gap, HistoryLost) as error:
+                    failure = error
+                nursery.cancel_scope.cancel()
+
+            async def applying() -> None:
+                nonlocal failure
+                try:
+                    await apply()
+                except Exception as error:
+                    failure = error
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(guarded)
+            nursery.start_soon(applying)
+        if failure is not None:
+            raise failure
+
+    async def _wait_news(self, follower: Follower, news: trio.Event, began: float) -> None:
+        with trio.move_on_after(LOOK_S):
+            await news.wait()
+        if 0 < follower.pending < self._config.batch_events:
+            self._idle_since = None
+            # The first event of a quiet time goes at once, a crowd at most each batch_s.
+            await trio.sleep_until(began + self._config.batch_s)
+
+    def _look(self) -> None:
+        if self._identity != (0, 0) and identity(self.path) != self._identity:
+            raise Damaged(f"{self.path} has been removed or replaced")
+
+    async def _apply(self, store: Store, batch: Batch) -> None:
+        began = time.perf_counter()
+        await trio.to_thread.run_sync(self._write, store, batch)
+        self.apply_s_total += time.perf_counter() - began
+        self.batches_total += 1
+        self.events_total += len(batch.lines)
+        if batch.lines and not batch.snapshot:
+            self._last_ns = batch.lines[-1].time_ns
+            self.lags_ms.append((time.time_ns() - batch.lines[0].time_ns) / 1e6)
+        if store is self.store and batch.cursor.position > self.cursor.position:
+            self._move(batch.cursor)
+
+    def _write(self, store: Store, batch: Batch) -> None:
+        """History first: it wants paths as they were before. Runs in a thread."""
+        if store.history_cursor is not None and store is self.store:
+            self._note(store, batch)
+        lines = batch.after(store.cursor)
+        now = time.monotonic()
+        if not lines and now - self._saved_at < SAVE_CURSOR_S and not batch.snapshot:
+            return  # nothing to see in these records: progress can be written down later
+        if batch.cursor.position >= store.cursor.position:
+            self._saved_at = now
+            whole = Batch(lines, batch.cursor, batch.snapshot)
+            store.write(lambda connection: self.projection.apply(whole, connection), batch.cursor)
+
+    def _note(self, store: Store, batch: Batch) -> None:
+        """Keep a batch for the history, and write that down when it is due."""
+        assert store.history_cursor is not None
+        noted = self._noted_to or store.history_cursor
+        if batch.cursor.position <= noted.position:
+            return
+        self._noted += batch.after(noted)
+        self._noted_to = batch.cursor
+        due = self._noted_at + self.projection.history_delay_s
+        if len(self._noted) > self._config.batch_events or time.monotonic() >= due:
+            self._write_history(store)
+
+    def _write_history(self, store: Store) -> None:
+        lines, cursor = self._noted, self._noted_to
+        self._noted_at = time.monotonic()
+        if lines and cursor is not None:
+            store.write_history(
+                lambda history, view: self.projection.record(lines, history, view), cursor
+            )
+            self._noted = []
+
+    # Rebuilding.
+
+    async def _rebuild(self, *, lost: bool) -> None:
+        """Build beside, catch up, swap. `lost`: the log is not the one we had followed."""
+        self.rebuilding = True
+        self.rebuilds_total += 1
+        fresh = self.path.with_name(f"{self.path.name}.new")
+        remove_view(fresh)
+        log.info("view.rebuild view=%s", self.name)
+        store = await trio.to_thread.run_sync(self._open_store, fresh, False)
+        try:
+            await self._load(store)
+            kept, self._identity = self._identity, (0, 0)
+            with suppress(HistoryLost):
+                await self._follow(store, store.cursor, until_caught_up=True)
+            self._identity = kept
+            cursor = store.cursor
+        finally:
+            store.close()
+        self._close()
+        remove_view(self.path)
+        fresh.rename(self.path)
+        await self._open()
+        assert self.store is not None
+        if lost and self.store.history_cursor is not None:
+            self.store.write_history(_nothing, cursor)
+        log.info("view.rebuilt view=%s cursor=%s", self.name, cursor)
+
+    async def _load(self, store: Store) -> None:
+        """The items of the newest checkpoint."""
+        cursor, count, pending = changes.START, 0, list[Line]()
+        complete = False
+        async with (
+            self._source.lines("/snapshot") as blocks,
+            aclosing(blocks),  # type: ignore[type-var]
+        ):
+            async for lines in blocks:
+                for line in lines:
+                    if line.kind == changes.SNAPSHOT:
+                        cursor = changes.parse_cursor(line.cursor)
+                    elif line.kind == changes.END:
+                        complete = line.items == count
+                    else:
+                        pending.append(line)
+                        count += 1
+                if len(pending) >= self._config.batch_events or complete:
+                    batch = Batch(pending, cursor if complete else changes.START, snapshot=True)
+                    await self._apply(store, batch)
+                    pending = []
+        if not complete:
+            raise RemoteProtocolError("the snapshot was cut short")
+
+
+def _nothing(*_: object) -> None:
+    """A change that only moves a cursor."""
