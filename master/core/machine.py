@@ -25,12 +25,12 @@ from gfs import messages as m
 from gfs.errors import DeadSession, GfsError, NoSpace, TooFewServers
 from gfs.items import INODES
 from gfs.messages import Done, GroupsNeeded, Message, Mutate
+from gfs.open_flags import writes
 from gfs.records import Record, RecordActor
 from master.core import attributes, commits, namespace, renaming, tails, trash
 from master.core.coherence import Stale
 from master.core.decision import Decision, NeedsRecall, NeedsSeal, NeedsServers, Suspend
 from master.core.engine import Answer, Caller, Engine, Pending
-from master.core.namespace import opens_for_writing
 from master.core.permissions import NeedGroups
 from master.core.reading import Reading
 from master.core.seals import Seals
@@ -132,7 +132,7 @@ class Machine:
         if landed <= engine.first_position:
             ino = done.entry.ino if done.entry else 0
             if isinstance(operation, m.Create) and engine.tables.get(INODES, (ino,)):
-                writing = opens_for_writing(operation.flags)
+                writing = writes(operation.flags)
                 engine.registry.add_open(pending.session, ino, writing=writing)
             if live.mount:
                 stale = _shown(operation, done)
