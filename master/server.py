@@ -19,7 +19,7 @@ import trio
 
 from gfs import messages as m
 from gfs.connection import Connection
-from gfs.errors import DeadSession, GfsError, NoSpace, NotReady, RemoteProtocolError, Unreachable
+from gfs.errors import DeadSession, GfsError, NotReady, RemoteProtocolError, Unreachable
 from gfs.handshake import accept
 from gfs.messages import Message
 from master.connections import Peer, Peers
@@ -124,13 +124,14 @@ class Server:
             peer.connection.reply(caller[1], answer)
 
     def _mutate(self, peer: Peer, caller: Caller, message: m.Mutate) -> None:
-        if not self._has_room:
-            self._peers.reply(caller, NoSpace("the master's disk is full"))
-            return
-        self._core.machine.mutate(peer.session, caller, message)
+        self._core.machine.mutate(peer.session, caller, message, has_room=self._has_room)
 
     def _open_session(self, peer: Peer, caller: Caller, message: m.OpenSession) -> None:
-        session, again = self._core.joining.open(caller, message, self._cluster)
+        try:
+            session, again = self._core.joining.open(caller, message, self._cluster)
+        except GfsError as error:
+            self._peers.reply(caller, error)
+            return
         if session:
             self._peers.bind_session(peer, session)
             for send in again:
@@ -173,7 +174,7 @@ class Server:
             engine = self._core.engine
             connection.post(m.HeartbeatAnswer(engine.epoch, engine.committed_position))
         elif isinstance(message, m.ReportReplicas):
-            self._do(partial(self._core.fleet.report, peer.server, caller, message))
+            self._do(partial(self._report, peer.server, caller, message))
         else:
             raise RemoteProtocolError(f"{type(message).__name__} from a chunk server")
 
@@ -181,10 +182,20 @@ class Server:
         server = message.member.server
         if self._peers.of_server(server) not in (None, peer.connection):
             self._core.fleet.lost(server)
+        try:
+            self._core.fleet.register(caller, message)
+        except GfsError as error:
+            self._peers.reply(caller, error)
+            return
         self._peers.bind_server(peer, server)
-        self._core.fleet.register(caller, message)
         self._core.machine.resume_waiting()
         log.info("server.registered server=%016x address=%s", server, message.member.address)
+
+    def _report(self, server: int, caller: Caller, message: m.ReportReplicas) -> None:
+        try:
+            self._core.fleet.report(server, caller, message)
+        except GfsError as error:
+            self._peers.reply(caller, error)
 
     # --- steps
 
@@ -257,12 +268,22 @@ class Server:
     def _answered(self, send: Send, answer: Message | GfsError, payload: memoryview | None) -> None:
         if isinstance(answer, Unreachable) and send.to_session:
             return  # asked again when the session is back; given up when it is dead
+        if isinstance(answer, GfsError) and isinstance(send.message, m.Invalidate):
+            self._not_dropped(send.to_session, answer)
+            return
         replies = self._core.engine.acknowledged(send.token)
         if replies is None:
             self._do(partial(self._core.engine.answered, send.token, answer))
             return
         for caller, reply in replies:
             self._peers.reply(caller, reply)
+
+    def _not_dropped(self, session: int, error: GfsError) -> None:
+        """It may still show what it was told to drop: it comes back and is told again."""
+        log.warning("invalidate.refused session=%016x error=%s", session, error)
+        connection = self._peers.of_session(session)
+        if connection is not None:
+            connection.close(error)
 
     def statistics(self) -> dict[str, object]:
         """Figures for people and metrics."""
