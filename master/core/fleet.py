@@ -21,7 +21,7 @@ class Fleet:
 
     def __init__(self, engine: Engine, seals: Seals) -> None:
         self._engine = engine
-        self._seals = seals
+        self._finishing = seals.finishing
         self.abandoned = Abandoned(engine, seals)
         self._growth: dict[int, m.TailGrowth] = {}
         self._barriers: list[_Barrier] = []
@@ -68,10 +68,12 @@ class Fleet:
         elif replica.version == chunk.version and not replica.sealed:
             # Fenced in time, but the order that should have followed was lost.
             if replica.length >= chunk.length:
-                self._seals.condense(server, replica.handle, chunk.version, chunk.length)
+                self._finishing.condense(server, replica.handle, chunk.version, chunk.length)
             else:
-                holders = servers.holders(replica.handle)
-                self._seals.copy(server, replica.handle, chunk.version, chunk.length, holders)
+                self._finishing.copy(server, replica.handle, chunk.version, chunk.length)
+        elif replica.version < chunk.version:
+            # It missed the seal: what it has does not count, but it may have a fresh copy.
+            self._finishing.copy(server, replica.handle, chunk.version, chunk.length)
 
     def heartbeat(self, server: int, beat: m.Heartbeat) -> None:
         """Free space, and growth of tails to be logged with the next batch."""

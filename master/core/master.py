@@ -88,7 +88,7 @@ class Master:
         """Is a tick worth a step now?"""
         engine = self.engine
         return bool(
-            len(self.machine.seals)
+            self.machine.seals.has_due_work(now_s)
             or engine.closed_orphans
             or self.fleet.abandoned.is_due(now_s)
             or engine.sessions.expired(now_s)

@@ -9,6 +9,7 @@ from gfs import messages
 from gfs.items import CHUNKS, Chunk, ChunkState
 from master.core import sealing
 from master.core.engine import Answer, Engine, OnAnswer, Pending
+from master.core.finishing import Finishing
 from master.core.sealing import Seal
 
 
@@ -24,7 +25,7 @@ class Seals:
         self._resume = resume
         self._running: dict[int, Seal] = {}
         self._parked: defaultdict[int, list[Pending]] = defaultdict(list)
-        self.condensed: dict[int, int] = {}  # handle -> checksum, to be logged
+        self.finishing = Finishing(engine)
 
     def __len__(self) -> int:
         return len(self._running)
@@ -67,6 +68,11 @@ class Seals:
             self._try_finish(seal)
             if seal.handle in self._running and self._engine.now_s >= seal.ask_again_s:
                 self._ask(seal)
+        self.finishing.tick()
+
+    def has_due_work(self, now_s: float) -> bool:
+        """Is `tick` worth a step now?"""
+        return bool(self._running) or self.finishing.has_due_work(now_s)
 
     def _ask(self, seal: Seal) -> None:
         """Fence every member that is up and has neither answered nor been asked."""
@@ -97,35 +103,11 @@ class Seals:
         servers, length = self._engine.servers, seal.length()
         for server in seal.members:
             servers.chunk_closed(server)
-        complete = seal.complete_members()
-        for server in complete:
+        for server in seal.complete_members():
             servers.add_replica(server, seal.handle)
-            self.condense(server, seal.handle, seal.version, length)
+            self.finishing.condense(server, seal.handle, seal.version, length)
         for server in seal.short_members():
-            self.copy(server, seal.handle, seal.version, length, complete)
-
-    def condense(self, server: int, handle: int, version: int, length: int) -> None:
-        """The member has it all: its side log becomes block checksums."""
-        order = messages.Condense(handle, version, length)
-        self._engine.order_server(server, order, self._on_condensed(handle, server))
-
-    def copy(
-        self, server: int, handle: int, version: int, length: int, complete: list[int]
-    ) -> None:
-        """The member lacks the end: it fetches it from one that has it."""
-        sources = (self._engine.servers.member(holder) for holder in complete)
-        source = next((member for member in sources if member is not None), None)
-        if source is not None:
-            order = messages.CopyReplica(handle, version, length, source)
-            self._engine.order_server(server, order, self._on_condensed(handle, server))
-
-    def _on_condensed(self, handle: int, server: int) -> OnAnswer:
-        def condensed(answer: Answer) -> None:
-            if isinstance(answer, messages.Condensed):
-                self._engine.servers.add_replica(server, handle)
-                self.condensed[handle] = answer.checksum
-
-        return condensed
+            self.finishing.copy(server, seal.handle, seal.version, length)
 
     def _release(self, handle: int, position: int) -> None:
         for pending in self._parked.pop(handle, []):

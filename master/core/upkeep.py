@@ -91,7 +91,8 @@ class Upkeep:
 
     def log_condensed(self) -> None:
         """Checksums of sealed chunks, as their members computed them."""
-        found, self._seals.condensed = self._seals.condensed, {}
+        finishing = self._seals.finishing
+        found, finishing.condensed = finishing.condensed, {}
         if found:
             self._engine.system("condensed", lambda decision: _log_checksums(decision, found))
 

@@ -1,0 +1,93 @@
+"""Replicas of sealed chunks on their way to be whole: condensed, or copied first.
+
+A member that has all of a sealed chunk condenses it; one that lacks the end, or
+missed the seal, copies from one that has it. What fails is ordered again while
+both are up; a server that is away begins anew with its block report.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gfs import messages
+from gfs.items import CHUNKS, Chunk, ChunkState
+from master.core.engine import Answer, Engine, OnAnswer
+
+RETRY_S = 1.0
+RETRIES_MAX = 60
+
+
+@dataclass
+class _Unfinished:
+    """A replica whose copy failed, or could not begin."""
+
+    due_s: float
+    tries: int = 0
+
+
+class Finishing:
+    """See the module's text.
+
+    Attributes:
+      condensed: handle -> checksum as its members computed it, to be logged.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.condensed: dict[int, int] = {}
+        self._engine = engine
+        self._unfinished: dict[tuple[int, int], _Unfinished] = {}  # (server, handle)
+
+    def condense(self, server: int, handle: int, version: int, length: int) -> None:
+        """The member has it all: its side log becomes block checksums."""
+        order = messages.Condense(handle, version, length)
+        self._engine.order_server(server, order, self._on_condensed(handle, server))
+
+    def copy(self, server: int, handle: int, version: int, length: int) -> None:
+        """The member lacks the end, or all: it fetches it from one that has it."""
+        servers = self._engine.servers
+        sources = (servers.member(holder) for holder in servers.holders(handle))
+        source = next((member for member in sources if member is not None), None)
+        if source is None:  # who has it has not reported yet
+            self._try_later(server, handle)
+            return
+        order = messages.CopyReplica(handle, version, length, source)
+        self._engine.order_server(server, order, self._on_condensed(handle, server))
+
+    def _on_condensed(self, handle: int, server: int) -> OnAnswer:
+        def condensed(answer: Answer) -> None:
+            if isinstance(answer, messages.Condensed):
+                self._engine.servers.add_replica(server, handle)
+                self.condensed[handle] = answer.checksum
+                self._unfinished.pop((server, handle), None)
+            else:
+                self._try_later(server, handle)
+
+        return condensed
+
+    def _try_later(self, server: int, handle: int) -> None:
+        due_s = self._engine.now_s + RETRY_S
+        unfinished = self._unfinished.setdefault((server, handle), _Unfinished(due_s))
+        unfinished.due_s = due_s
+        unfinished.tries += 1
+
+    def has_due_work(self, now_s: float) -> bool:
+        """Is `tick` worth a step now?"""
+        return any(now_s >= unfinished.due_s for unfinished in self._unfinished.values())
+
+    def tick(self) -> None:
+        """Order again what is due."""
+        for (server, handle), unfinished in list(self._unfinished.items()):
+            if self._engine.now_s < unfinished.due_s:
+                continue
+            chunk: Chunk | None = self._engine.tables.get(CHUNKS, (handle,))
+            if chunk is None or unfinished.tries > RETRIES_MAX or not self._lacks(server, handle):
+                del self._unfinished[server, handle]
+            elif chunk.state is ChunkState.SEALED:
+                unfinished.due_s = float("inf")  # until its answer
+                self.copy(server, handle, chunk.version, chunk.length)
+            else:
+                del self._unfinished[server, handle]
+
+    def _lacks(self, server: int, handle: int) -> bool:
+        servers = self._engine.servers
+        return server in servers.live and server not in servers.holders(handle)
