@@ -78,7 +78,8 @@ class ChunkWriter:
             part = self._queue[0]
             room = chunk.lease.chunk_bytes - chunk.end
             if part.length > room:
-                if not part.frame.divisible or room < 1:
+                fits_whole = part.length <= chunk.lease.chunk_bytes
+                if room < 1 or (fits_whole and not part.frame.divisible):
                     self._retire(chunk)
                     continue
                 part = self._cut(part, room)

@@ -86,8 +86,8 @@ class MasterLink:
       session, epoch, cluster, chunk_bytes, goal: as the master said.
       lease_until: trio time up to which cached metadata may be trusted.
       dead: why the session ended, or None.
-      declare, on_invalidate, on_recall, on_dead, on_reconnected, on_new_epoch, groups_of: the owner's;
-        before_mutation: called before one is sent, to send what must go first.
+      declare, on_invalidate, on_recall, on_dead, on_reconnected, on_new_epoch, groups_of:
+        the owner's; before_mutation: called before one is sent, to send what must go first.
     """
 
     def __init__(self, settings: ClientSettings) -> None:

@@ -83,10 +83,16 @@ class WriteBack:
         file = self._files.get(ino)
         if file is None:
             file = self._files[ino] = DirtyFile(ino)
+            file.unsynced = self._unsynced_before(ino)
         if not file.pieces:
             file.data_version = max(file.data_version, data_version)
         file.handles += 1
         return file
+
+    def _unsynced_before(self, ino: int) -> dict[ChunkWriter, int]:
+        """Writers that may hold bytes of `ino`, committed by handles closed since."""
+        writers = [self._packed, *([self._finishing[ino]] if ino in self._finishing else [])]
+        return {w: w.last_serial for w in writers if not w.is_durable(w.last_serial)}
 
     def detach(self, file: DirtyFile) -> None:
         """The handle is closed; what waits goes on its way."""
@@ -285,11 +291,8 @@ class WriteBack:
             self._flushing -= 1
 
     async def _sync_forgotten(self, ino: int) -> None:
-        """Sync a file whose bytes were committed earlier, by handles closed since."""
-        finishing = self._finishing.get(ino)
-        if finishing is not None:
-            await finishing.sync(finishing.last_serial)
-        await self._packed.sync(self._packed.last_serial)
+        for writer, serial in self._unsynced_before(ino).items():
+            await writer.sync(serial)
 
     async def flush_all(self, *, durable: bool) -> None:
         """`flush` of every file."""

@@ -19,11 +19,11 @@ WRITES = st.lists(
 
 
 def overlay_bytes(overlay: Overlay) -> dict[int, int]:
-    found = {}
-    for start, end, piece in overlay.read(0, 10 * SPAN):
-        for at, value in zip(range(start, end), bytes(piece.view(start, end)), strict=True):
-            found[at] = value
-    return found
+    return {
+        start + step: value
+        for start, end, piece in overlay.read(0, 10 * SPAN)
+        for step, value in enumerate(bytes(piece.view(start, end)))
+    }
 
 
 @given(WRITES)
