@@ -139,7 +139,7 @@ class SearchQueries:
         path = request.query_params.get("path", "/")
         depth = number(request, "depth", 0, 1000)
         fresh, rows = await self._ask(request, lambda connection: _du(connection, path, depth))
-        return self._service.answer(fresh, **rows[0], path=path, below=rows[1:])
+        return self._service.answer(fresh, **(rows[0] | {"path": path}), below=rows[1:])
 
     async def top(self, request: Request) -> Response:
         """``GET /top?n=20&path=/a``: the largest files."""
