@@ -43,12 +43,14 @@ class Place:
     Attributes:
       name: directory or URL, as mounts of this cluster carry it.
       here: the current directory inside the filesystem; b"/" outside of mounts.
+      inside: whether one stands in a mount of it.
     """
 
     name: str
     config: ClientConfig
     mountpoints: tuple[bytes, ...] = ()
     here: bytes = b"/"
+    inside: bool = False
 
     def path(self, given: str | bytes) -> bytes:
         """The absolute path inside the filesystem that `given` means."""
@@ -98,7 +100,7 @@ def reach(cluster: str | None, paths: Sequence[str | bytes] = ()) -> Place:
     own.sort(key=len, reverse=True)
     place = Place(name, config, tuple(own))
     inside = any(here == point or here.startswith(point + b"/") for point in own)
-    return Place(name, config, tuple(own), place.path(here)) if inside else place
+    return Place(name, config, tuple(own), place.path(here), True) if inside else place
 
 
 def _of_mounts(here: bytes, paths: Sequence[str | bytes]) -> str | None:

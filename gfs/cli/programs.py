@@ -12,6 +12,7 @@ import sys
 import click
 
 from gfs.cluster.layout import Layout
+from gfs.cluster.processes import program_command
 from gfs.errors import UsageError
 
 _PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
@@ -48,9 +49,10 @@ def with_cluster(words: list[str], cluster: str | None) -> list[str]:
 
 
 def become(name: str, words: list[str]) -> None:
-    """Replace this process by ``python -m name``; does not return."""
+    """Replace this process by the program; does not return."""
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", name, *words])
+    command, environment = program_command(name)
+    os.execve(command[0], [*command, *words], environment)
 
 
 master = _program("master", "Run a master.")

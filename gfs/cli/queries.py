@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import click
 import httpx
 
-from gfs.cli.finding import Place, cluster_option
-from gfs.cli.output import CommandFailed, remark
+from gfs.changes import bytes_of, text_of
+from gfs.cli.finding import Place, cluster_option, reach
+from gfs.cli.output import CommandFailed, out, out_name, remark, size_text
 from gfs.cluster.asking import ask
 from gfs.cluster.report import view_client
 from gfs.errors import UsageError
@@ -43,6 +45,18 @@ def barrier(place: Place) -> str:
     """Cursor at or below which lies everything acknowledged to anybody until now."""
     done = ask(place.config, Barrier(), BarrierDone, BARRIER_S)
     return f"{done.epoch}-{done.position}"
+
+
+def asked_path(place: Place, path: bytes | None) -> str:
+    """A path as the views take it: absolute, without dots; default: where one stands."""
+    raw = place.here if path is None else place.path(path)
+    parts: list[bytes] = []
+    for part in raw.split(b"/"):
+        if part == b"..":
+            del parts[-1:]
+        elif part not in (b"", b"."):
+            parts.append(part)
+    return "/" + "/".join(map(text_of, parts))
 
 
 @contextlib.contextmanager
@@ -89,10 +103,16 @@ def _check(response: httpx.Response, view: str) -> None:
 
 
 def ask_view(
-    place: Place, view: str, path: str, parameters: Mapping[str, str | int], *, wait: bool
+    place: Place,
+    view: str,
+    path: str,
+    parameters: Mapping[str, str | int],
+    *,
+    wait: bool,
+    body: bytes | None = None,
 ) -> dict[str, Any]:
     """A small answer, whole."""
-    with answer(place, view, path, parameters, wait=wait) as response:
+    with answer(place, view, path, parameters, wait=wait, body=body) as response:
         found: dict[str, Any] = json.loads(response.read())
         return found
 
@@ -105,3 +125,116 @@ def print_standing(found: Mapping[str, Any]) -> None:
         text += f" (epoch {found['epoch']})"
     text += "" if lag is None else f", lag {float(lag):.0f} ms"
     remark(text + (", the view is being rebuilt" if found.get("rebuilding") else ""))
+
+
+# --- commands ------------------------------------------------------------------------
+
+
+@click.command()
+@question
+@click.argument("text", type=_PATH)
+@click.option("--glob", is_flag=True, help="TEXT is a shell pattern for the whole name.")
+@click.option("--path", type=_PATH, help="Only below this directory.")
+@click.option("--limit", default=1000, type=click.IntRange(1, 100_000), help="At most. [1000]")
+@click.option("--trash", is_flag=True, help="What lies in the trash, too.")
+@click.option("-0", "--print0", is_flag=True, help="End paths with NUL instead of newline.")
+@click.pass_context
+def search(
+    context: click.Context,
+    text: bytes,
+    glob: bool,
+    path: bytes | None,
+    limit: int,
+    trash: bool,
+    print0: bool,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Paths whose last part contains TEXT, whatever the case of its letters."""
+    place = reach(context.obj, [path] if path else [])
+    asked: dict[str, str | int] = {"q": text_of(text), "limit": limit}
+    asked |= {"glob": 1} if glob else {}
+    asked |= {"trash": 1} if trash else {}
+    asked |= {"path": asked_path(place, path)} if path is not None else {}
+    found = ask_view(place, "search", "/search", asked, wait=wait)
+    if as_json:
+        out(json.dumps(found))
+        return
+    for row in found["rows"]:
+        out_name(bytes_of(row["path"]), b"\0" if print0 else b"\n")
+    if found["truncated"]:
+        remark(f"there are more than {limit} (--limit)")
+    print_standing(found)
+
+
+@click.command()
+@question
+@click.argument("path", required=False, type=_PATH)
+@click.option("--depth", default=0, type=click.IntRange(0, 1000), help="Levels below, too. [0]")
+@click.option("--bytes", "exact", is_flag=True, help="Sizes in bytes.")
+@click.pass_context
+def du(
+    context: click.Context,
+    path: bytes | None,
+    depth: int,
+    exact: bool,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Sizes, bytes stored and number of files of a directory, kept as sums: no walk."""
+    place = reach(context.obj, [path] if path else [])
+    asked: dict[str, str | int] = {"path": asked_path(place, path), "depth": depth}
+    found = ask_view(place, "search", "/du", asked, wait=wait)
+    if as_json:
+        out(json.dumps(found))
+        return
+    shown: Callable[[float], str] = (lambda size: str(int(size))) if exact else size_text
+    for row in [*found["below"], found]:
+        sizes = f"{shown(row['bytes']):>12} {shown(row['disk_bytes']):>12} {row['files']:>10}  "
+        out(sizes, end=b"")
+        out_name(bytes_of(row["path"]))
+    print_standing(found)
+
+
+@click.command()
+@question
+@click.argument("query")
+@click.option("--view", default="analytics", type=click.Choice(["analytics", "search"]))
+@click.option("--limit", type=click.IntRange(1), help="Rows at most.")
+@click.pass_context
+def sql(
+    context: click.Context, query: str, view: str, limit: int | None, wait: bool, as_json: bool
+) -> None:
+    """Answer one SELECT (- reads it from standard input) over the metadata.
+
+    The analytics view is DuckDB, the search view SQLite; tables in docs/views.md.
+    """
+    place = reach(context.obj)
+    text = sys.stdin.read() if query == "-" else query
+    body: dict[str, Any] = {"sql": text} | ({} if limit is None else {"limit": limit})
+    found = ask_view(place, view, "/sql", {}, wait=wait, body=json.dumps(body).encode())
+    if as_json:
+        out(json.dumps(found))
+        return
+    _print_rows(found["columns"], found["rows"])
+    if found["truncated"]:
+        remark(f"only the first {len(found['rows'])} rows (--limit)")
+    print_standing(found)
+
+
+def _print_rows(columns: list[str], rows: list[list[Any]]) -> None:
+    """A table on a terminal, else lines with tabs between."""
+    if sys.stdout.isatty():
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(*columns, box=box.SIMPLE, pad_edge=False)
+        for row in rows:
+            table.add_row(*("" if cell is None else str(cell) for cell in row))
+        Console(highlight=False, markup=False).print(table)
+        return
+    out("\t".join(columns))
+    for row in rows:
+        cells = ("" if cell is None else bytes_of(str(cell)) for cell in row)
+        out(b"\t".join(cell if isinstance(cell, bytes) else cell.encode() for cell in cells))

@@ -93,17 +93,24 @@ class Registry:
         replace_file(self.layout.pids, lines.encode())
 
 
-def start(program: str, arguments: Sequence[str], *, name: str, log: Path) -> Process:
-    """Start ``python -m program`` in a session of its own; it outlives this process."""
+def program_command(program: str) -> tuple[list[str], dict[str, str]]:
+    """Words and environment that run a program of ours, whatever the current directory holds."""
     environment = dict(os.environ)
     source = Path(gfs.__file__).parents[1]
-    if source.name != "site-packages":  # run from a checkout: also from another directory
+    if source.name != "site-packages":  # run from a checkout
         paths = [str(source), environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    # -P: else a directory `mount` where the user stands would be taken for ours.
+    return [sys.executable, "-P", "-m", program], environment
+
+
+def start(program: str, arguments: Sequence[str], *, name: str, log: Path) -> Process:
+    """Start a program in a session of its own; it outlives this process."""
+    words, environment = program_command(program)
     log.parent.mkdir(exist_ok=True)
     with open(log, "ab") as output:
         child = subprocess.Popen(
-            [sys.executable, "-m", program, *arguments],
+            [*words, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -59,7 +59,7 @@ class LocalCluster:
         environment = {name: value for name, value in os.environ.items() if name != "GFS_CLUSTER"}
         environment |= {"PYTHONPATH": str(ROOT), **self.environment}
         done = subprocess.run(
-            [*self.prefix, sys.executable, "-m", "gfs.cli.main", *cluster, *words],
+            [*self.prefix, sys.executable, "-P", "-m", "gfs.cli.main", *cluster, *words],
             input=given,
             stdin=subprocess.DEVNULL if given is None else None,
             capture_output=True,
