@@ -137,7 +137,7 @@ class Mount:
             nursery.start_soon(self._watch_signals, client, nursery)
             nursery.start_soon(self._announce, client, nursery)
             await pyfuse3.main(max_tasks=TASKS_MAX)
-            log.info("mount.ended %s", self.place)
+            log.info("mount.ended %s %s", self.place, self._statistics())
             nursery.cancel_scope.cancel()
 
     async def _announce(self, client: Client, nursery: trio.Nursery) -> None:
@@ -169,6 +169,7 @@ class Mount:
             "files": len(tables.files),
             "entries_invalidated_total": self.invalidation.entries_total,
             "epochs_total": self.invalidation.epochs_total,
+            "blocked_total": self.invalidation.blocked_total,
             "unforeseen_total": tables.unforeseen,
         }
 

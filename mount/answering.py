@@ -69,9 +69,11 @@ class Tables:
         return left if left > 0 else 0.0
 
     def hold(self, directory: int) -> None:
+        """A request that makes the kernel hold this directory's lock begins."""
         self.busy[directory] = self.busy.get(directory, 0) + 1
 
     def let_go(self, directory: int) -> None:
+        """It has ended."""
         count = self.busy[directory] - 1
         if count:
             self.busy[directory] = count

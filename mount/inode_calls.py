@@ -81,7 +81,7 @@ class InodeCalls(Answering):
         stored = inode.stored + max(0, size - inode.size)
         return msgspec.structs.replace(inode, size=size, stored=stored)
 
-    @answer()
+    @answer(0)
     async def setattr(
         self,
         inode: int,
@@ -179,7 +179,7 @@ class InodeCalls(Answering):
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
         return list((await self.image(inode, ctx)).attributes)
 
-    @answer()
+    @answer(0)
     async def setxattr(
         self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
     ) -> None:
@@ -191,7 +191,7 @@ class InodeCalls(Answering):
             raise pyfuse3.FUSEError(errno.E2BIG)
         self.learn_done(await self.mutate(SetXattr(inode, name, value), ctx))
 
-    @answer()
+    @answer(0)
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         if name.startswith(FOREIGN):
             raise pyfuse3.FUSEError(errno.ENOTSUP)

@@ -62,6 +62,7 @@ class Invalidation:
         self._nursery: trio.Nursery | None = None
         self.entries_total = 0
         self.epochs_total = 0
+        self.blocked_total = 0
 
     def probe(self) -> bool:
         """Find the descriptor and see whether the kernel knows the epoch (Linux 6.16)."""
@@ -116,6 +117,7 @@ class Invalidation:
                 )
                 self.entries_total += len(known)
                 return
+            self.blocked_total += 1
         self.look_up_everything_again()
 
     def look_up_everything_again(self) -> None:

@@ -180,8 +180,10 @@ class NameCalls(Answering):
 
     @answer(0)
     async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        ino = self.cache.lookup(parent_inode, name)
         done = await self.mutate(RemoveDirectory(parent_inode, name), ctx)
         self.cache.named(parent_inode, name, ABSENT, done.position)
+        self.cache.removed_directory(ino)
         self.learn_done(done)
 
     # --- moving

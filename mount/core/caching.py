@@ -100,6 +100,7 @@ class Cache:
         self._names_max = names_max
         self._directories_max = directories_max
         self._names = 0
+        self._removed: list[int] = []  # directories whose interest is still to be given up
         self.pin(ROOT_INO)  # no name leads to it; interest in it covers its attributes
 
     # --- asking
@@ -213,6 +214,14 @@ class Cache:
             directory.invalid_at = position
             directory.complete = True
 
+    def removed_directory(self, ino: int) -> None:
+        """The directory is gone for good: nothing below it can be named any more."""
+        directory = self._directories.pop(ino, None)
+        if directory is not None:
+            self._strip(directory, 0.0)
+            directory.alive = False
+            self._removed.append(ino)
+
     def pin(self, ino: int) -> None:
         """The inode is open here: the master tells of its changes whatever names it."""
         self._record(ino).pins += 1
@@ -263,9 +272,9 @@ class Cache:
         """Keep to the bounds; returns the directories in which interest is to be given up."""
         excess = self._names - self._names_max
         surplus = len(self._directories) - self._directories_max
+        dropped, self._removed = self._removed, []
         if excess <= 0 and surplus <= 0:
-            return []
-        dropped = []
+            return dropped
         for ino, directory in list(self._directories.items()):
             if excess <= 0 and surplus <= 0:
                 break

@@ -39,7 +39,7 @@ def together(*works: Callable[[], None]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(60 + ROUNDS)
         assert not thread.is_alive(), "stuck"
     if failures:
         raise failures[0]
@@ -178,6 +178,52 @@ def test_both_mounts_create_what_the_other_has_cached_as_absent(here: Path, ther
     for number in range(rounds):
         assert exists(here / f"b{number}")
         assert exists(there / f"a{number}")
+
+
+ROUNDS = int(os.environ.get("GFS_STRESS_ROUNDS", "100"))
+
+
+@pytest.mark.timeout(60 + ROUNDS)
+def test_every_call_that_returned_is_seen_by_the_next_on_the_other_mount(
+    here: Path, there: Path
+) -> None:
+    """Goal: no deadlock, no stale answer, with both mounts busy in one directory.
+
+    Method: four threads, two a mount, each with names of its own. After each mutation the
+    very next call asks the other mount, where the old answer has just been cached.
+    """
+
+    def work(own: Path, other: Path, tag: str) -> Callable[[], None]:
+        def run() -> None:
+            for number in range(ROUNDS):
+                a, b, d = f"{tag}a{number % 7}", f"{tag}b{number % 5}", f"{tag}d"
+                assert not exists(other / a)
+                os.close(os.open(own / a, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+                assert exists(other / a), "created, not seen"
+                os.mkdir(own / d)
+                os.rename(own / a, own / b)
+                assert not exists(other / a), "renamed, still seen"
+                assert exists(other / b), "renamed, not seen"
+                os.rename(other / b, other / d / a)
+                assert exists(own / d / a), "moved, not seen"
+                assert os.listdir(own / d) == [a]
+                os.unlink(own / d / a)
+                assert os.listdir(other / d) == [], "removed, still listed"
+                os.rmdir(other / d)
+                assert not exists(own / d), "removed, still seen"
+
+        return run
+
+    start = time.monotonic()
+    together(
+        work(here, there, "p"),
+        work(there, here, "q"),
+        work(here, there, "r"),
+        work(there, here, "s"),
+    )
+    rate = 4 * ROUNDS * 6 / (time.monotonic() - start)
+    print(f"{rate:.0f} mutations/s, each checked on the other mount")
+    assert os.listdir(here) == os.listdir(there) == []
 
 
 def test_exclusive_create_has_one_winner(here: Path, there: Path) -> None:

@@ -201,6 +201,17 @@ def test_interest_is_given_up_only_when_the_kernel_has_stopped_trusting() -> Non
     assert cache.lookup(D, b"f") == UNKNOWN
 
 
+def test_interest_in_a_removed_directory_is_given_up(cache: Cache) -> None:
+    cache.made_directory(D, 1)
+    cache.named(D, b"f", F, 2)
+    cache.removed_directory(D)
+    cache.removed_directory(D + 1)  # never heard of
+    assert cache.shed(now=0, lease_until=20) == [D]
+    assert cache.shed(now=0, lease_until=20) == []
+    assert cache.lookup(D, b"f") == UNKNOWN
+    assert not cache.trusted(F)
+
+
 def test_cleared_cache_keeps_nothing_but_pins(cache: Cache) -> None:
     directory = cache.directory(D)
     looked_up(cache, b"f", entry(5))
