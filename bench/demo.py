@@ -7,6 +7,7 @@ ends whatever happens: on failure and on Ctrl-C it is unmounted and stopped as w
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -133,13 +134,12 @@ class Demo:
 
     def find(self) -> str:
         words = ["-name", "*.py", "-size", "+20k"]
-        view = self.gfs("find", "/", *words, "--wait")
+        view = self.gfs("find", str(self.first), *words, "--wait")
         mount = command("find", self.first, *words)
-        prefix = str(self.first)
-        ours, theirs = sorted(view.lines), sorted(line.removeprefix(prefix) for line in mount.lines)
+        ours, theirs = sorted(view.lines), sorted(mount.lines)
         if ours != theirs or not ours:
             raise DemoFailed(f"the view finds {len(ours)}, find(1) {len(theirs)}")
-        return f"{len(ours)} files either way ({view.took} against {mount.took})\n{view.remark}"
+        return f"{len(ours)} files either way\n{view.remark}"
 
     def search(self) -> str:
         view = self.gfs("search", "parse", "--wait")
@@ -153,18 +153,14 @@ class Demo:
     def du(self) -> str:
         view = self.gfs("du", "/", "--wait", "--json")
         answer = json.loads(view.answer)
-        sizes = command("find", self.first, "-type", "f", "-printf", "%s\\n")
+        sizes = command("find", self.first, "!", "-type", "d", "-printf", "%s\\n")
         total = sum(map(int, sizes.lines))
         if (answer["bytes"], answer["files"]) != (total, len(sizes.lines)):
             raise DemoFailed(
                 f"the view says {answer['bytes']} bytes in {answer['files']} files, the mount "
                 f"{total} in {len(sizes.lines)}"
             )
-        du = command("du", "-s", "--apparent-size", self.first)
-        return (
-            f"{total} bytes in {answer['files']} files either way ({view.took} against "
-            f"{du.took} of du -s)\nas of position {answer['position']}, lag {answer['lag_ms']} ms"
-        )
+        return f"{total} bytes in {answer['files']} files either way\nas of position {answer['position']}, lag {answer['lag_ms']} ms"
 
     def sql(self) -> str:
         question = (
@@ -195,7 +191,10 @@ class Demo:
         """Unmount and stop; the data go."""
         if (self.directory / "cluster.toml").exists():
             words = ["cluster", "down", "--dir", str(self.directory), "--purge"]
-            subprocess.run([*gfs_command(), *words], stdin=-3, stdout=-3, check=False, timeout=90)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run(
+                    [*gfs_command(), *words], stdin=-3, stdout=-3, timeout=90, check=False
+                )
 
     def show_logs(self) -> None:
         """The end of each log that has something to say."""
@@ -213,12 +212,11 @@ class Demo:
 class Done:
     """What a process that ended well has printed."""
 
-    def __init__(self, raw: bytes, errors: bytes, seconds: float) -> None:
+    def __init__(self, raw: bytes, errors: bytes) -> None:
         self.raw = raw
         self.answer = raw.decode(errors="surrogateescape").strip()
         self.lines = self.answer.splitlines()
         self.remark = errors.decode(errors="replace").strip()
-        self.took = f"{seconds * 1000:.0f} ms"
 
 
 def command(*words: str | Path) -> Done:
@@ -227,7 +225,6 @@ def command(*words: str | Path) -> Done:
     Raises:
       DemoFailed: it failed or took too long.
     """
-    began = time.monotonic()
     process = subprocess.Popen(
         [str(word) for word in words],
         stdin=subprocess.DEVNULL,
@@ -235,7 +232,7 @@ def command(*words: str | Path) -> Done:
         stderr=subprocess.PIPE,
     )
     answer, errors = finish(process, " ".join(map(str, words[-6:])))
-    return Done(answer, errors, time.monotonic() - began)
+    return Done(answer, errors)
 
 
 def finish(process: subprocess.Popen[bytes], what: str) -> tuple[bytes, bytes]:
