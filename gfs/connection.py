@@ -60,6 +60,8 @@ class Connection:
       peer: for people and logs.
       peer_uid, peer_gid: from the kernel on a Unix socket, else -1.
       peer_epoch: the master's epoch that the server named in the handshake.
+      after_burst: called when all frames that had arrived were given to `on_message`;
+        what it sends leaves together with what they sent.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Connection:
         self._silence_limit_s = silence_limit_s
         self.closed: GfsError | None = None
         self.peer_epoch = 0
+        self.after_burst: Callable[[], None] | None = None
         self.authorised_uid: int | None = None  # bound to this uid (no key was proved)
         self._parser = FrameParser()
         self._outgoing = Outgoing(sock)
@@ -283,6 +286,8 @@ class Connection:
                         payload = await self._receive_payload(payload_bytes)
                     self._dispatch(envelope, payload, on_message)
             finally:
+                if self.after_burst is not None:
+                    self.after_burst()
                 self._corks -= 1
             self._flush()
             turns += 1

@@ -6,8 +6,8 @@ If the sync or the COMMIT fails nobody may be answered and nothing is retried:
 the caller lets the exception end the process. A full disk is noticed before a
 group is decided, so that refusing costs nothing.
 
-The sync runs in the loop while the disk is quick (0.13 ms, a thread would cost
-as much again) and in a thread while it is not, so that reads go on.
+The sync runs in the loop while the disk is quick (0.13 ms) and in a thread of its
+own while it is not, so that reads go on.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-
-import trio
 
 from gfs.disk import Disk
 from gfs.ids import MIB
@@ -27,6 +25,7 @@ from master.core.tables import Tables
 from master.core.transaction import apply
 from master.log import OperationLog
 from master.log_reader import CommittedPosition
+from master.one_thread import OneThread
 from master.recovery import Recovered, open_state
 
 log = logging.getLogger(__name__)
@@ -70,6 +69,7 @@ class Ledger:
         self.epoch = start.next_epoch(self.state)
         self.committed = CommittedPosition(directory / "committed", create=True)
         self._sync_s = 0.0
+        self._syncer = OneThread("log-sync")
         self._open_epoch(uid, gid)
 
     def _last_time_ns(self) -> int:
@@ -107,22 +107,40 @@ class Ledger:
     def begin(self) -> None:
         self.state.begin()
 
-    async def commit(self, records: list[Record]) -> None:
-        """Make the step's records durable, then the state visible.
+    @property
+    def syncs_quickly(self) -> bool:
+        """Is a sync in the loop cheaper than a thread's way there and back?"""
+        return self._sync_s < SLOW_SYNC_S
+
+    def commit_now(self, records: list[Record]) -> None:
+        """Make the step's records durable, then the state visible; blocks for the sync.
 
         Raises:
           GfsError: it is unknown what is on disk: end the process.
         """
+        if self._append(records):
+            began = time.perf_counter()
+            self.log.sync()
+            self._synced(began, records)
+
+    async def commit(self, records: list[Record]) -> None:
+        """`commit_now` that lets reads go on while the disk is slow."""
+        if self.syncs_quickly:
+            self.commit_now(records)
+        elif self._append(records):
+            began = time.perf_counter()
+            await self._syncer.run(self.log.sync)
+            self._synced(began, records)
+
+    def _append(self, records: list[Record]) -> bool:
         if not records:
             self.state.rollback()
-            return
+            return False
         encode = ENCODER.encode
         self.log.append(self.epoch, [(record.position, encode(record)) for record in records])
-        began = time.perf_counter()
-        if self._sync_s < SLOW_SYNC_S:
-            self.log.sync()
-        else:
-            await trio.to_thread.run_sync(self.log.sync)
+        return True
+
+    def _synced(self, began: float, records: list[Record]) -> None:
         self._sync_s += (time.perf_counter() - began - self._sync_s) * _SMOOTHING
         self._commit(records[-1].position)
 
@@ -137,6 +155,8 @@ class Ledger:
         return max((int(one.position) for one in found), default=0)
 
     def close(self) -> None:
+        """Close the files; what was committed is durable already."""
+        self._syncer.close()
         self.state.close()
         self.log.close()
         self.committed.close()
