@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 import trio
 
@@ -31,6 +32,7 @@ from gfs.errors import (
     WrongCluster,
 )
 from gfs.handshake import create_key, dial
+from gfs.http import authorization
 from gfs.ids import CHUNK_BYTES, MIB
 from tests.shell.chunkd_processes import (
     CLUSTER,
@@ -179,6 +181,31 @@ async def test_term_ends_it_within_three_seconds_and_nothing_listens_any_more(
         assert process.terminate() == 0
         assert time.monotonic() - began < 3
         assert not (process.directory / "chunkd.sock").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.kill
+@pytest.mark.timeout(30)
+async def test_http_tells_health_and_statistics_to_those_who_have_the_key(tmp_path: Path) -> None:
+    async with running(tmp_path, 1) as servers:
+        process = servers.processes[0]
+        await servers.master.wait_for(lambda: servers.members[0].server in servers.master.servers)
+        connection = await servers.connect(process)
+        await join_tail(connection, HANDLE, servers.members)
+        await append_records(connection, HANDLE, 1, b"12345")
+        base = f"http://{process.ready.http}"
+        async with httpx.AsyncClient(base_url=base, headers=authorization(servers.key)) as client:
+            health = (await client.get("/health")).json()
+            assert health == {
+                "ok": True, "server": process.ready.server, "registered": True, "failing": [],
+            }  # fmt: skip
+            numbers = (await client.get("/statistics")).json()
+            assert numbers["data"]["bytes_written_total"] == 5
+            assert numbers["replicas_open"] == 1
+            metrics = (await client.get("/metrics")).text
+            assert "gfs_chunkd_data_appends_total 1.0" in metrics
+        async with httpx.AsyncClient(base_url=base) as stranger:
+            assert (await stranger.get("/statistics")).status_code == 401
 
 
 @pytest.mark.slow
