@@ -1,0 +1,1 @@
+"""The whole cluster under faults: what was promised holds whatever process fails."""
