@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 import pyfuse3
 import trio
 
-from gfs.errors import DeadSession, StaleInode
+from gfs.errors import DeadSession, StaleInode, TimedOut
 from gfs.items import Inode
 from gfs.messages import Actor, Done, Entries, Entry, GetAttributes, Message, Operation
 from mount.attributes import entry_attributes
@@ -173,12 +173,17 @@ S = TypeVar("S", bound=Answering)
 Handler = Callable[Concatenate[S, P], Coroutine[Any, Any, R]]
 
 
-def answer(*holds: int) -> Callable[[Handler[S, P, R]], Handler[S, P, R]]:
-    """Make a handler of a method; `holds`: which arguments are directories it locks."""
+def answer(*holds: int, bounded: bool = False) -> Callable[[Handler[S, P, R]], Handler[S, P, R]]:
+    """Make a handler of a method.
+
+    Args:
+      holds: which arguments are directories (or inodes) that the kernel locks for it.
+      bounded: all that it waits for has a time limit of its own (requests to the master
+        do); another one here would cost as much as answering from a cache.
+    """
 
     def wrap(method: Handler[S, P, R]) -> Handler[S, P, R]:
-        name = method.__name__
-        plain = _limited(name, method)
+        plain = _translated(method.__name__, method if bounded else _limited(method))
         if not holds:
             return plain
 
@@ -198,18 +203,25 @@ def answer(*holds: int) -> Callable[[Handler[S, P, R]], Handler[S, P, R]]:
     return wrap
 
 
-def _limited(name: str, method: Handler[S, P, R]) -> Handler[S, P, R]:
-    """Time limit, errno, trace."""
+def _limited(method: Handler[S, P, R]) -> Handler[S, P, R]:
+    """The method, ended after `LIMIT_S`."""
+
+    async def limited(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
+        with trio.CancelScope(deadline=trio.current_time() + LIMIT_S):
+            return await method(self, *args, **kwargs)
+        raise TimedOut(f"no answer in {LIMIT_S:.0f} s")
+
+    return cast("Handler[S, P, R]", limited)
+
+
+def _translated(name: str, method: Handler[S, P, R]) -> Handler[S, P, R]:
+    """The method, its errors as errno; traced if somebody listens."""
 
     @functools.wraps(method)
-    async def limited(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
-        start = trio.current_time()
-        code = 0
+    async def translated(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
+        start, code = trio.current_time(), 0
         try:
-            with trio.CancelScope(deadline=start + LIMIT_S):
-                return await method(self, *args, **kwargs)
-            log.error("call.timeout %s%r: no answer in %.0f s", name, args[:2], LIMIT_S)
-            code = errno.ETIMEDOUT
+            return await method(self, *args, **kwargs)
         except Exception as error:
             code = _code_of(self.tables, name, args, error)
         finally:
@@ -217,7 +229,7 @@ def _limited(name: str, method: Handler[S, P, R]) -> Handler[S, P, R]:
                 self.tables.trace(name, start, code)
         raise pyfuse3.FUSEError(code)
 
-    return cast("Handler[S, P, R]", limited)
+    return cast("Handler[S, P, R]", translated)
 
 
 def _code_of(tables: Tables, name: str, args: tuple[object, ...], error: Exception) -> int:

@@ -107,7 +107,7 @@ class FileCalls(Answering):
     async def fsync(self, fh: int, datasync: bool) -> None:
         await self._file(fh).sync(datasync)
 
-    @answer()
+    @answer(bounded=True)
     async def release(self, fh: int) -> None:
         file = self.tables.files.pop(fh)
         if file is None:

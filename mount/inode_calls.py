@@ -26,7 +26,7 @@ from gfs.messages import (
     SetXattr,
     StatFilesystem,
 )
-from mount.answering import Answering, Tables, actor_of, answer
+from mount.answering import LIMIT_S, Answering, Tables, actor_of, answer
 from mount.attributes import filesystem
 
 STATFS_S = 1.0  # how old statfs answers may be
@@ -43,7 +43,7 @@ class InodeCalls(Answering):
         self._space: FilesystemStat | None = None
         self._space_at = float("-inf")
 
-    @answer()
+    @answer(bounded=True)
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         return self.show(inode, await self._current(inode, ctx))
 
@@ -62,6 +62,10 @@ class InodeCalls(Answering):
             and self.tables.lease_left()
         ):
             return known.inode
+        with trio.fail_after(LIMIT_S):
+            return await self._fresh(ino, ctx)
+
+    async def _fresh(self, ino: int, ctx: pyfuse3.RequestContext) -> Inode:
         if ino in self.tables.appending:
             await self.client.settle(ino)  # our own records first, or the answer is too old
         (entry,) = await self.ask_attributes([ino], actor_of(ctx))
@@ -146,11 +150,11 @@ class InodeCalls(Answering):
             mtime_now=now and fields.update_mtime,
         )
 
-    @answer()
+    @answer(bounded=True)
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
         return (await self.image(inode, ctx)).target
 
-    @answer()
+    @answer(bounded=True)
     async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
         """Only asked without default_permissions; the master checks every request anyway."""
         found = await self.image(inode, ctx)
@@ -166,7 +170,7 @@ class InodeCalls(Answering):
 
     # --- extended attributes: part of the inode's image, so reading them costs no request
 
-    @answer()
+    @answer(bounded=True)
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         if name.startswith(FOREIGN):
             raise pyfuse3.FUSEError(errno.ENOTSUP)
@@ -175,11 +179,11 @@ class InodeCalls(Answering):
             raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
         return value
 
-    @answer()
+    @answer(bounded=True)
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
         return list((await self.image(inode, ctx)).attributes)
 
-    @answer(0)
+    @answer(0, bounded=True)
     async def setxattr(
         self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
     ) -> None:
@@ -191,13 +195,13 @@ class InodeCalls(Answering):
             raise pyfuse3.FUSEError(errno.E2BIG)
         self.learn_done(await self.mutate(SetXattr(inode, name, value), ctx))
 
-    @answer(0)
+    @answer(0, bounded=True)
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         if name.startswith(FOREIGN):
             raise pyfuse3.FUSEError(errno.ENOTSUP)
         self.learn_done(await self.mutate(RemoveXattr(inode, name), ctx))
 
-    @answer()
+    @answer(bounded=True)
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         now = trio.current_time()
         if self._space is None or now - self._space_at > STATFS_S:

@@ -13,15 +13,16 @@ import stat
 
 import pyfuse3
 
-from gfs.errors import NotFound, StaleInode
+from gfs.errors import GfsError, NotFound, StaleInode
 from gfs.items import Inode
 from gfs.messages import Actor, Listing, ReadDirectory
-from mount.answering import Answering, Tables, actor_of, answer
+from mount.answering import Answering, Tables, actor_of, answer, log
 from mount.attributes import only_inode
 from mount.core.caching import Directory
 from mount.core.inodes import Handles
 
 PAGE = 1000  # names asked from the master at once
+AHEAD_PAGES_MAX = 50
 DOT, DOTDOT, FIRST = 0, 1, 2  # numbers of entries; names come after the dots
 ATTRIBUTES_MAX = 256  # inodes asked in one request
 
@@ -53,11 +54,11 @@ class DirectoryCalls(Answering):
         super().__init__(tables)
         self.streams: Handles[Stream] = Handles()
 
-    @answer()
+    @answer(bounded=True)
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         return self.streams.add(Stream(inode, actor_of(ctx)))
 
-    @answer()
+    @answer(bounded=True)
     async def releasedir(self, fh: int) -> None:
         self.streams.pop(fh)
 
@@ -66,7 +67,7 @@ class DirectoryCalls(Answering):
         """Whatever this mount has pending anywhere: a directory's names lead to any of it."""
         await self.client.flush_all(durable=True)
 
-    @answer()
+    @answer(bounded=True)
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         stream = self.streams.get(fh)
         if stream is None:
@@ -111,6 +112,21 @@ class DirectoryCalls(Answering):
         if not stream.more:
             names = {name: ino for name, ino, _ in stream.items}
             self.cache.learn_whole(directory, names, stream.position)
+
+    async def list_ahead(self, directory: Directory, actor: Actor) -> None:
+        """Somebody asks for name after name: learn them a page at a time instead.
+
+        What cannot be had this way (no permission to list, too many names) goes on
+        being asked for singly.
+        """
+        stream = Stream(directory.ino, actor)
+        try:
+            for _ in range(AHEAD_PAGES_MAX):
+                await self._page(stream)
+                if not stream.more or not directory.alive:
+                    return
+        except GfsError as error:
+            log.debug("list.ahead directory=%d: %s", directory.ino, error)
 
     def _dots(self, stream: Stream, start: int, token: pyfuse3.ReaddirToken) -> bool:
         for number, name, ino in ((DOT, b".", stream.ino), (DOTDOT, b"..", stream.parent)):

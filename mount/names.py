@@ -26,11 +26,13 @@ from gfs.messages import (
     Rename,
     Unlink,
 )
-from mount.answering import Answering, actor_of, answer, log
+from mount.answering import actor_of, answer, log
 from mount.attributes import absent
 from mount.core.caching import ABSENT, UNKNOWN
+from mount.listing import DirectoryCalls
 
 RENAME_FLAGS = pyfuse3.RENAME_NOREPLACE | pyfuse3.RENAME_EXCHANGE
+MISSES_BEFORE_LISTING = 4  # names asked singly, then the directory is listed ahead
 KEPT_IN_TRASH_NS = 600 * 10**9  # younger files are not kept when removed: nothing to save
 DOTS = (b".", b"..")
 
@@ -45,10 +47,10 @@ def check_name(name: bytes) -> None:
         raise NameTooLong(f"a name of {len(name)} bytes")
 
 
-class NameCalls(Answering):
+class NameCalls(DirectoryCalls):
     """See the module's text."""
 
-    @answer(0)
+    @answer(0, bounded=True)
     async def lookup(
         self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
@@ -69,6 +71,9 @@ class NameCalls(Answering):
         self, parent: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         directory = self.cache.directory(parent)
+        directory.misses += 1
+        if directory.misses == MISSES_BEFORE_LISTING:
+            self.client.nursery.start_soon(self.list_ahead, directory, actor_of(ctx))
         found = await self.ask(Lookup(parent, name, actor_of(ctx)), Entry)
         if name in DOTS:
             if found.inode is None:
@@ -101,7 +106,7 @@ class NameCalls(Answering):
         self.learn_done(done)
         return self.entry(entry.ino, entry.inode, named=named)
 
-    @answer(0)
+    @answer(0, bounded=True)
     async def mkdir(
         self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
@@ -114,7 +119,7 @@ class NameCalls(Answering):
             self.cache.made_directory(result.st_ino, done.position)  # the master counts on us
         return result
 
-    @answer(0)
+    @answer(0, bounded=True)
     async def mknod(
         self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
@@ -124,7 +129,7 @@ class NameCalls(Answering):
         done = await self.mutate(MakeNode(parent_inode, name, mode, rdev), ctx)
         return self._made(parent_inode, name, done)
 
-    @answer(0)
+    @answer(0, bounded=True)
     async def symlink(
         self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
@@ -178,7 +183,7 @@ class NameCalls(Answering):
         if last and self.inodes.unlinked(ino):
             self.client.discard(ino)
 
-    @answer(0)
+    @answer(0, bounded=True)
     async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         ino = self.cache.lookup(parent_inode, name)
         done = await self.mutate(RemoveDirectory(parent_inode, name), ctx)

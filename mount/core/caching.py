@@ -41,14 +41,18 @@ RECENT_MAX = 4096
 
 
 class Directory:
-    """What is known of one directory. `alive` ends when interest in it is given up."""
+    """What is known of one directory. `alive` ends when interest in it is given up.
 
-    __slots__ = ("alive", "complete", "ino", "invalid_at", "names", "trusted_until")
+    `misses` counts names that the master had to be asked for, one by one.
+    """
+
+    __slots__ = ("alive", "complete", "ino", "invalid_at", "misses", "names", "trusted_until")
 
     def __init__(self, ino: int, invalid_at: int) -> None:
         self.ino = ino
         self.names: dict[bytes, int] = {}
         self.complete = False
+        self.misses = 0
         self.invalid_at = invalid_at
         self.trusted_until = 0.0
         self.alive = True
