@@ -160,7 +160,10 @@ class Demo:
                 f"the view says {answer['bytes']} bytes in {answer['files']} files, the mount "
                 f"{total} in {len(sizes.lines)}"
             )
-        return f"{total} bytes in {answer['files']} files either way\nas of position {answer['position']}, lag {answer['lag_ms']} ms"
+        return (
+            f"{total} bytes in {answer['files']} files either way\n"
+            f"as of position {answer['position']}, lag {answer['lag_ms']} ms"
+        )
 
     def sql(self) -> str:
         question = (
@@ -393,7 +396,8 @@ def main(directory: Path | None, mib: int, name: str | None, words: Sequence[Any
     if name is not None:
         STEPS[name](*words)
         return
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
     base = choose_directory(directory, mib)
     sys.exit(perform(base, mib))
 

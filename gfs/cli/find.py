@@ -26,7 +26,12 @@ from gfs.cli.output import out, out_name, time_text
 from gfs.cli.queries import answer, asked_path, print_standing
 from gfs.errors import UsageError
 
-_WORDS = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+# No option of click's own: it would see an -h in -maxdepth.
+_WORDS = {
+    "ignore_unknown_options": True,
+    "allow_interspersed_args": False,
+    "help_option_names": [],
+}
 _OWN = ("--wait", "--json")
 _PRINTS = ("print", "print0", "ls")
 
@@ -40,6 +45,9 @@ def find(context: click.Context, words: tuple[str, ...]) -> None:
     Also, anywhere: --wait (nothing done before is missing), --json (an object a line),
     --cluster DIR-or-URL.
     """
+    if words in (("--help",), ("-h",), ("-help",)):
+        out(context.get_help())
+        return
     rest, own, cluster = _split(list(words), context.obj)
     expression = findexpr.parse(
         [text_of(os.fsencode(word)) for word in rest],
@@ -77,8 +85,6 @@ def _split(words: list[str], cluster: str | None) -> tuple[list[str], set[str], 
                 raise UsageError("--cluster needs a directory or URL")
         elif word.startswith("--cluster="):
             cluster = word.partition("=")[2]
-        elif word == "--help":
-            raise UsageError("find: as find(1); also --wait, --json, --cluster DIR-or-URL")
         else:
             rest.append(word)
     return rest, own, cluster

@@ -46,6 +46,16 @@ class LocalCluster:
         self.first = directory / "mnt1"
         self.second = directory / "mnt2"
 
+    def command(self, named: bool = True) -> list[str | Path]:
+        """The words that start `gfs`."""
+        cluster: list[str | Path] = ["--cluster", self.directory] if named else []
+        return [*self.prefix, sys.executable, "-P", "-m", "gfs.cli.main", *cluster]
+
+    def variables(self) -> dict[str, str]:
+        """The environment of a command."""
+        inherited = {name: value for name, value in os.environ.items() if name != "GFS_CLUSTER"}
+        return inherited | {"PYTHONPATH": str(ROOT), **self.environment}
+
     def gfs(
         self,
         *words: str | bytes | Path,
@@ -55,17 +65,14 @@ class LocalCluster:
         named: bool = True,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a command; `named` False leaves it to the command to find the cluster."""
-        cluster: list[str | Path] = ["--cluster", self.directory] if named else []
-        environment = {name: value for name, value in os.environ.items() if name != "GFS_CLUSTER"}
-        environment |= {"PYTHONPATH": str(ROOT), **self.environment}
         done = subprocess.run(
-            [*self.prefix, sys.executable, "-P", "-m", "gfs.cli.main", *cluster, *words],
+            [*self.command(named), *words],
             input=given,
             stdin=subprocess.DEVNULL if given is None else None,
             capture_output=True,
             timeout=COMMAND_S,
             cwd=cwd or "/",
-            env=environment,
+            env=self.variables(),
             check=False,
         )
         if done.returncode != code:

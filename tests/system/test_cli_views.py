@@ -1,0 +1,204 @@
+"""`gfs find`, `search`, `du`, `sql`, `stream` and `status` against a real cluster.
+
+What the views say is compared with what ordinary tools find on the mount.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.clusters import LocalCluster
+
+pytestmark = [pytest.mark.mount, pytest.mark.timeout(180)]
+
+NAMES = [b"caf\xe9", b"new\nline", "ü€".encode(), b"space here", b"-dash", b"q'uote\"s", b"*star?"]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    found = LocalCluster(tmp_path_factory.mktemp("views") / "c")
+    try:
+        found.up("--chunkservers", "1")
+        tree = found.first / "tree"
+        (tree / "a" / "b").mkdir(parents=True)
+        (tree / "empty").mkdir()
+        for number in range(30):
+            (tree / "a" / f"file{number:02d}.log").write_bytes(b"x" * number * 700)
+        (tree / "a" / "b" / "BIG.dat").write_bytes(b"y" * 3_000_000)
+        (tree / "a" / "link").symlink_to("file01.log")
+        os.link(tree / "a" / "file02.log", tree / "a" / "b" / "hard")
+        (tree / "a" / "file03.log").chmod(0o600)
+        os.utime(tree / "a" / "file04.log", (1, 10**9))
+        for name in NAMES:
+            (tree / os.fsdecode(name)).write_bytes(name)
+        yield found
+    finally:
+        found.end()
+
+
+EXPRESSIONS = [
+    "",
+    "-type f",
+    "-type d",
+    "-type l",
+    "-mindepth 2",
+    "-maxdepth 1",
+    "-mindepth 1 -maxdepth 2 -type d",
+    "-name *.log",
+    "-iname big*",
+    "-path */a/*",
+    "-name file0[1-3].log",
+    "-size +1M",
+    "-size -2k",
+    "-size 3",
+    "-empty",
+    "-links 2",
+    "-perm 600",
+    "-perm -400 -type f",
+    "-mtime +1000",
+    "-mmin -600 -type f",
+    "-newer {tree}/a/file04.log -name *.log",
+    "-user root -name *.dat",
+    "( -name *.log -o -name *.dat ) ! -size +10k",
+    "-not -type f",
+    "-type f -name *0* -o -type d -name b",
+]
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_find_says_what_find_says(cluster: LocalCluster, expression: str) -> None:
+    tree = cluster.first / "tree"
+    words = expression.format(tree=tree).split()
+    theirs = subprocess.run(
+        ["find", tree, *words, "-print0"] if "-o" not in words[-5:] else
+        ["find", tree, "(", *words, ")", "-print0"],
+        capture_output=True, check=True, timeout=20,
+    ).stdout  # fmt: skip
+    if "-o" in words[-5:]:
+        words = ["(", *words, ")"]
+    ours = cluster.out("find", tree, *words, "-print0", "--wait")
+    assert sorted(ours.split(b"\0")) == sorted(theirs.split(b"\0"))
+
+
+def test_find_starts_where_one_stands_and_shows_paths_as_typed(cluster: LocalCluster) -> None:
+    inside = cluster.first / "tree" / "a"
+
+    def find(*words: str) -> list[bytes]:
+        return sorted(cluster.out("find", *words, "--wait", cwd=inside, named=False).splitlines())
+
+    for words in ((), (".", "-name", "*.log"), ("b",), ("../empty", "b")):
+        theirs = subprocess.run(
+            ["find", *words], cwd=inside, capture_output=True, check=True, timeout=20
+        )
+        assert find(*words) == sorted(theirs.stdout.splitlines())
+    assert cluster.out("find", "/tree/empty") == b"/tree/empty\n"
+    assert cluster.out("find", "-maxdepth", "0") == b"/\n"
+    assert b"--wait" in cluster.out("find", "--help")
+
+
+def test_find_refuses_what_it_cannot_do(cluster: LocalCluster) -> None:
+    for words in (["-nonsense"], ["-delete"], ["-size", "x"], ["(", "-name", "x"], ["--cluster"]):
+        said = cluster.gfs("find", "/", *words, code=2).stderr
+        assert said.startswith(b"gfs: ")
+        assert said.count(b"\n") == 1
+    assert b"/nowhere" in cluster.gfs("find", "/nowhere", code=1).stderr
+
+
+def test_every_answer_states_position_and_lag(cluster: LocalCluster) -> None:
+    for words in (["find", "/", "-maxdepth", "0"], ["search", "BIG"], ["du"], ["sql", "SELECT 1"]):
+        said = cluster.gfs(*words).stderr.decode()
+        assert said.startswith("as of position ")
+        assert " lag " in said
+    for words in (["search", "BIG"], ["du"], ["sql", "SELECT 1"]):
+        answer = cluster.json(*words, "--json")
+        assert {"position", "epoch", "lag_ms"} <= set(answer)
+
+
+def test_with_wait_nothing_done_before_is_missing(cluster: LocalCluster) -> None:
+    """Also bytes appended by an open handle: the barrier recalls what mounts hold back."""
+    place = cluster.first / "waited"
+    place.mkdir()
+    with open(place / "log", "ab", buffering=0) as log:
+        for number in range(1, 11):
+            (place / f"new{number}").write_bytes(b"x" * 100)
+            log.write(b"y" * 50)
+            answer = cluster.json("du", "/waited", "--wait", "--json")
+            assert answer["files"] == number + 1
+            assert answer["bytes"] == number * 150
+
+
+def test_search_finds_parts_of_names_and_patterns(cluster: LocalCluster) -> None:
+    assert cluster.out("search", "big", "--wait") == b"/tree/a/b/BIG.dat\n"
+    assert cluster.out("search", b"\xe9", "-0") == b"/tree/caf\xe9\0"
+    logs = cluster.out("search", "--glob", "file0?.log").split()
+    assert logs == [f"/tree/a/file{number:02d}.log".encode() for number in range(10)]
+    assert cluster.out("search", "file", "--path", "/tree/empty") == b""
+    few = cluster.gfs("search", "file", "--limit", "3")
+    assert len(few.stdout.splitlines()) == 3
+    assert b"more than 3" in few.stderr
+
+
+def test_du_agrees_with_the_mount(cluster: LocalCluster) -> None:
+    tree = cluster.first / "tree"
+    seen: dict[int, int] = {}
+    for directory, _, names in os.walk(tree):
+        for name in names:
+            status = os.lstat(os.path.join(directory, name))
+            seen[status.st_ino] = status.st_size
+    answer = cluster.json("du", "/tree", "--wait", "--json")
+    assert (answer["files"], answer["bytes"]) == (len(seen), sum(seen.values()))
+    lines = cluster.out("du", "--bytes", "--depth", "1", tree).splitlines()
+    assert [line.split()[-1] for line in lines] == [b"/tree/a", b"/tree/empty", b"/tree"]
+
+
+def test_sql_answers_and_refuses(cluster: LocalCluster) -> None:
+    count = "SELECT count(*) AS n FROM files WHERE extension = 'log'"
+    assert cluster.out("sql", count, "--wait") == b"n\n30\n"
+    assert cluster.json("sql", "-", "--json", given=count.encode())["rows"] == [[30]]
+    search = "SELECT count(*) FROM dirents WHERE name LIKE '%.dat'"
+    assert cluster.json("sql", search, "--view", "search", "--json")["rows"] == [[1]]
+    for view in ("search", "analytics"):
+        for statement in ("DROP TABLE dirents", "SELECT", "ATTACH 'x' AS y", "SELECT 1; SELECT 2"):
+            said = cluster.gfs("sql", statement, "--view", view, code=2).stderr
+            assert said.startswith(b"gfs: ")
+
+
+def test_the_stream_follows(cluster: LocalCluster) -> None:
+    command = ["stream", "--prefix", "/streamed", "--limit", "1"]
+    (cluster.first / "streamed").mkdir()
+    with subprocess.Popen(
+        [*cluster.command(), *command], stdout=subprocess.PIPE, env=cluster.variables()
+    ) as process:
+        try:
+            number = 0
+            while process.poll() is None and number < 200:  # until it listens
+                (cluster.first / "streamed" / f"file{number}").touch()
+                number += 1
+                with_limit = process.poll()
+                if with_limit is None:
+                    try:
+                        process.wait(0.1)
+                    except subprocess.TimeoutExpired:
+                        continue
+            assert process.stdout is not None
+            event = json.loads(process.stdout.readline())
+            assert event["kind"] == "insert"
+            assert "previous" in event
+        finally:
+            process.kill()
+
+
+def test_status_shows_servers_and_views(cluster: LocalCluster) -> None:
+    status = cluster.json("status", "--json")
+    assert status["ok"]
+    assert [view["view"] for view in status["views"]] == ["search", "analytics"]
+    assert all("lag_ms" in view for view in status["views"])
+    text = cluster.out("status", cwd=Path(cluster.first), named=False).decode()
+    for word in ("chunkd1", "mount1", "projections-search", "running", "position"):
+        assert word in text
