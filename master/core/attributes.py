@@ -127,6 +127,8 @@ def _set_times(decision: Decision, op: SetAttributes, inode: Inode) -> Inode:
     mtime = decision.now_ns if op.mtime_now else op.mtime_ns
     check_time(atime)
     check_time(mtime)
+    if mtime is not None and inode.is_file:
+        require_exclusive(decision, op.ino, inode)  # what was written before must not undo it
     return replace(
         inode,
         atime_ns=inode.atime_ns if atime is None else atime,
