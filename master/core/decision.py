@@ -8,7 +8,8 @@ same request anew, from nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -47,12 +48,29 @@ class NeedsSeal(Suspend):
 
 
 class NeedsRecall(Suspend):
-    """Other sessions hold content of the inode back."""
+    """Other sessions hold content back: `inos` by session."""
 
-    def __init__(self, ino: int, sessions: frozenset[int]) -> None:
-        super().__init__(ino)
-        self.ino = ino
-        self.sessions = sessions
+    def __init__(self, inos: dict[int, list[int]]) -> None:
+        super().__init__(inos)
+        self.inos = inos
+
+
+# (session, inode) pairs that a request has recalled. Once is enough: what they write
+# later was not there when the request came, and waiting for it could go on for ever.
+Recalled = AbstractSet[tuple[int, int]]
+
+
+def require_recalled(
+    registry: Registry, session: int, inos: Iterable[int], recalled: Recalled
+) -> None:
+    """Raises NeedsRecall unless what other sessions hold back of these has come in."""
+    missing: dict[int, list[int]] = {}
+    for ino in inos:
+        for other in registry.other_writers(ino, session):
+            if (other, ino) not in recalled:
+                missing.setdefault(other, []).append(ino)
+    if missing:
+        raise NeedsRecall(missing)
 
 
 class NeedsServers(Suspend):
@@ -79,6 +97,7 @@ class Decision:
     draw_ino: Callable[[], int]
     draw_handle: Callable[[], int]
     uncache: list[int] = field(default_factory=list)
+    recalled: Recalled = frozenset()
 
     def open_here(self, ino: int, *, writing: bool) -> None:
         """Register the session as holder; others stop caching what it now writes."""
@@ -87,9 +106,7 @@ class Decision:
 
     def recall_others(self, ino: int) -> None:
         """Raises NeedsRecall unless what others hold back of the file has come in."""
-        others = self.registry.other_writers(ino, self.session)
-        if others and not self.registry.was_recalled(ino, others):
-            raise NeedsRecall(ino, others)
+        require_recalled(self.registry, self.session, (ino,), self.recalled)
 
     def inode(self, ino: int) -> Inode:
         """Raises StaleInode when nothing has this number."""

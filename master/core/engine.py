@@ -75,6 +75,7 @@ class Pending:
     asked_s: float
     positions: set[int] = field(default_factory=set)
     uncache: list[int] = field(default_factory=list)
+    recalled: set[tuple[int, int]] = field(default_factory=set)  # (session, inode)
     number: int = 0  # of a mutation; it is in flight until its answer has left
 
 
@@ -285,7 +286,6 @@ class Engine:
             else:
                 self._deliver(pending, answer, ready.replies)
         ready.replies += self._acknowledged()
-        self.registry.new_step()
         return ready
 
     def _acknowledged(self) -> list[tuple[Caller, Answer]]:

@@ -101,7 +101,7 @@ class Machine:
             for parent in _parents(operation):
                 self.engine.registry.add_interest(pending.session, parent)
         decision = self.engine.decision(pending.session, message.actor)
-        pending.uncache = decision.uncache
+        pending.uncache, decision.recalled = decision.uncache, pending.recalled
         try:
             done = self._apply_operation(decision, operation)
         except NeedGroups:
@@ -187,29 +187,28 @@ class Machine:
         if isinstance(why, NeedsSeal):
             self.seals.park(why.handle, pending)
         elif isinstance(why, NeedsRecall):
-            self._recall(pending, why.ino, why.sessions)
+            self._recall(pending, why.inos)
         elif self.engine.now_s - pending.asked_s > SERVERS_WAIT_S:
             self._finish(pending, TooFewServers("too few chunk servers are up"))
         else:
             assert isinstance(why, NeedsServers)
             self._for_servers.append(pending)
 
-    def _recall(self, pending: Pending, ino: int, sessions: frozenset[int]) -> None:
+    def _recall(self, pending: Pending, inos: dict[int, list[int]]) -> None:
         """Ask all these sessions; the request goes on when the last has answered or died."""
-        left = set(sessions)
+        left = set(inos)
 
         def recalled(session: int) -> Callable[[Answer], None]:
             def on_answer(_: Answer) -> None:
                 left.discard(session)
+                pending.recalled.update((session, ino) for ino in inos[session])
                 if not left:
-                    for each in sessions:
-                        self.engine.registry.recalled(each, ino)
                     self._resume(pending)
 
             return on_answer
 
-        for session in sorted(sessions):
-            self.engine.order_session(session, m.Recall([ino]), recalled(session))
+        for session in sorted(inos):
+            self.engine.order_session(session, m.Recall(inos[session]), recalled(session))
 
     def _resume(self, pending: Pending) -> None:
         if isinstance(pending.message, Mutate):
@@ -253,7 +252,11 @@ class Machine:
     def _read(self, pending: Pending) -> None:
         try:
             answer = self.reading.answer(
-                pending.session, pending.message, in_step=True, uncache=pending.uncache
+                pending.session,
+                pending.message,
+                in_step=True,
+                uncache=pending.uncache,
+                recalled=pending.recalled,
             )
         except NeedGroups:
             self._finish(pending, GroupsNeeded())

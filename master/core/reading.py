@@ -16,7 +16,7 @@ from gfs.items import INODES, LINKS_BY_INO
 from gfs.messages import Message
 from gfs.open_flags import writes
 from master.core.coherence import inode_holders
-from master.core.decision import NeedsRecall, Suspend
+from master.core.decision import Recalled, Suspend, require_recalled
 from master.core.engine import Engine
 
 _Uncache = list[int]
@@ -32,11 +32,18 @@ class Reading:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._queries = engine.queries
+        self._recalled: Recalled = frozenset()  # by the request being answered
 
     def answer(
-        self, session: int, message: Message, *, in_step: bool, uncache: _Uncache | None = None
+        self,
+        session: int,
+        message: Message,
+        *,
+        in_step: bool,
+        uncache: _Uncache | None = None,
+        recalled: Recalled = frozenset(),
     ) -> Message:
-        """The answer to a read message.
+        """The answer to a read message; `recalled` as of `require_recalled`.
 
         Raises:
           Suspend: something must happen first.
@@ -47,6 +54,7 @@ class Reading:
             raise RemoteProtocolError(f"{type(message).__name__} is not asked of a master")
         if not in_step and type(message) in _GATED and not self._engine.sessions.gate_open():
             raise NeedsStep
+        self._recalled = recalled
         return handler(self, session, message, in_step, uncache)
 
     @property
@@ -61,11 +69,8 @@ class Reading:
         if self._has_cache(session):
             self._engine.registry.add_interest(session, directory)
 
-    def _recall(self, session: int, ino: int) -> None:
-        registry = self._engine.registry
-        others = registry.other_writers(ino, session)
-        if others and not registry.was_recalled(ino, others):
-            raise NeedsRecall(ino, others)
+    def _recall(self, session: int, *inos: int) -> None:
+        require_recalled(self._engine.registry, session, inos, self._recalled)
 
     def _others_hold(self, session: int, ino: int) -> bool:
         registry = self._engine.registry
@@ -81,9 +86,9 @@ class Reading:
         self, session: int, ask: m.GetAttributes, step: bool, _: _Uncache | None
     ) -> Message:
         cached = self._has_cache(session)
-        for ino in ask.inos:
-            self._recall(session, ino)
-            if cached:
+        self._recall(session, *ask.inos)
+        if cached:
+            for ino in ask.inos:
                 for key in self._engine.reader.by_index(LINKS_BY_INO, ino):
                     self._engine.registry.add_interest(session, int(key[0]))
         return self._queries.attributes(self._position, session, ask.inos)

@@ -23,7 +23,6 @@ class Registry:
         self.openers: defaultdict[int, set[int]] = defaultdict(set)
         self.writers: defaultdict[int, set[int]] = defaultdict(set)
         self.interested: defaultdict[int, set[int]] = defaultdict(set)
-        self._recalled: set[tuple[int, int]] = set()
         self._told: defaultdict[int, dict[int, int]] = defaultdict(dict)
         self._opens: defaultdict[int, set[int]] = defaultdict(set)
         self._writes: defaultdict[int, set[int]] = defaultdict(set)
@@ -65,18 +64,6 @@ class Registry:
         """Sessions but this one that may hold content back."""
         found = self.writers.get(ino)
         return frozenset(found - {session}) if found else frozenset()
-
-    def recalled(self, session: int, ino: int) -> None:
-        """The session has just flushed and committed: good for decisions of this step."""
-        self._recalled.add((session, ino))
-
-    def was_recalled(self, ino: int, sessions: frozenset[int]) -> bool:
-        """Have all these flushed since the last `new_step`?"""
-        return all((session, ino) in self._recalled for session in sessions)
-
-    def new_step(self) -> None:
-        """What was recalled may have been written again since."""
-        self._recalled.clear()
 
     def end(self, session: int) -> list[int]:
         """Forget a session; returns the inodes it had open."""
