@@ -253,8 +253,8 @@ class Client:
     ) -> Call:
         """Queue a mutation for the next step."""
         if not number:
-            self.number += 1
-            number = self.number
+            number = self.number + 1
+        self.number = max(self.number, number)
         self.unanswered.add(number)
         call = Call(self, number, operation)
         mutate = m.Mutate(number, low or self.low(), actor or self.actor, operation)

@@ -68,7 +68,7 @@ def test_only_root_gives_files_away_and_owners_change_to_groups_of_theirs(
 @pytest.mark.parametrize("value", [-1, 1 << 32, (1 << 32) - 1])
 def test_an_id_that_no_user_has_is_refused(a: Client, f: int, field: str, value: int) -> None:
     with pytest.raises(errors.InvalidArgument):
-        set_(a, f, **{field: value})
+        set_(a, f, ROOT, **{field: value})
 
 
 def test_times_are_the_owners_now_is_every_writers(a: Client, f: int) -> None:
