@@ -25,6 +25,7 @@ from gfs.client.settings import Callbacks, ClientSettings
 from gfs.client.tails import TailSizes
 from gfs.client.writing import WriteBack
 from gfs.errors import GfsError, IsADirectory, RemoteProtocolError, StaleInode
+from gfs.items import Inode
 from gfs.messages import (
     Actor,
     Barrier,
@@ -120,13 +121,18 @@ class Client:
         except BaseException:
             self.released(inode, writing=_writes(flags))
             raise
-        if flags & os.O_TRUNC and file.writable and (entry.inode.size or entry.inode.tail):
+        if flags & os.O_TRUNC and file.writable and self._has_content(inode, entry.inode):
             try:
                 file.entry = await file.truncate(0)
             except BaseException:
                 file.release()
                 raise
         return file
+
+    def _has_content(self, inode: OpenInode, committed: Inode) -> bool:
+        """Is there anything to cut off? What waits here to be committed counts."""
+        held_back = inode.busy_appending or self.writeback.pending(inode.ino) is not None
+        return held_back or bool(committed.size or committed.tail)
 
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, actor: Actor

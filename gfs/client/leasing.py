@@ -87,6 +87,7 @@ class ChunkSource:
         self._actor = actor
         self._goal = goal
         self._spare: OpenChunk | None = None
+        self._open: set[OpenChunk] = set()
         self._making_spare = False
 
     def make_ready(self) -> None:
@@ -140,23 +141,18 @@ class ChunkSource:
             if isinstance(answer, GfsError):
                 chunk.fail(answer)
 
+        self._open.add(chunk)
         connection.request(join(lease, tail=False), on_joined)
         return chunk
 
     async def seal(self, chunk: OpenChunk) -> int:
         """Seal at the master; what lies below the length returned has landed (0 in doubt)."""
+        self._open.discard(chunk)
         return await self._seal_lease(chunk.lease, chunk.suspects())
 
     async def _seal_lease(self, lease: Lease, suspects: Sequence[int]) -> int:
         operation = SealChunk(lease.handle, lease.version, list(suspects))
-        if suspects:
-            spare, self._spare = self._spare, None
-            if spare is not None and not any(
-                member.server in suspects for member in spare.lease.members
-            ):
-                self._spare = spare
-            elif spare is not None:
-                self.nursery.start_soon(self.seal, spare)
+        self._distrust(suspects)
         try:
             done = await self._link.mutate(operation, self._actor, timeout_s=self.timeout_s)
         except GfsError as error:
@@ -166,9 +162,17 @@ class ChunkSource:
             return 0
         return done.sealed.length
 
+    def _distrust(self, suspects: Sequence[int]) -> None:
+        """Give up all chains with these servers at once, not one after the other's silence."""
+        for chunk in list(self._open):
+            for member in chunk.lease.members:
+                if member.server in suspects and chunk.error is None:
+                    chunk.fail(MemberFailed(f"server {member.server}: it failed in another chain"))
+
     def forget_spare(self) -> None:
         """The session that leased it is dead."""
         self._spare = None
+        self._open.clear()
 
 
 def join(lease: Lease, *, tail: bool) -> Join:

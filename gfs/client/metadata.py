@@ -109,6 +109,7 @@ class MasterLink:
         self.before_mutation: Callable[[Operation], None] = _about_to
         self.groups_of: GroupsOf = groups_of_process
         self.reconnections = 0
+        self._closing = False
         self._connection: Connection | None = None
         self._waiting: dict[Waiting, None] = {}
         self._numbers: dict[int, None] = {}  # unanswered, ascending
@@ -359,7 +360,7 @@ class MasterLink:
         connection.request(Renew(), on_reply)
 
     def _die(self, error: DeadSession) -> None:
-        if self.dead is not None:
+        if self.dead is not None or self._closing:
             return
         log.error("session.dead session=%d why=%s", self.session, error)
         self.dead = error
@@ -384,6 +385,7 @@ class MasterLink:
         connection = self._connection
         if connection is None or self.dead is not None:
             return
+        self._closing = True
         try:
             await connection.call(CloseSession(), timeout_s=timeout_s)
         except GfsError as error:
