@@ -1,0 +1,33 @@
+"""O_TRUNC on a file whose last bytes still wait in the mount to be committed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.mark.mount
+def test_truncating_open_cuts_off_bytes_that_are_not_committed_yet(here: Path, there: Path) -> None:
+    (here / "f").write_bytes(b"long content")
+    (here / "f").write_bytes(b"x")  # at once: nothing of the first is at the master
+    (here / "g").write_bytes(b"long content")
+    (here / "g").write_bytes(b"")
+    assert (here / "f").read_bytes() == b"x"
+    assert os.stat(here / "g").st_size == 0
+    assert (there / "f").read_bytes() == b"x"
+    assert (there / "g").read_bytes() == b""
+
+
+@pytest.mark.mount
+def test_truncating_open_cuts_off_records_on_their_way(here: Path) -> None:
+    appender = os.open(here / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for _ in range(100):
+        os.write(appender, b"record\n")
+    (here / "log").write_bytes(b"new")
+    os.write(appender, b"record\n")
+    os.close(appender)
+    assert (here / "log").read_bytes() == b"newrecord\n"
