@@ -283,11 +283,12 @@ class ModelLog:
         self.log.recover(0)
         self.committed = CommittedPosition(self.committed_path, create=True)
 
-    def append(self, records: list[Record]) -> None:
+    def append(self, records: list[Record], *, publish: bool = True) -> None:
         """Log, sync and publish a group."""
         self.log.append(EPOCH, [(one.position, ENCODER.encode(one)) for one in records])
         self.log.sync()
-        self.committed.publish(records[-1].position, EPOCH)
+        if publish:
+            self.committed.publish(records[-1].position, EPOCH)
 
     def close(self) -> None:
         """Close the files."""

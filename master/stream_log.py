@@ -22,7 +22,7 @@ from master.log_reader import CommittedPosition, LogReader
 from master.segments import LogRecord
 
 READ_BYTES = 128 * KIB  # of log for one stretch: about 5 ms of work
-CACHE_BYTES = 32 * MIB
+CACHE_BYTES = 64 * MIB
 READERS_MAX = 8
 POLL_S = 0.004  # between looks at the mapped committed position while somebody waits
 

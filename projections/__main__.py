@@ -74,6 +74,8 @@ async def serve(views: list[View], config: ProjectionsConfig, key: bytes | None)
     Raises: UsageError, GfsError.
     """
     stop = trio.Event()
+    for view in views:
+        view.lock()
     async with trio.open_nursery() as nursery:
         for view in views:
             nursery.start_soon(view.run)
@@ -106,9 +108,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         key = load_key(Path(config.key_file)) if config.key_file else None
         views = views_of(config, key)
         trio.run(serve, views, config, key)
-    except UsageError as error:
+    except (UsageError, GfsError) as error:
         print(f"gfs: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, UsageError) else 1
     except BaseExceptionGroup as group:
         known = group.subgroup((UsageError, GfsError))
         if known is None or group.split((UsageError, GfsError))[1] is not None:

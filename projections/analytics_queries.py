@@ -96,9 +96,13 @@ class AnalyticsQueries:
                 raise NotReady("the view is being replaced; ask again") from None
 
     async def _ask(
-        self, request: Request, query: Callable[[duckdb.DuckDBPyConnection], Collected]
+        self,
+        request: Request,
+        query: Callable[[duckdb.DuckDBPyConnection], Collected],
+        *,
+        history: bool = False,
     ) -> Response:
-        fresh = await self._service.fresh(request)
+        fresh = await self._service.fresh(request, history=history)
 
         def run() -> Collected:
             with self._reading() as connection:
@@ -139,7 +143,10 @@ class AnalyticsQueries:
             f" GROUP BY ALL ORDER BY since{owner}"
         )
         since = number(request, "since_ns", 0, 1 << 62)
-        return await self._rows(request, sql, [since])
+        rows_max = self._service.config.query_rows
+        return await self._ask(
+            request, lambda connection: _run(connection, sql, [since], rows_max), history=True
+        )
 
     async def top(self, request: Request) -> Response:
         """``GET /top?by=size|newest|oldest|links&n=20``: files, with their paths."""
@@ -177,7 +184,7 @@ class AnalyticsQueries:
             check_statement(connection, asked.sql)
             return _run(connection, asked.sql, asked.parameters, limit)
 
-        return await self._ask(request, ask)
+        return await self._ask(request, ask, history="history" in asked.sql.lower())
 
 
 def check_statement(connection: duckdb.DuckDBPyConnection, sql: str) -> None:

@@ -202,28 +202,34 @@ def _bracket_end(pattern: str, start: int) -> int | None:
 
 @functools.lru_cache(maxsize=64)
 def expression_of(pattern: str, fold: bool) -> re.Pattern[str]:
-    """The regular expression that means what fnmatch(3) means by `pattern`."""
-    out: list[str] = []
+    """The regular expression that means what fnmatch(3) means by `pattern`.
+
+    What stands between two stars is matched at the first place and never tried again
+    (an atomic group): no pattern takes more than length times length steps.
+    """
+    parts: list[list[str]] = [[]]  # between the stars
     at = 0
     while at < len(pattern):
         letter = pattern[at]
         at += 1
         if letter == "*":
-            if out[-1:] != [".*"]:
-                out.append(".*")
+            parts.append([])
         elif letter == "?":
-            out.append(".")
+            parts[-1].append(".")
         elif letter == "\\" and at < len(pattern):
-            out.append(re.escape(pattern[at]))
+            parts[-1].append(re.escape(pattern[at]))
             at += 1
         elif letter == "[" and (end := _bracket_end(pattern, at)) is not None:
-            out.append(_set(pattern[at:end]))
+            parts[-1].append(_set(pattern[at:end]))
             at = end + 1
         else:
-            out.append(re.escape(letter))
+            parts[-1].append(re.escape(letter))
+    first, *others = ("".join(part) for part in parts)
+    middle = "".join(f"(?>.*?{part})" for part in others[:-1] if part)
+    text = first + middle + (f".*{others[-1]}" if others else "")
     flags = re.DOTALL | (re.IGNORECASE if fold else 0)
     try:
-        return re.compile("".join(out), flags)
+        return re.compile(text, flags)
     except re.error:
         return re.compile(r"(?!)")  # a range that runs backwards matches nothing
 

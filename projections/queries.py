@@ -13,7 +13,7 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -100,17 +100,19 @@ class QueryService:
         self.config = config
         self._limit = trio.CapacityLimiter(QUERIES_MAX)
 
-    async def fresh(self, request: Request) -> Freshness:
+    async def fresh(self, request: Request, *, history: bool = False) -> Freshness:
         """Wait as the request asks; what the view's answers are true for from now on.
 
         Raises: InvalidArgument, TimedOut, NotReady.
         """
         wanted = request.query_params.get("wait")
         if wanted:
-            await self.view.wait_for(changes.parse_cursor(wanted), self.config.wait_s)
+            cursor = changes.parse_cursor(wanted)
+            await self.view.wait_for(cursor, self.config.wait_s, history=history)
         if self.view.store is None:
             raise NotReady(f"view {self.view.name} is being built")
-        return self.now()
+        now = self.now()
+        return replace(now, cursor=self.view.history_cursor) if history else now
 
     def now(self) -> Freshness:
         """What is known at this moment."""

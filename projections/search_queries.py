@@ -208,7 +208,7 @@ class SearchQueries:
         return await self._past(request, sql, {"hour": hour})
 
     async def _past(self, request: Request, sql: str, bound: dict[str, Any]) -> Response:
-        fresh = await self._service.fresh(request)
+        fresh = await self._service.fresh(request, history=True)
         readers = self._history
         if readers is None:
             raise UsageError("this view keeps no history")

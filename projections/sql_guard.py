@@ -140,7 +140,10 @@ def run_sql(
         cursor = connection.cursor()
         columns: list[str] = []
         cursor.exec_trace = _only_one(columns)
-        return collect(columns, iter(cursor.execute(sql, parameters)), rows_max, bytes_max)
+        found = collect(columns, iter(cursor.execute(sql, parameters)), rows_max, bytes_max)
+        if not columns:
+            raise UsageError("SQL: no statement")
+        return found
     except apsw.InterruptError:
         raise
     except apsw.TooBigError as error:

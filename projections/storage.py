@@ -18,12 +18,14 @@ import apsw
 import duckdb
 
 from gfs.changes import Cursor
+from gfs.errors import Overloaded
 from gfs.ids import MIB
 
 APPLICATION_ID = 0x47465356  # "GFSV"
 CACHE_BYTES = 64 * MIB
 CLOSE_S = 10.0  # running queries, once interrupted, may end in this time
 WAL_PAGES = 4000  # checkpointed, with its fsyncs, each 16 MiB
+HISTORY_FORMAT = 1
 _PROGRESS = """
 CREATE TABLE progress (
   id INTEGER PRIMARY KEY CHECK (id = 0),
@@ -35,7 +37,11 @@ CREATE TABLE progress (
 
 
 class Damaged(Exception):
-    """The file cannot be used: not readable, or of another format. Build it anew."""
+    """The file at `path` cannot be used: not readable, or of another format."""
+
+    def __init__(self, path: Path, why: object) -> None:
+        super().__init__(f"{path}: {why}")
+        self.path = path
 
 
 class Store(Protocol):
@@ -95,7 +101,7 @@ class _SqliteFile:
                 self.connection.close()
                 raise
         except (apsw.Error, UnicodeDecodeError) as error:
-            raise Damaged(f"{path}: {error}") from error
+            raise Damaged(path, error) from error
 
     def _configure(self) -> None:
         connection = self.connection
@@ -114,16 +120,16 @@ class _SqliteFile:
                 connection.execute("INSERT INTO progress VALUES (0, 0, 0, ?)", (view_format,))
                 connection.pragma("application_id", APPLICATION_ID)
         if connection.pragma("application_id") != APPLICATION_ID:
-            raise Damaged(f"{self.path} is not a view")
+            raise Damaged(self.path, "not a view")
         if (answer := connection.execute("PRAGMA quick_check(1)").get) != "ok":
-            raise Damaged(f"{self.path}: {answer}")
+            raise Damaged(self.path, answer)
         for epoch, position, found in connection.execute(
             "SELECT epoch, position, format FROM progress"
         ):
             if found == view_format:
                 return Cursor(epoch, position)
-            raise Damaged(f"{self.path} has format {found}, this release writes {view_format}")
-        raise Damaged(f"{self.path} does not say how far it has come")
+            raise Damaged(self.path, f"format {found}, this release writes {view_format}")
+        raise Damaged(self.path, "does not say how far it has come")
 
     def write(self, change: Callable[[], None], cursor: Cursor) -> None:
         connection = self.connection
@@ -140,7 +146,7 @@ class _SqliteFile:
                     connection.execute("ROLLBACK")
                 raise
         except (apsw.CorruptError, apsw.NotADBError) as error:
-            raise Damaged(f"{self.path}: {error}") from error
+            raise Damaged(self.path, error) from error
         self.cursor = cursor
 
 
@@ -161,7 +167,7 @@ class SqliteStore:
         self._history: _SqliteFile | None = None
         if history is not None and history_schema:
             try:
-                self._history = _SqliteFile(history, history_schema, 1)
+                self._history = _SqliteFile(history, history_schema, HISTORY_FORMAT)
             except BaseException:
                 self._view.connection.close()
                 raise
@@ -211,25 +217,27 @@ class DuckStore:
         memory_bytes: int = 512 * MIB,
     ) -> None:
         self.path = path
-        self._format = view_format
+        self._readers: set[duckdb.DuckDBPyConnection] = set()
+        self._none_left = threading.Condition()
+        doing = path
         try:
             self.connection = duckdb.connect(str(path))
             try:
                 self._configure(memory_bytes)
-                self.cursor = self._prepare("main", schema)
+                self.cursor = self._prepare(schema, view_format)
                 self.history_cursor: Cursor | None = None
                 if history is not None and history_schema:
-                    self.connection.execute(f"ATTACH '{_quoted(history)}' AS history")
-                    self.history_cursor = self._prepare("history.main", history_schema)
+                    doing = history
+                    self.history_cursor = self._attach(history, history_schema)
                 for setting in ("enable_external_access = false", "lock_configuration = true"):
                     self.connection.execute(f"SET {setting}")
             except BaseException:
                 self.connection.close()
                 raise
-            self._readers: set[duckdb.DuckDBPyConnection] = set()
-            self._none_left = threading.Condition()
         except duckdb.Error as error:
-            raise Damaged(f"{path}: {error}") from error
+            if "Could not set lock" in str(error):  # somebody looks at it with another tool
+                raise Overloaded(f"{doing} is open elsewhere: {error}") from error
+            raise Damaged(doing, error) from error
 
     def _configure(self, memory_bytes: int) -> None:
         for setting in (
@@ -244,29 +252,31 @@ class DuckStore:
         ):
             self.connection.execute(f"SET {setting}")
 
-    def _prepare(self, where: str, schema: str) -> Cursor:
+    def _attach(self, history: Path, schema: str) -> Cursor:
         connection = self.connection
-        database = where.removesuffix(".main") if "." in where else ""
-        if database:
-            home = connection.execute("SELECT current_database()").fetchone()
-            assert home is not None
-            connection.execute(f"USE {database}")
-        try:
-            tables = connection.execute(
-                "SELECT count(*) FROM duckdb_tables() WHERE database_name = current_database()"
-            ).fetchone()
-            if tables == (0,):
-                connection.execute("BEGIN")
-                connection.execute(_PROGRESS + schema)
-                connection.execute("INSERT INTO progress VALUES (0, 0, 0, ?)", [self._format])
-                connection.execute("COMMIT")
-            row = connection.execute("SELECT epoch, position, format FROM progress").fetchone()
-        finally:
-            if database:
-                connection.execute(f'USE "{home[0]}"')  # type: ignore[index]
-        if row is None or row[2] != self._format:
-            raise Damaged(f"{self.path} ({where}) is of another format")
-        return Cursor(row[0], row[1])
+        home = connection.execute("SELECT current_database()").fetchall()[0][0]
+        connection.execute(f"ATTACH '{_quoted(history)}' AS history")
+        connection.execute("USE history")
+        cursor = self._prepare(schema, HISTORY_FORMAT)
+        connection.execute(f'USE "{home}"')
+        return cursor
+
+    def _prepare(self, schema: str, view_format: int) -> Cursor:
+        """Schema and cursor of the database in use; reads every block of it once."""
+        connection = self.connection
+        own = "FROM duckdb_tables() WHERE database_name = current_database()"
+        tables = [name for (name,) in connection.execute(f"SELECT table_name {own}").fetchall()]
+        if not tables:
+            connection.execute("BEGIN")
+            connection.execute(_PROGRESS + schema)
+            connection.execute("INSERT INTO progress VALUES (0, 0, 0, ?)", [view_format])
+            connection.execute("COMMIT")
+        for name in tables:  # checksums are verified as blocks are read
+            connection.execute(f'SELECT bit_xor(hash(t)) FROM "{name}" t').fetchall()
+        rows = connection.execute("SELECT epoch, position, format FROM progress").fetchall()
+        if not rows or rows[0][2] != view_format:
+            raise duckdb.Error(f"format {rows}, this release writes {view_format}")
+        return Cursor(rows[0][0], rows[0][1])
 
     def write(self, change: Callable[[Any], None], cursor: Cursor) -> None:
         self._transaction(lambda: change(self.connection), "progress", cursor)
@@ -293,7 +303,7 @@ class DuckStore:
                 connection.execute("ROLLBACK")
                 raise
         except (duckdb.FatalException, duckdb.SerializationException) as error:
-            raise Damaged(f"{self.path}: {error}") from error
+            raise Damaged(self.path, error) from error
 
     @contextmanager
     def reader(self) -> Iterator[duckdb.DuckDBPyConnection]:

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 PENDING_MAX = 30_000  # events read ahead of the one being applied
 RETRY_S = (0.05, 2.0)  # first and longest pause before the stream is asked again
+FAILURES_MAX = 3  # one after another, of the view itself, until it is built anew
 SAVE_CURSOR_S = 5.0  # how often progress without events is written down
 LOOK_S = 1.0  # between looks whether the view's file is still there
 LAGS_KEPT = 1000
@@ -79,16 +80,28 @@ class View:
             return 0.0 if silent < 2 * LOOK_S else silent * 1000
         return max(0.0, (time.time_ns() - self._last_ns) / 1e6) if self._last_ns else -1.0
 
-    async def wait_for(self, cursor: Cursor, limit_s: float) -> None:
-        """Return when everything up to `cursor` is in the view.
+    async def wait_for(self, cursor: Cursor, limit_s: float, *, history: bool = False) -> None:
+        """Return when everything up to `cursor` is in the view (or in its history).
 
         Raises: TimedOut.
         """
         with trio.move_on_after(limit_s):
-            while self.store is None or self.cursor.position < cursor.position:
+            while True:
+                reached = self.history_cursor if history else self.cursor
+                if self.store is not None and reached.position >= cursor.position:
+                    return
                 await self._moved.wait()
-            return
         raise TimedOut(f"view {self.name} is at {self.cursor}, waited {limit_s:g} s for {cursor}")
+
+    @property
+    def history_cursor(self) -> Cursor:
+        """How far the history has come; where nothing happened since, as far as the view."""
+        store = self.store
+        if store is None or store.history_cursor is None:
+            return changes.START
+        if self._noted_to is not None and not self._noted:
+            return self._noted_to
+        return store.history_cursor
 
     def statistics(self) -> dict[str, object]:
         """Numbers for /statistics and /metrics."""
@@ -96,6 +109,7 @@ class View:
         return {
             "position": self.cursor.position,
             "epoch": self.cursor.epoch,
+            "history_position": self.history_cursor.position,
             "lag_ms": round(self.lag_ms, 3),
             "batch_lag_p50_ms": lags[len(lags) // 2] if lags else 0.0,
             "batch_lag_p99_ms": lags[len(lags) * 99 // 100] if lags else 0.0,
@@ -109,14 +123,18 @@ class View:
 
     # Life.
 
-    async def run(self) -> None:
-        """Keep the view until cancelled.
+    def lock(self) -> None:
+        """Be the one process that keeps this view.
 
-        Raises: DirectoryInUse: another process keeps it.
+        Raises: DirectoryInUse: another is.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = PosixDisk().lock(self._lock_path)
-        pause = RETRY_S[0]
+
+    async def run(self) -> None:
+        """Keep the view, which is locked, until cancelled."""
+        assert self._lock is not None
+        pause, failures = RETRY_S[0], 0
         try:
             while True:
                 before = self.events_total
@@ -124,13 +142,15 @@ class View:
                     await self._live()
                 except Damaged as error:
                     log.warning("view.damaged view=%s %s", self.name, error)
-                    self._drop()
-                    pause = RETRY_S[0]
-                    continue
+                    self._drop(error.path)
                 except (GfsError, Gap, OSError) as error:
                     log.info("stream.retry view=%s %s", self.name, error)
                 except Exception:
                     log.exception("view.failed view=%s, trying again", self.name)
+                    failures = 0 if self.events_total > before else failures + 1
+                    if failures == FAILURES_MAX:  # damage has many names; a new file has none
+                        self._drop(self.path)
+                        failures = 0
                 self.retries_total += 1
                 self._idle_since = None
                 pause = RETRY_S[0] if self.events_total > before else min(pause * 2, RETRY_S[1])
@@ -139,9 +159,12 @@ class View:
             self._close()
             self._lock.close()
 
-    def _drop(self) -> None:
+    def _drop(self, path: Path) -> None:
+        """Make room for a new file; history cannot be made again, so it is put aside."""
         self._close()
-        remove_view(self.path)
+        if path == self.history_path:
+            path.rename(f"{path}.damaged-{time.time_ns()}")
+        remove_view(path)
 
     def _close(self) -> None:
         store, self.store = self.store, None
@@ -164,6 +187,14 @@ class View:
         if store.history_cursor is not None and store.history_cursor.position < start.position:
             start = store.history_cursor
         try:
+            if start != store.cursor:  # that the log has one place does not prove the other
+                await self._check(store.cursor)
+        except HistoryLost as error:
+            start = store.cursor
+            log.warning("stream.reset view=%s from=%s %s", self.name, start, error)
+            await self._rebuild(lost=True)
+            return
+        try:
             await self._follow(store, start)
         except HistoryLost as error:
             log.warning("stream.reset view=%s from=%s %s", self.name, start, error)
@@ -171,6 +202,21 @@ class View:
                 store.write_history(_nothing, store.cursor)
                 return
             await self._rebuild(lost=True)
+
+    async def _check(self, cursor: Cursor) -> None:
+        """Ask whether the log has this place.
+
+        Raises: HistoryLost.
+        """
+        query = {"from": str(cursor), "follow": "0", "limit": "1"}
+        async with (
+            self._source.lines("/stream", **query) as blocks,
+            aclosing(blocks),  # type: ignore[type-var]
+        ):
+            async for lines in blocks:
+                for line in lines:
+                    if line.kind == changes.RESET:
+                        raise HistoryLost(line.reason)
 
     async def _open(self) -> None:
         self.store = await trio.to_thread.run_sync(self._open_store, self.path, True)
@@ -220,6 +266,7 @@ class View:
                 self._look()
                 if self._noted and store is self.store and not follower.has_news:
                     await trio.to_thread.run_sync(self._write_history, store)
+                    self._move(self.cursor)
                 began = trio.current_time()
                 batch = follower.batch(self._config.batch_events)
                 if batch is not None:
@@ -265,7 +312,7 @@ class View:
 
     def _look(self) -> None:
         if self._identity != (0, 0) and identity(self.path) != self._identity:
-            raise Damaged(f"{self.path} has been removed or replaced")
+            raise Damaged(self.path, "has been removed or replaced")
 
     async def _apply(self, store: Store, batch: Batch) -> None:
         began = time.perf_counter()
@@ -276,8 +323,8 @@ class View:
         if batch.lines and not batch.snapshot:
             self._last_ns = batch.lines[-1].time_ns
             self.lags_ms.append((time.time_ns() - batch.lines[0].time_ns) / 1e6)
-        if store is self.store and batch.cursor.position > self.cursor.position:
-            self._move(batch.cursor)
+        if store is self.store:
+            self._move(max(batch.cursor, self.cursor, key=lambda one: one.position))
 
     def _write(self, store: Store, batch: Batch) -> None:
         """History first: it wants paths as they were before. Runs in a thread."""
