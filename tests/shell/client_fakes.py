@@ -132,13 +132,14 @@ class Replica:
 
 
 class FakeChunkServer(Fake):
-    """A chain of one."""
+    """A chain of one. `lies`: what it gives to readers does not match its checksum."""
 
     def __init__(self, server: int) -> None:
         super().__init__()
         self.member = m.ChainMember(server, self.address)
         self.replicas: dict[int, Replica] = {}
         self.chunk_bytes = MIB
+        self.lies = False
 
     def answer(
         self, message: Message, payload: memoryview | None
@@ -148,6 +149,8 @@ class FakeChunkServer(Fake):
                 len(self.replicas[h].data) if h in self.replicas else -1 for h in message.handles
             ]
             return m.TailEndsAre(ends, [0] * len(ends))
+        if isinstance(message, m.ReportBad):
+            return m.Ok()
         if isinstance(message, m.Join):
             replica = self.replicas.setdefault(message.handle, Replica(message.version))
             self.chunk_bytes = message.chunk_bytes
@@ -159,6 +162,8 @@ class FakeChunkServer(Fake):
         replica = self.replicas[handle]
         if isinstance(message, m.Read):
             content = bytes(replica.data[message.offset : message.offset + message.length])
+            if self.lies:
+                return m.ReadData(crc32c(content) ^ 1), content
             return m.ReadData(crc32c(content)), content
         assert isinstance(message, m.Append | m.RecordAppend | m.Sync)
         self._check(replica, message.version)
@@ -222,6 +227,7 @@ class FakeMaster(Fake):
         self.chunk_bytes = chunk_bytes
         self.files: dict[int, FakeFile] = {}
         self.homes: dict[int, FakeChunkServer] = {}
+        self.copies: dict[int, list[FakeChunkServer]] = {}  # asked before the home
         self.sealed: dict[int, int] = {}
         self.batches: list[m.Commit] = []
         self.release_next = False
@@ -315,7 +321,8 @@ class FakeMaster(Fake):
     def _located(self, handle: int) -> m.Located:
         home = self.homes[handle]
         sealed = handle in self.sealed
-        return m.Located(handle, 1, sealed, self.sealed.get(handle, 0), [home.member])
+        members = [copy.member for copy in self.copies.get(handle, [])] + [home.member]
+        return m.Located(handle, 1, sealed, self.sealed.get(handle, 0), members)
 
     def content(self, ino: int) -> bytes:
         """What a reader of committed content sees."""
