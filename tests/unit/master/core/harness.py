@@ -44,6 +44,7 @@ OTHER = Actor(2000, 2000, groups=(2000,))
 MIB = 1 << 20
 NS = 1_000_000_000
 CHUNK = 64 * MIB
+WALL_NS = 1_700_000_000 * NS  # the clock on the wall when the monotonic one shows 0
 
 POLICY = Policy(
     chunk_bytes=CHUNK,
@@ -412,7 +413,7 @@ class Cluster:
     # --- time, log, steps
 
     def now_ns(self) -> int:
-        return int(self.now_s * NS)
+        return WALL_NS + int(self.now_s * NS)
 
     def _start(self) -> Master:
         tables, position = self.tables, len(self.log) + 1

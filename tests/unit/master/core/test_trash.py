@@ -1,0 +1,235 @@
+"""What goes to the trash, how it comes back, how it goes for good (GFS §4.4)."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from gfs import errors
+from gfs import messages as m
+from gfs.ids import ROOT_INO, TRASH_INO
+from gfs.items import DIRENTS, INODES, ORPHANS, TRASH
+from tests.unit.master.core.harness import OTHER, USER, Client, Cluster
+
+OLD = 601.0
+
+
+def filled(c: Cluster, a: Client, name: bytes, parent: int = ROOT_INO, length: int = 100) -> int:
+    """A closed file with content."""
+    f = a.create(name, parent)
+    lease = a.allocate()
+    c.append(lease, length)
+    a.commit(f, (0, length, lease.handle, 0))
+    a.close_file(f)
+    return f
+
+
+def trash(a: Client, actor: m.Actor | None = None) -> list[m.TrashEntry]:
+    return a.get(m.ListTrash(actor or a.actor), m.TrashListing).entries
+
+
+def test_an_old_file_with_content_goes_to_the_trash_and_back(c: Cluster, a: Client) -> None:
+    d = a.mkdir(b"d")
+    f = filled(c, a, b"\xff", d)
+    c.pass_time(OLD)
+    a.do(m.Unlink(d, b"\xff"))
+    assert a.names(d) == []
+    found = trash(a)
+    assert [(one.ino, one.path, one.size) for one in found] == [(f, b"/d/\xff", 100)]
+    done = a.do(m.Undelete(f))
+    assert done.entry is not None
+    assert a.lookup(b"\xff", d).ino == f
+    assert a.inode(f).size == 100
+    assert trash(a) == []
+
+
+@pytest.mark.parametrize("why", ["young", "empty", "open", "linked", "switched off", "symlink"])
+def test_what_does_not_go_to_the_trash(c: Cluster, a: Client, why: str) -> None:
+    d = a.mkdir(b"d")
+    if why == "symlink":
+        a.do(m.MakeSymlink(d, b"f", b"t"))
+    elif why == "empty":
+        a.close_file(a.create(b"f", d))
+    else:
+        f = filled(c, a, b"f", d)
+    if why == "linked":
+        a.do(m.MakeLink(f, ROOT_INO, b"g"))
+    if why == "switched off":
+        a.do(m.SetXattr(d, b"user.gfs.trash", b"0"))
+    if why == "open":
+        a.open_file(f, os.O_RDONLY)
+    if why != "young":
+        c.pass_time(OLD)
+    a.do(m.Unlink(d, b"f"))
+    assert trash(a) == []
+    assert c.tables.count(ORPHANS) == (why == "open")
+
+
+def test_a_tree_moves_by_one_name_and_comes_back_whole(c: Cluster, a: Client) -> None:
+    d = a.mkdir(b"d")
+    e = a.mkdir(b"e", d)
+    f = filled(c, a, b"f", e)
+    before = len(c.log)
+    a.do(m.RemoveTree(ROOT_INO, b"d"))
+    assert len(c.log) == before + 1
+    assert a.names() == []
+    assert len(c.records()[-1].changes) <= 6
+    a.do(m.Undelete(d))
+    assert a.lookup(b"f", e).ino == f
+    assert a.lookup(b"..", d).ino == ROOT_INO
+
+
+def test_undelete_makes_missing_parents_and_avoids_taken_names(c: Cluster, a: Client) -> None:
+    d = a.mkdir(b"d")
+    files = []
+    for _ in range(3):
+        files.append(filled(c, a, b"f", d))
+        c.pass_time(OLD)
+        a.do(m.Unlink(d, b"f"))
+    a.do(m.RemoveDirectory(ROOT_INO, b"d"))
+    for f in files:
+        a.do(m.Undelete(f))
+    made = a.lookup(b"d").ino
+    assert made not in (0, d)
+    assert a.names(made) == [b"f", b"f.undeleted-1", b"f.undeleted-2"]
+    a.do(m.Unlink(made, b"f"))
+    a.do(m.Undelete(files[0], b"/x/y/z"))
+    assert a.get(m.PathOf(files[0]), m.PathIs).path == b"/x/y/z"
+
+
+def test_a_suffix_on_the_longest_name_still_fits(c: Cluster, a: Client) -> None:
+    name = b"x" * 255
+    f = filled(c, a, name)
+    c.pass_time(OLD)
+    a.do(m.Unlink(ROOT_INO, name))
+    a.create(name)
+    a.do(m.Undelete(f))
+    assert sorted(map(len, a.names())) == [255, 255]
+
+
+def test_undelete_needs_the_right_to_make_the_name(c: Cluster, a: Client) -> None:
+    closed = a.mkdir(b"closed", mode=0o700)
+    a.mkdir(b"open", closed, mode=0o777)
+    a.do(m.SetAttributes(a.lookup(b"open", closed).ino, mode=0o777))
+    d = a.mkdir(b"d", mode=0o777)
+    a.do(m.SetAttributes(d, mode=0o777))
+    f = filled(c, a, b"f", d)
+    a.do(m.SetAttributes(f, uid=1000))
+    c.pass_time(OLD)
+    a.do(m.Unlink(d, b"f"), USER)
+    with pytest.raises(errors.NotPermitted):
+        a.do(m.Undelete(f), OTHER)
+    for path in (b"/f", b"/closed/f", b"/closed/open/f", b"/new/f"):
+        with pytest.raises(errors.PermissionDenied):
+            a.do(m.Undelete(f, path), USER)
+    with pytest.raises(errors.NameTooLong):
+        a.do(m.Undelete(f, b"/" + b"x" * 256), USER)
+    with pytest.raises(errors.NotFound):
+        a.do(m.Undelete(12345), USER)
+    a.do(m.Undelete(f), USER)
+
+
+def test_each_sees_and_empties_only_what_was_deleted_by_oneself(c: Cluster, a: Client) -> None:
+    d = a.mkdir(b"d", mode=0o777)
+    a.do(m.SetAttributes(d, mode=0o777))
+    mine, theirs = filled(c, a, b"mine", d), filled(c, a, b"theirs", d)
+    c.pass_time(OLD)
+    a.do(m.Unlink(d, b"mine"), USER)
+    a.do(m.Unlink(d, b"theirs"), OTHER)
+    assert [one.ino for one in trash(a, USER)] == [mine]
+    assert len(trash(a)) == 2
+    with pytest.raises(errors.NotPermitted):
+        a.do(m.EmptyTrash([theirs]), USER)
+    a.do(m.EmptyTrash(), USER)
+    assert [one.ino for one in trash(a)] == [theirs]
+    assert c.item(mine) is None
+
+
+def test_emptying_gives_back_chunks(c: Cluster, a: Client) -> None:
+    f = filled(c, a, b"f")
+    handle = a.get(m.GetLayout(f, 0, 100, a.actor), m.Layout).chunks[0].handle
+    c.pass_time(OLD)
+    a.do(m.Unlink(ROOT_INO, b"f"))
+    assert c.chunk(handle).references == 100
+    a.do(m.EmptyTrash([f]))
+    assert c.chunk(handle).references == 0
+    assert c.tables.range(DIRENTS, TRASH_INO) == []
+
+
+def big_tree(c: Cluster, a: Client, width: int, depth: int) -> int:
+    top = here = a.mkdir(b"top")
+    for level in range(depth):
+        for number in range(width):
+            a.send(m.Create(here, b"%d" % number, 0o600, os.O_RDONLY))
+        c.settle()
+        here = a.mkdir(b"d%d" % level, here)
+    a.get(m.CloseFiles([key[0] for key, _ in c.tables.scan(INODES, limit=99_999)], []), m.Ok)
+    return top
+
+
+def test_a_big_tree_is_reclaimed_in_bounded_records(c: Cluster, a: Client) -> None:
+    top = big_tree(c, a, width=300, depth=9)
+    a.do(m.RemoveTree(ROOT_INO, b"top"))
+    a.do(m.EmptyTrash([top]))
+    c.check()
+    c.pass_time(70)
+    assert c.tables.count(INODES) == 2
+    assert trash(a) == []
+    assert max(len(record.changes) for record in c.records()) < 3500
+
+
+def test_a_tree_of_a_directory_without_trash_goes_by_itself(c: Cluster, a: Client) -> None:
+    a.do(m.SetXattr(ROOT_INO, b"user.gfs.trash", b"0"))
+    big_tree(c, a, width=20, depth=3)
+    c.pass_time(70)
+    a.do(m.RemoveTree(ROOT_INO, b"top"))
+    c.pass_time(3)
+    assert c.tables.count(INODES) == 2
+
+
+def test_a_hard_link_outside_keeps_its_file_when_a_tree_goes(c: Cluster, a: Client) -> None:
+    d = a.mkdir(b"d")
+    f = filled(c, a, b"f", d)
+    a.do(m.MakeLink(f, ROOT_INO, b"g"))
+    a.do(m.RemoveTree(ROOT_INO, b"d"))
+    a.do(m.EmptyTrash([d]))
+    assert a.inode(f).nlink == 1
+    assert a.lookup(b"g").ino == f
+
+
+def test_a_file_opened_in_the_trash_waits_for_its_close(c: Cluster, a: Client) -> None:
+    f = filled(c, a, b"f")
+    c.pass_time(OLD)
+    a.do(m.Unlink(ROOT_INO, b"f"))
+    a.open_file(f, os.O_RDONLY)
+    a.do(m.EmptyTrash([f]))
+    assert a.inode(f).nlink == 0
+    a.close_file(f)
+    c.pass_time(1)
+    assert c.item(f) is None
+
+
+def test_trash_is_purged_after_its_time(c: Cluster, a: Client) -> None:
+    filled(c, a, b"f")
+    c.pass_time(OLD)
+    a.do(m.Unlink(ROOT_INO, b"f"))
+    c.now_s += 259_000
+    c.pass_time(5)
+    assert len(trash(a)) == 1
+    c.pass_time(300)
+    assert trash(a) == []
+    assert c.tables.count(TRASH) == 0
+
+
+def test_when_space_is_short_the_oldest_trash_goes_first(c: Cluster, a: Client) -> None:
+    files = [filled(c, a, b"%d" % number) for number in range(3)]
+    c.pass_time(OLD)
+    for number in (1, 0, 2):
+        a.do(m.Unlink(ROOT_INO, b"%d" % number))
+        c.pass_time(3)
+    for server in c.servers.values():
+        beat = m.Heartbeat(1 << 30, 1 << 41, [])
+        c.core.fleet.heartbeat(server.server, beat)
+    c.pass_time(1.1)
+    assert [one.ino for one in trash(a)] == [files[0], files[2]]
