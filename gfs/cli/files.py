@@ -11,7 +11,7 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,8 +42,7 @@ def cat(context: click.Context, paths: tuple[bytes, ...]) -> None:
     async def work() -> None:
         async with connected(place) as client:
             for path in map(place.path, paths):
-                async for data in _content(client, path, lambda size: None):
-                    await _emit(sys.stdout.fileno(), data)
+                await _to_stdout(client, path)
 
     trio.run(work)
 
@@ -64,8 +63,7 @@ def get(context: click.Context, path: bytes, local: bytes | None) -> None:
     async def work() -> None:
         async with connected(place) as client:
             if local == b"-":
-                async for data in _content(client, source, lambda size: None):
-                    await _emit(sys.stdout.fileno(), data)
+                await _to_stdout(client, source)
             else:
                 await _get(client, source, local or os.path.basename(source.rstrip(b"/")))
 
@@ -122,7 +120,7 @@ def append(context: click.Context, path: bytes, local: bytes) -> None:
 
 async def _content(
     client: Client, path: bytes, on_size: Callable[[int], None]
-) -> AsyncIterator[bytes | bytearray | memoryview]:
+) -> AsyncGenerator[bytes | bytearray | memoryview, None]:
     with about(path):
         walked = await walk(client, path)
         if walked.entry.inode is not None and walked.entry.inode.is_directory:
@@ -149,6 +147,12 @@ async def walk(client: Client, path: bytes, *, follow: bool = True) -> Walked:
     if not walked.entry.ino:
         raise NotFound
     return walked
+
+
+async def _to_stdout(client: Client, path: bytes) -> None:
+    async with contextlib.aclosing(_content(client, path, _ignore)) as content:
+        async for data in content:
+            await _emit(sys.stdout.fileno(), data)
 
 
 async def _get(client: Client, source: bytes, local: bytes) -> None:
@@ -184,14 +188,15 @@ def _destination(source: bytes, local: bytes) -> tuple[int, bytes | None, bytes]
 
 async def _fill(client: Client, source: bytes, descriptor: int, *, sparse: bool) -> None:
     total = 0
-    with contextlib.ExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
         step: Callable[[int], None] = _ignore
 
         def on_size(size: int) -> None:
             nonlocal step
             step = stack.enter_context(progress(os.fsdecode(os.path.basename(source)), size))
 
-        async for data in _content(client, source, on_size):
+        content = contextlib.aclosing(_content(client, source, on_size))
+        async for data in await stack.enter_async_context(content):
             # A hole stays a hole: a sparse file may be larger than this disk.
             if sparse and data == memoryview(_ZEROS)[: len(data)]:
                 os.lseek(descriptor, len(data), os.SEEK_CUR)

@@ -18,17 +18,16 @@ ROOT = Path(__file__).parents[2]
 AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
 
 
-def nobody_missing() -> str | None:
-    """Why nothing can be run here as another user, or None."""
+def nobody_missing(*, children: bool = False) -> str | None:
+    """Why nothing can be run here as another user (and start more: `children`), or None."""
     if os.geteuid() != 0:
         return "only root can act as another user"
     if shutil.which("setpriv") is None:
         return "setpriv is not installed (package util-linux)"
-    # Also what it starts must be able to run it: an interpreter in root's home is not enough.
-    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', ''], check=True)"
-    done = subprocess.run(
-        [*AS_NOBODY, sys.executable, "-c", code], capture_output=True, check=False
-    )
+    # setpriv may leave it the right to run an interpreter in root's home; children lose that.
+    inner = "import subprocess, sys; subprocess.run([sys.executable, '-c', ''], check=True)"
+    words = [*AS_NOBODY, sys.executable, "-c", inner if children else ""]
+    done = subprocess.run(words, capture_output=True, check=False)
     return "another user cannot run this Python" if done.returncode else None
 
 

@@ -179,7 +179,7 @@ def test_without_dev_fuse_the_message_says_what_to_do_and_the_rest_works(tmp_pat
 
 
 def test_an_ordinary_user_can_run_it(tmp_path: Path) -> None:
-    if reason := nobody_missing():
+    if reason := nobody_missing(children=True):
         pytest.skip(reason)
     nobody = 65534
     home = tmp_path / "home"
