@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.mount, pytest.mark.kill, pytest.mark.slow, pytest.mark
 CONFIG = SHORT_LEASES
 LINES = amount(ci=3000, full=20_000)  # of each writer
 SYNC_EVERY = 5  # lines, by every second writer; so it is at work when something fails
-ALLOWED = (r"session\.dead", r"append\.failed .*DeadSession", r"append\.failed .*ended")
+ALLOWED = (r"session\.(dead|lost)", r"append\.failed .*DeadSession", r"append\.failed .*ended")
 
 
 class Writers:

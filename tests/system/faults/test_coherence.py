@@ -13,7 +13,7 @@ from tests.system.faults.works import amount, exists
 
 pytestmark = [pytest.mark.mount, pytest.mark.slow, pytest.mark.timeout(300)]
 
-ROUNDS = amount(ci=500, full=10_000)
+ROUNDS = amount(ci=200, full=10_000)
 
 Step = Callable[["Pair", Path, Path], None]
 
