@@ -188,10 +188,15 @@ class OpenFiles(Held):
         self.sync_side()
 
     def persist_version(self, version: int, *, fenced: bool) -> None:
-        """Make a fence or its end durable, the names of the files too. May take long."""
+        """Make a fence or its end durable, the names of the files too. May take long.
+
+        A fence makes the content durable as well: what a seal finds landed may be
+        acknowledged to somebody who asked for fsync before the seal is carried out.
+        """
+        if fenced or not self.named:
+            self.data.fdatasync()
         self.side.persist_version(version, fenced=fenced)
         if not self.named:
-            self.data.fdatasync()
             self.sync_side()
 
     def condense(self, version: int, length: int, writers: dict[int, int]) -> BlockSums:

@@ -5,7 +5,7 @@
     │  NotFound · AlreadyExists · NotADirectory · IsADirectory · NotEmpty · NameTooLong
     │  PermissionDenied · NotPermitted · InvalidArgument · Unsupported · NoSpace · ReadOnly
     │  StaleInode · TooManyLinks · LinkLoop · CrossesDevice · NoAttribute · TooLarge
-    │  DeadSession · WrongCluster · BadKey · NoSuchHandle
+    │  Misplaced · DeadSession · WrongCluster · BadKey · NoSuchHandle
     ├ TryAgain        right request, wrong moment or place
     │  NotPrimary · StaleVersion · Fenced · ChunkFull · NoReplica · Overloaded · NotReady
     │  MemberFailed · TooFewServers
@@ -126,6 +126,12 @@ class NoAttribute(Refused):
 
 class TooLarge(Refused):
     code, errno = "too-large", errno.EFBIG
+
+
+class Misplaced(Refused):
+    """Content was written where the file may not refer to: write it elsewhere."""
+
+    code = "misplaced"
 
 
 class DeadSession(Refused):

@@ -329,17 +329,18 @@ class Client:
         self.callbacks.on_entry(entry)
 
     async def recall(self, inos: Sequence[int]) -> None:
-        """Flush and commit (empty = everything); errors stay the handles'.
+        """Flush and commit; errors stay the handles'.
 
-        Records on their way are not waited for: nobody else was promised them, and two
-        mounts that each resolve a tail would wait for one another.
+        Records on their way are waited for only with no inode named (a barrier): nobody
+        else was promised them, and two mounts that each resolve a tail would wait for
+        one another.
         """
         for ino in inos:
             inode = self._inodes.get(ino)
             if inode is not None:
                 inode.shared = True
         if not inos:
-            await self.writeback.flush_all(durable=False)
+            await self.flush_all(durable=False)
             return
         for start in range(0, len(inos), RECALLS_AT_ONCE):
             async with trio.open_nursery() as nursery:

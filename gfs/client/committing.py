@@ -15,7 +15,7 @@ import trio
 
 from gfs.client.dirty import DirtyFile, DirtyPiece, merged
 from gfs.client.metadata import MasterLink
-from gfs.errors import DeadSession, GfsError, Refused, Retry, TryAgain, from_wire
+from gfs.errors import DeadSession, GfsError, Misplaced, Retry, TryAgain, from_wire
 from gfs.messages import Actor, Commit, Committed, Entry, FileCommit
 
 log = logging.getLogger(__name__)
@@ -127,10 +127,10 @@ class Committer:
             self._refused(file, pieces, from_wire(answer.code, f"commit: {answer.code}"))
 
     def _refused(self, file: DirtyFile, pieces: list[DirtyPiece], error: GfsError) -> None:
-        """A plain `Refused` speaks of the place (chunk gone, sealed shorter, not ours)."""
+        """`Misplaced` speaks of the chunk (gone, sealed shorter, not ours), not of the file."""
         if not pieces:
             return
-        misplaced = type(error) is Refused and not file.conditional
+        misplaced = isinstance(error, Misplaced)
         if misplaced or (isinstance(error, TryAgain) and error.retry is not Retry.LATER):
             self._owner.write_elsewhere(pieces, error)
         else:

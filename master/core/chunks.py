@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from gfs.errors import NotFound, Refused, TooFewServers
+from gfs.errors import NoSpace, NotFound, Refused, TooFewServers
 from gfs.items import CHUNKS, SERVERS, Chunk, ChunkKind, ChunkState, Member
 from gfs.messages import Allocate, Done, Lease, Located, SealChunk, Sealed
 from master.core import placement
@@ -44,16 +44,7 @@ class Chunks:
         # scan() and not the live ones: a cluster of three that lost two is not a cluster of one
         known = len(decision.tx.scan(SERVERS, limit=goal + 1))
         needed = placement.members_needed(goal, decision.policy.write_min, known)
-        try:
-            chosen = placement.choose(
-                self._servers.candidates(),
-                goal=goal,
-                needed=needed,
-                chunk_bytes=decision.policy.chunk_bytes,
-                random=self._random,
-            )
-        except TooFewServers:
-            raise NeedsServers from None
+        chosen = self._choose(decision, goal, needed)
         members = [Member(server, self._servers.live[server].boot) for server in chosen]
         for server in chosen:
             self._servers.live[server].open_chunks += 1
@@ -66,6 +57,27 @@ class Chunks:
             created_epoch=decision.epoch,
             created_position=decision.position,
         )
+
+    def _choose(self, decision: Decision, goal: int, needed: int) -> list[int]:
+        """Servers nobody suspects, else any.
+
+        Raises:
+          NeedsServers: too few are up. NoSpace: enough are, but they are full.
+        """
+        for avoid in (self._servers.suspected(decision.now_s), []):
+            try:
+                return placement.choose(
+                    self._servers.candidates(avoid),
+                    goal=goal,
+                    needed=needed,
+                    chunk_bytes=decision.policy.chunk_bytes,
+                    random=self._random,
+                )
+            except TooFewServers:
+                continue
+        if len(self._servers.live) >= needed:
+            raise NoSpace("the chunk servers are full")
+        raise NeedsServers
 
     def lease(self, decision: Decision, handle: int, chunk: Chunk) -> Lease:
         """The lease as the client gets it.

@@ -42,7 +42,9 @@ def _commit_file(decision: Decision, file: FileCommit) -> Committed:
             changed,
             mode=without_privileges(inode, decision.actor),
             mtime_ns=mtime,
-            ctime_ns=decision.now_ns,
+            # The writer's own kernel shows this already; a later value would look to it
+            # (and to git) as if somebody had touched the file after the close.
+            ctime_ns=max(inode.ctime_ns, mtime) if file.mtime_ns else decision.now_ns,
             data_version=inode.data_version + 1,
             version=inode.version + 1,
         ),

@@ -88,6 +88,7 @@ class Decision:
 
     tx: Transaction
     now_ns: int
+    now_s: float
     position: int
     epoch: int
     session: int

@@ -169,6 +169,7 @@ class Engine:
         return Decision(
             Transaction(self.tables),
             self.now_ns,
+            self.now_s,
             self.position + 1,
             self.epoch,
             session,

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from msgspec.structs import replace
 
-from gfs.errors import Refused, TooLarge
+from gfs.errors import Misplaced, TooLarge
 from gfs.ids import CHUNK_BYTES
 from gfs.items import CHUNKS, EXTENTS, Chunk, ChunkState, Extent, Inode, Key
 from gfs.messages import LaidOut
@@ -125,7 +125,7 @@ def commit(decision: Decision, ino: int, inode: Inode, ranges: list[LaidOut]) ->
     """The inode after these ranges became its content, in order; size only grows.
 
     Raises:
-      Refused: a range lies in a chunk that may not be referenced (any more), so
+      Misplaced: a range lies in a chunk that may not be referenced (any more), so
         the writer must write the bytes elsewhere.
       TooLarge: beyond the largest file.
     """
@@ -146,12 +146,12 @@ def commit(decision: Decision, ino: int, inode: Inode, ranges: list[LaidOut]) ->
 def _check_target(decision: Decision, extent: Extent) -> None:
     chunk: Chunk | None = decision.tx.get(CHUNKS, (extent.handle,))
     if chunk is None or chunk.state is ChunkState.CONDEMNED:
-        raise Refused(f"chunk {extent.handle:016x} is gone: write it elsewhere")
+        raise Misplaced(f"chunk {extent.handle:016x} is gone: write it elsewhere")
     if chunk.session != decision.session:
-        raise Refused(f"chunk {extent.handle:016x} is not leased to this session")
+        raise Misplaced(f"chunk {extent.handle:016x} is not leased to this session")
     limit = chunk.length if chunk.state is ChunkState.SEALED else decision.policy.chunk_bytes
     if extent.chunk_offset < 0 or extent.chunk_offset + extent.length > limit:
-        raise Refused(f"range ends past the chunk's {limit} bytes: write it elsewhere")
+        raise Misplaced(f"range ends past the chunk's {limit} bytes: write it elsewhere")
 
 
 def truncate(decision: Decision, ino: int, inode: Inode, size: int) -> Inode:

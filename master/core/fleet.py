@@ -24,7 +24,6 @@ class Fleet:
         self._finishing = seals.finishing
         self.abandoned = Abandoned(engine, seals)
         self._growth: dict[int, m.TailGrowth] = {}
-        self._barriers: list[_Barrier] = []
 
     def register(self, caller: Caller, ask: m.RegisterServer) -> None:
         """A server is up; its replicas count as its report comes in."""
@@ -107,13 +106,18 @@ class Fleet:
 
     def barrier(self, caller: Caller, ask: m.Barrier) -> None:
         """Recall what mounts and primaries hold back, then say the position."""
-        barrier = _Barrier(Pending(0, caller, ask, self._engine.now_s), self._passed)
-        self._barriers.append(barrier)
+        pending = Pending(0, caller, ask, self._engine.now_s)
+        last = _Barrier(pending, self._passed)
+        barrier = _Barrier(pending, lambda _: self._ask_growth(last))
         registry = self._engine.registry
         writers = {session for sessions in registry.writers.values() for session in sessions}
         for session in sorted(writers):
             barrier.left += 1
             self._engine.order_session(session, m.Recall([]), barrier.heard)
+        barrier.heard(m.Ok())
+
+    def _ask_growth(self, barrier: _Barrier) -> None:
+        """The mounts' windows have landed; now the tails are as long as anybody was told."""
         for server in self._engine.servers.live:
             barrier.left += 1
             self._engine.order_server(server, m.ReportGrowth([]), self._heard(barrier))
@@ -128,14 +132,13 @@ class Fleet:
         return heard
 
     def _passed(self, barrier: _Barrier) -> None:
-        self._barriers.remove(barrier)
         self.log_growth()
         done = m.BarrierDone(self._engine.epoch, self._engine.position)
         self._engine.answer(barrier.pending, done)
 
 
 class _Barrier:
-    """One `Barrier` under way: `left` answers are missing, its own start among them."""
+    """One half of a `Barrier` under way: `left` answers are missing, its own start among them."""
 
     def __init__(self, pending: Pending, passed: Callable[[_Barrier], None]) -> None:
         self.pending = pending

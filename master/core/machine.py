@@ -185,6 +185,7 @@ class Machine:
 
     def _park(self, pending: Pending, why: Suspend) -> None:
         if isinstance(why, NeedsSeal):
+            self.engine.servers.suspect(why.suspects, self.engine.now_s)
             self.seals.park(why.handle, pending)
         elif isinstance(why, NeedsRecall):
             self._recall(pending, why.inos)

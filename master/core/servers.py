@@ -15,6 +15,8 @@ from gfs.items import Chunk, ChunkState
 from gfs.messages import ChainMember, ReplicaReport
 from master.core.placement import Candidate
 
+SUSPECTED_S = 5.0  # longer than it takes to find out that a server hangs
+
 
 @dataclass
 class LiveServer:
@@ -39,6 +41,7 @@ class Servers:
 
     def __init__(self) -> None:
         self.live: dict[int, LiveServer] = {}
+        self._suspected_until_s: dict[int, float] = {}
         self._holders: defaultdict[int, list[int]] = defaultdict(list)
 
     def register(self, server: LiveServer) -> None:
@@ -93,6 +96,18 @@ class Servers:
     def member(self, server: int) -> ChainMember | None:
         live = self.live.get(server)
         return live.member if live else None
+
+    def suspect(self, servers: Iterable[int], now_s: float) -> None:
+        """A client saw these failing: new chunks go elsewhere for a while if they can."""
+        for server in servers:
+            self._suspected_until_s[server] = now_s + SUSPECTED_S
+
+    def suspected(self, now_s: float) -> list[int]:
+        """Servers under suspicion."""
+        if self._suspected_until_s:
+            still = {s: until for s, until in self._suspected_until_s.items() if until > now_s}
+            self._suspected_until_s = still
+        return list(self._suspected_until_s)
 
     def candidates(self, exclude: Iterable[int] = ()) -> list[Candidate]:
         """Servers that may take a new chunk."""

@@ -131,7 +131,7 @@ async def test_a_commit_whose_reply_was_lost_takes_effect_once() -> None:
 
 async def test_bytes_refused_where_they_lie_are_written_elsewhere() -> None:
     async with world() as w:
-        w.master.refuse_commit = ["refused", "refused"]
+        w.master.refuse_commit = ["misplaced", "misplaced"]
         file = await opened(w)
         await file.write(0, b"abc")
         await file.sync()

@@ -27,7 +27,7 @@ def test_one_refused_file_does_not_hold_up_its_batch(c: Cluster, a: Client, b: C
     ]
     done = a.do(m.Commit(batch))
     codes = [one.code for one in done.committed]
-    assert codes == ["refused", "not-permitted", "stale-inode", "stale-inode", ""]
+    assert codes == ["misplaced", "not-permitted", "stale-inode", "stale-inode", ""]
     assert (a.inode(f).size, a.inode(f).data_version) == (0, 0)
     assert a.inode(g).size == 50
     assert c.chunk(lease.handle).references == 50
@@ -52,9 +52,9 @@ def test_ranges_outside_what_the_session_may_reference_are_refused(c: Cluster, a
         (-1, 10, lease.handle, 0),
         (1 << 62, 10, lease.handle, 0),
     ):
-        assert a.commit(f, bad).code in ("refused", "too-large")
+        assert a.commit(f, bad).code in ("misplaced", "too-large")
     a.do(m.SealChunk(lease.handle, lease.version))
-    assert a.commit(f, (0, 10, lease.handle, 91)).code == "refused"
+    assert a.commit(f, (0, 10, lease.handle, 91)).code == "misplaced"
     assert a.commit(f, (0, 10, lease.handle, 90)).code == ""
 
 
@@ -65,7 +65,7 @@ def test_a_condemned_chunk_takes_no_references(c: Cluster, a: Client) -> None:
     a.do(m.SealChunk(lease.handle, lease.version))
     a.do(m.SetAttributes(f, size=0))
     assert c.chunk(lease.handle).state is ChunkState.CONDEMNED
-    assert a.commit(f, (0, 50, lease.handle, 50)).code == "refused"
+    assert a.commit(f, (0, 50, lease.handle, 50)).code == "misplaced"
 
 
 def test_size_only_grows_by_commits(c: Cluster, a: Client) -> None:
