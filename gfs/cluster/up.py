@@ -30,7 +30,8 @@ from gfs.errors import GfsError, UsageError
 from gfs.sections import SECTIONS
 
 READY_S = 30.0
-POLL_S = 0.02
+POLL_S = 0.02  # for files and processes
+ASK_S = 0.1  # for questions over the network, which cost what they delay
 
 Say = Callable[[str], None]
 
@@ -163,12 +164,12 @@ def _start_all(
         for spec in members:
             _wait_ready(layout, spec, running[spec.name], deadline)
         if stage == 0:
-            _wait(layout, "master", deadline, lambda: _master_answers(layout))
+            _wait(layout, "master", deadline, lambda: _master_answers(layout), ASK_S)
         if stage == 1:
-            _wait(layout, "master", deadline, lambda: _registered(layout) >= facts.chunkservers)
+            _wait(layout, "master", deadline, lambda: _all_registered(layout, facts), ASK_S)
             for view in [spec for spec in members if spec.program == "projections"]:
                 healthy = functools.partial(_healthy, facts.addresses[view.ports[0]])
-                _wait(layout, view.name, deadline, healthy)
+                _wait(layout, view.name, deadline, healthy, ASK_S)
         yield from _notes(layout, [spec.name for spec in members if spec.name not in already])
 
 
@@ -230,11 +231,13 @@ def _wait_ready(layout: Layout, spec: Spec, process: Process, deadline: float) -
     _wait(layout, spec.name, deadline, ready)
 
 
-def _wait(layout: Layout, name: str, deadline: float, done: Callable[[], bool]) -> None:
+def _wait(
+    layout: Layout, name: str, deadline: float, done: Callable[[], bool], pause_s: float = POLL_S
+) -> None:
     while not done():
         if time.monotonic() > deadline:
             raise StartFailed(_explain(layout, name, f"was not ready within {READY_S:.0f} s"))
-        time.sleep(POLL_S)
+        time.sleep(pause_s)
 
 
 def _explain(layout: Layout, name: str, what: str) -> str:
@@ -255,13 +258,14 @@ def _master_answers(layout: Layout) -> bool:
     return True
 
 
-def _registered(layout: Layout) -> int:
-    """Chunk servers that the master hears and whose replicas it knows."""
+def _all_registered(layout: Layout, facts: Facts) -> bool:
+    """Whether the master hears every chunk server and knows its replicas."""
     try:
         servers = cluster_status(client_config(layout)).get("servers", [])
     except GfsError:
-        return 0
-    return sum(1 for one in servers if one.get("alive", True) and one.get("reported", True))
+        return False
+    heard = sum(1 for one in servers if one.get("alive", True) and one.get("reported", True))
+    return heard >= facts.chunkservers
 
 
 def _healthy(address: str) -> bool:
