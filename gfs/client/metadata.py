@@ -249,7 +249,7 @@ class MasterLink:
             while True:
                 if self.dead is not None:
                     await self._revive.wait()
-                started = trio.current_time()
+                opened_before = self.reconnections
                 try:
                     await self._live(task_status)
                 except (GfsError, UsageError) as error:
@@ -258,7 +258,7 @@ class MasterLink:
                     if first and (hopeless or trio.current_time() >= give_up):
                         raise
                     log.info("master.lost why=%s", error)
-                if trio.current_time() - started > BACKOFF_MAX_S:
+                if self.reconnections > opened_before:  # the master served us
                     pause_s = BACKOFF_MIN_S
                 await trio.sleep(pause_s)
                 pause_s = min(pause_s * 2, BACKOFF_MAX_S)
