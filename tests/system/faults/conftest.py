@@ -41,7 +41,7 @@ def cluster(
 def here(cluster: FaultyCluster, request: pytest.FixtureRequest) -> Path:
     """This test's directory, through the first mount."""
     cluster.up()
-    path = cluster.mnt(1) / re.sub(r"\W", "_", request.node.name)[:60]
+    path = cluster.mnt(1) / re.sub(r"\W", "_", request.node.name)[-90:]
     path.mkdir()
     return path
 

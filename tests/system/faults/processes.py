@@ -17,6 +17,7 @@ from gfs.cluster import down as downing
 from gfs.cluster import plan, processes
 from gfs.cluster.asking import ask, cluster_status
 from gfs.cluster.layout import Layout
+from gfs.cluster.plan import Spec
 from gfs.cluster.processes import Process, Registry
 from gfs.cluster.up import Wishes, client_config, up
 from gfs.errors import GfsError
@@ -45,6 +46,7 @@ class FaultyCluster:
     def __init__(self, directory: Path) -> None:
         self.layout = Layout(directory)
         self.wishes = Wishes()
+        self.replaced: dict[str, list[str]] = {}  # name -> flags given in place of the usual
 
     def up(self, *, config: str = "", **wishes: int | bool | None) -> None:
         """Start everything that is missing; the first call says what there is."""
@@ -111,7 +113,14 @@ class FaultyCluster:
             spec = by_name[name]
             self.layout.ready(name).unlink(missing_ok=True)
             log = self.layout.log(name)
-            registry.put(processes.start(spec.program, spec.arguments, name=name, log=log))
+            arguments = self._arguments(spec)
+            registry.put(processes.start(spec.program, arguments, name=name, log=log))
+
+    def _arguments(self, spec: Spec) -> list[str]:
+        given = self.replaced.get(spec.name, [])
+        names = {flag.partition("=")[0] for flag in given}
+        usual = [word for word in spec.arguments if word.partition("=")[0] not in names]
+        return [*given, *usual]
 
     def wait_ready(self, *names: str) -> None:
         """Until these serve and the master hears every chunk server."""
