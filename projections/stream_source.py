@@ -7,19 +7,21 @@ ends as bytes and decoded a block at a time.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx
 import msgspec
 import trio
 
-from gfs.changes import Line, decode_lines
+from gfs.changes import Cursor, Line, decode_lines
 from gfs.errors import BadKey, NotReady, RemoteProtocolError, Unreachable
 from gfs.http import authorization
+from projections.core.following import Batch, Follower
 
 SILENCE_S = 5.0  # heartbeats come each second
 CONNECT_S = 3.0
+PENDING_MAX = 30_000  # events read ahead of the one being applied
 LINE_BYTES_MAX = 16 * 1024 * 1024
 
 
@@ -91,3 +93,63 @@ async def _blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[Line]]:
         rest.append(chunk[:cut])
         yield decode_lines(b"".join(rest))
         rest, size = [chunk[cut:]], len(chunk) - cut
+
+
+class Pump:
+    """Reads the stream ahead of who applies it, up to a bound."""
+
+    def __init__(self, source: StreamSource, start: Cursor) -> None:
+        self._source = source
+        self._start = start
+        self._follower = Follower(start)
+        self._news = trio.Event()
+        self._space = trio.Event()
+        self.heard_at = trio.current_time()  # when the last line came
+
+    @property
+    def pending(self) -> int:
+        """Events of whole records that wait to be applied."""
+        return self._follower.pending
+
+    @property
+    def has_news(self) -> bool:
+        """Whether `batch` would give one."""
+        return self._follower.has_news
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether batches were given of all that the log holds, as far as it was told."""
+        follower = self._follower
+        return not follower.has_news and str(follower.taken) == follower.committed
+
+    async def receive(self) -> None:
+        """Read until the stream ends.
+
+        Raises: Unreachable and the like, always; Gap, HistoryLost.
+        """
+        async with (
+            self._source.lines("/stream", **{"from": str(self._start)}) as blocks,
+            aclosing(blocks),  # type: ignore[type-var]
+        ):
+            async for lines in blocks:
+                self.heard_at = trio.current_time()
+                self._follower.take(lines)
+                self._news.set()
+                while self._follower.pending > PENDING_MAX:
+                    self._space = trio.Event()
+                    await self._space.wait()
+        raise RemoteProtocolError("the change stream ended")
+
+    async def wait_news(self, limit_s: float) -> None:
+        """Return when something came, or after `limit_s`."""
+        with trio.move_on_after(limit_s):
+            await self._news.wait()
+
+    def batch(self, limit: int) -> Batch | None:
+        """The next whole records, about `limit` events; None if there are none."""
+        self._news = trio.Event()
+        batch = self._follower.batch(limit)
+        if self._follower.has_news:
+            self._news.set()
+        self._space.set()
+        return batch

@@ -11,7 +11,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -21,14 +23,13 @@ from gfs.changes import Cursor, Line
 from gfs.config import ProjectionsConfig
 from gfs.disk import File, PosixDisk
 from gfs.errors import GfsError, RemoteProtocolError, TimedOut
-from projections.core.following import Batch, Follower, Gap, HistoryLost
+from projections.core.following import Batch, Gap, HistoryLost
 from projections.projection import Projection
 from projections.storage import Damaged, Store, identity, remove_view
-from projections.stream_source import StreamSource
+from projections.stream_source import Pump, StreamSource
 
 log = logging.getLogger(__name__)
 
-PENDING_MAX = 30_000  # events read ahead of the one being applied
 RETRY_S = (0.05, 2.0)  # first and longest pause before the stream is asked again
 FAILURES_MAX = 3  # one after another, of the view itself, until it is built anew
 SAVE_CURSOR_S = 5.0  # how often progress without events is written down
@@ -238,77 +239,44 @@ class View:
     # Following.
 
     async def _follow(self, store: Store, start: Cursor, *, until_caught_up: bool = False) -> None:
-        follower = Follower(start)
-        news, space = trio.Event(), trio.Event()
-        failure: BaseException | None = None
-
-        async def receive() -> None:
-            nonlocal news, space
-            async with (
-                self._source.lines("/stream", **{"from": str(start)}) as blocks,
-                aclosing(blocks),  # type: ignore[type-var]
-            ):
-                async for lines in blocks:
-                    self._heard_at = trio.current_time()
-                    follower.take(lines)
-                    news.set()
-                    while follower.pending > PENDING_MAX:
-                        space = trio.Event()
-                        await space.wait()
-            raise RemoteProtocolError("the change stream ended")
-
-        async def apply() -> None:
-            nonlocal news
-            began = 0.0
-            while True:
-                await self._wait_news(follower, news, began)
-                news = trio.Event()
-                self._look()
-                if self._noted and store is self.store and not follower.has_news:
-                    await trio.to_thread.run_sync(self._write_history, store)
-                    self._move(self.cursor)
-                began = trio.current_time()
-                batch = follower.batch(self._config.batch_events)
-                if batch is not None:
-                    await self._apply(store, batch)
-                    space.set()
-                if follower.has_news:
-                    news.set()
-                elif str(follower.taken) == follower.committed:
-                    self._idle_since = trio.current_time()
-                    if until_caught_up:
-                        return
-
+        """Apply what the stream brings; raises what ends it."""
+        pump = Pump(self._source, start)
+        failures: list[Exception] = []
         async with trio.open_nursery() as nursery:
 
-            async def guarded() -> None:
-                nonlocal failure
+            async def run(part: Callable[[], Awaitable[None]]) -> None:
                 try:
-                    await receive()
-                except (GfsError, Gap, HistoryLost) as error:
-                    failure = error
-                nursery.cancel_scope.cancel()
-
-            async def applying() -> None:
-                nonlocal failure
-                try:
-                    await apply()
+                    await part()
                 except Exception as error:
-                    failure = error
+                    failures.append(error)
                 nursery.cancel_scope.cancel()
 
-            nursery.start_soon(guarded)
-            nursery.start_soon(applying)
-        if failure is not None:
-            raise failure
+            nursery.start_soon(run, pump.receive)
+            nursery.start_soon(run, partial(self._apply_all, store, pump, until_caught_up))
+        if failures:
+            raise failures[0]
 
-    async def _wait_news(self, follower: Follower, news: trio.Event, began: float) -> None:
-        with trio.move_on_after(LOOK_S):
-            await news.wait()
-        if 0 < follower.pending < self._config.batch_events:
-            self._idle_since = None
-            # The first event of a quiet time goes at once, a crowd at most each batch_s.
-            await trio.sleep_until(began + self._config.batch_s)
+    async def _apply_all(self, store: Store, pump: Pump, until_caught_up: bool) -> None:
+        began = 0.0
+        while True:
+            await pump.wait_news(LOOK_S)
+            self._heard_at = pump.heard_at
+            if 0 < pump.pending < self._config.batch_events:
+                self._idle_since = None
+                # The first event of a quiet time goes at once, a crowd at most each batch_s.
+                await trio.sleep_until(began + self._config.batch_s)
+            self._look()
+            if self._noted and store is self.store and not pump.has_news:
+                await trio.to_thread.run_sync(self._write_history, store)
+                self._move(self.cursor)
+            began = trio.current_time()
+            batch = pump.batch(self._config.batch_events)
+            if batch is not None:
+                await self._apply(store, batch)
+            if pump.is_at_end:
+                self._idle_since = trio.current_time()
+                if until_caught_up:
+                    return
 
     def _look(self) -> None:
         if self._identity != (0, 0) and identity(self.path) != self._identity:
