@@ -8,8 +8,17 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from gfs.errors import GfsError, UsageError
+from gfs.errors import (
+    BadKey,
+    DirectoryInUse,
+    GfsError,
+    NewerFormat,
+    UsageError,
+    WrongCluster,
+)
 
+# What the person who starts a daemon can mend: the wrong directory, key, cluster, release.
+MISTAKES = (UsageError, DirectoryInUse, WrongCluster, BadKey, NewerFormat)
 # Messages and items are outside the collector's care (they form no cycles), so the
 # default of 700 would look at everything else far too often.
 GC_THRESHOLDS = (50_000, 20, 20)
@@ -42,4 +51,4 @@ def complain(name: str, error: BaseException) -> int:
     """One line for a person; 2 if that person can mend it, else 1."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     print(f"{name}: {text}", file=sys.stderr)
-    return 2 if isinstance(error, UsageError) else 1
+    return 2 if isinstance(error, MISTAKES) else 1
