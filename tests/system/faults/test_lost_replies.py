@@ -77,7 +77,7 @@ APPEND = 'f = os.open(d + "/log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)\n'
 CALLS: list[tuple[str, type[Message], str, str, str]] = [
     # name, operation whose reply is lost, before, the call, what must hold then
     ("create", m.Create, "", 'os.open(d + "/f", os.O_CREAT | os.O_EXCL)', 'os.listdir(d) == ["f"]'),
-    ("mkdir", m.MakeNode, "", 'os.mkdir(d + "/x")', 'os.stat(d).st_nlink == 3'),
+    ("mkdir", m.MakeNode, "", 'os.mkdir(d + "/x")', "os.stat(d).st_nlink == 3"),
     ("mknod", m.MakeNode, "", 'os.mkfifo(d + "/x")', 'os.listdir(d) == ["x"]'),
     ("symlink", m.MakeSymlink, "", 'os.symlink("t", d + "/x")', 'os.readlink(d + "/x") == "t"'),
     (
