@@ -160,14 +160,16 @@ class ChunkServer:
             assert order.version >= replica.version
             replica.version = order.version
             return m.FencedAt(replica.end, self.boot, dict(replica.writers))
-        if isinstance(order, m.Condense | m.CopyReplica):
+        if isinstance(order, m.CopyReplica):
+            source = self.cluster.servers[order.source.server]
+            if not source.up or source.replicas[order.handle].end < order.length:
+                return NoSuchReplica("the source does not have it")
+            self.replicas[order.handle] = Replica(order.version, order.length, sealed=True)
+            return m.Condensed(order.handle & 0xFFFFFFFF)
+        if isinstance(order, m.Condense):
             found = self.replicas.get(order.handle)
-            if found is None or found.version != order.version:
-                return NoSuchReplica("unknown")
-            if isinstance(order, m.CopyReplica):
-                found.end = order.length
-            if found.end < order.length:
-                return NoSuchReplica("too short")
+            if found is None or found.version != order.version or found.end < order.length:
+                return NoSuchReplica("unknown or too short")
             found.end, found.sealed = order.length, True
             return m.Condensed(order.handle & 0xFFFFFFFF)
         if isinstance(order, m.DeleteReplicas):

@@ -9,7 +9,7 @@ from gfs import messages as m
 from gfs.ids import ROOT_INO
 from gfs.items import CHUNKS, ChunkState
 from tests.unit.master.core.conftest import MakeCluster
-from tests.unit.master.core.harness import Call, Client, Cluster
+from tests.unit.master.core.harness import Call, Client, Cluster, Replica
 
 
 def seal(a: Client, lease: m.Lease) -> Call:
@@ -86,7 +86,7 @@ def test_a_member_whose_connection_is_down_is_not_waited_for(c: Cluster, a: Clie
     assert sealed_length(seal(a, lease)) == 100
 
 
-def test_a_member_that_was_absent_stays_stale_for_ever(c: Cluster, a: Client) -> None:
+def test_a_member_that_was_absent_counts_only_with_a_fresh_copy(c: Cluster, a: Client) -> None:
     lease = a.allocate()
     f = a.create(b"f")
     c.append(lease, 100)
@@ -94,10 +94,17 @@ def test_a_member_that_was_absent_stays_stale_for_ever(c: Cluster, a: Client) ->
     absent.stop()
     assert sealed_length(seal(a, lease)) == 100
     a.commit(f, (0, 100, lease.handle, 0))
+    absent.hung = True
     absent.register()
     assert absent.replicas[lease.handle].version == 1
     located = c.core.engine.queries.locations([lease.handle])[0]
     assert absent.server not in [member.server for member in located.members]
+    absent.stop()
+    absent.hung = False
+    absent.register()
+    assert absent.replicas[lease.handle] == Replica(2, 100, sealed=True)
+    located = c.core.engine.queries.locations([lease.handle])[0]
+    assert absent.server in [member.server for member in located.members]
 
 
 def test_one_intact_member_is_enough_though_others_lost_power(c: Cluster, a: Client) -> None:

@@ -169,14 +169,14 @@ def big_tree(c: Cluster, a: Client, width: int, depth: int) -> int:
 
 
 def test_a_big_tree_is_reclaimed_in_bounded_records(c: Cluster, a: Client) -> None:
-    top = big_tree(c, a, width=300, depth=9)
+    top = big_tree(c, a, width=250, depth=5)
     a.do(m.RemoveTree(ROOT_INO, b"top"))
     a.do(m.EmptyTrash([top]))
     c.check()
     c.pass_time(70)
     assert c.tables.count(INODES) == 2
     assert trash(a) == []
-    assert max(len(record.changes) for record in c.records()) < 3500
+    assert max(len(record.changes) for record in c.records()) < 3000
 
 
 def test_a_tree_of_a_directory_without_trash_goes_by_itself(c: Cluster, a: Client) -> None:

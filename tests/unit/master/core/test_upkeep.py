@@ -115,7 +115,7 @@ def test_a_replica_that_disagrees_does_not_count(c: Cluster, a: Client) -> None:
     a.commit(f, (0, 100, lease.handle, 0))
     a.do(m.SealChunk(lease.handle, lease.version))
     for number, wrong in (
-        (1, Replica(1, 100, sealed=True)),  # an older version
+        (1, Replica(9, 100, sealed=True)),  # a version never given
         (2, Replica(2, 99, sealed=True)),  # another length
     ):
         c.server(number).stop()
