@@ -284,11 +284,12 @@ class View:
 
     async def _apply(self, store: Store, batch: Batch) -> None:
         began = time.perf_counter()
+        live = store is self.store and batch.cursor.position > store.cursor.position
         await trio.to_thread.run_sync(self._write, store, batch)
         self.apply_s_total += time.perf_counter() - began
         self.batches_total += 1
         self.events_total += len(batch.lines)
-        if batch.lines and not batch.snapshot:
+        if batch.lines and live:  # what is caught up with after a start is no lag
             self._last_ns = batch.lines[-1].time_ns
             self.lags_ms.append((time.time_ns() - batch.lines[0].time_ns) / 1e6)
         if store is self.store:
