@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 import trio
@@ -55,26 +54,25 @@ async def keep_stream(
       StorageFailed: it could not be started at all.
     """
     http, told = config.stream_http, False
-    with tempfile.TemporaryDirectory(prefix="gfs-stream-") as place:
-        ready = Path(place) / "ready"
-        while True:
-            ready.unlink(missing_ok=True)
-            process = await trio.lowlevel.open_process(
-                _command(config, ledger, cluster, http, ready), stdin=None
-            )
-            try:
-                bound = await _until_ready(process, ready)
-                if not bound and not told:
-                    raise StorageFailed("the change stream's process did not start")
-                http = bound or http
-                if not told:
-                    task_status.started(http)
-                    told = True
-                code = await process.wait()
-                log.error("stream.ended code=%d", code)
-            finally:
-                process.terminate()
-            await trio.sleep(PAUSE_S)
+    ready = ledger.directory / "stream-ready"
+    while True:
+        ready.unlink(missing_ok=True)
+        process = await trio.lowlevel.open_process(
+            _command(config, ledger, cluster, http, ready), stdin=None
+        )
+        try:
+            bound = await _until_ready(process, ready)
+            if not bound and not told:
+                raise StorageFailed("the change stream's process did not start")
+            http = bound or http
+            if not told:
+                task_status.started(http)
+                told = True
+            code = await process.wait()
+            log.error("stream.ended code=%d", code)
+        finally:
+            process.terminate()
+        await trio.sleep(PAUSE_S)
 
 
 async def _until_ready(process: trio.Process, ready: Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import faulthandler
 import functools
+import gc
 import logging
 import os
 import shutil
@@ -28,6 +29,7 @@ from gfs.errors import GfsError, UsageError
 from gfs.handshake import load_key
 from gfs.http import application, serve_http
 from gfs.messages import DropInterest, Entry
+from gfs.running import GC_THRESHOLDS
 from gfs.sections import MountConfig
 from mount import mountpoint
 from mount.answering import Tables
@@ -236,6 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logs.set_up(config.log_level, config.log_file)
         log_file = config.log_file
         faulthandler.register(signal.SIGUSR1)
+        gc.set_threshold(*GC_THRESHOLDS)
         trio.run(Mount(config, place, key).serve)
     except (UsageError, GfsError, OSError, BaseExceptionGroup) as error:
         reason = _first(error)
