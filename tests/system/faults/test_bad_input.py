@@ -28,6 +28,7 @@ from tests.system.faults.writer import ROOT
 pytestmark = [pytest.mark.mount, pytest.mark.kill, pytest.mark.slow, pytest.mark.timeout(150)]
 
 CONFIG = SHORT_LEASES
+WISHES = {"projections": True}
 START_S = 30.0
 # A stranger at a port is worth a line, but never an ERROR or a traceback.
 RANDOM = random.Random(9)
