@@ -91,6 +91,8 @@ class Housekeeping:
     def _truncate(self) -> None:
         """Drop old checkpoints and the log before what is still needed."""
         ledger = self._ledger
+        if not self._core.engine.sessions.gate_open():
+            return  # who is not back yet has a mark of its own
         remove_old(ledger.disk, ledger.checkpoints)
         keep = log_floor(ledger.disk, ledger.checkpoints)
         marks = [

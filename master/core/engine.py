@@ -188,9 +188,17 @@ class Engine:
         self.now_ns += 1
         for change in record.changes:
             if isinstance(change, OrphanChange):
-                (self.orphans.add if change.new else self.orphans.discard)(change.key[0])
+                self._note_orphan(change.key[0], is_one=change.new is not None)
             elif isinstance(change, InodeChange) and (change.old is None or change.new is None):
                 self.inode_count += 1 if change.old is None else -1
+
+    def _note_orphan(self, ino: int, *, is_one: bool) -> None:
+        if not is_one:
+            self.orphans.discard(ino)
+            return
+        self.orphans.add(ino)
+        if not self.registry.is_open(ino):
+            self.closed_orphans.add(ino)
 
     def system(self, operation: str, decide: Callable[[Decision], Any]) -> Any:
         """A mutation of the master's own: a record if it changes anything."""

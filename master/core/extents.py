@@ -18,13 +18,13 @@ from typing import Any, Protocol
 from msgspec.structs import replace
 
 from gfs.errors import Misplaced, TooLarge
-from gfs.ids import CHUNK_BYTES
 from gfs.items import CHUNKS, EXTENTS, Chunk, ChunkState, Extent, Inode, Key
 from gfs.messages import LaidOut
 from master.core.decision import Decision
 from master.core.transaction import Transaction
 
 FILE_BYTES_MAX = 1 << 62
+EXTENTS_AT_ONCE = 100  # of one file among hundreds in a record; more are given back by themselves
 
 
 class References:
@@ -67,18 +67,21 @@ class Ranges(Protocol):
         self, table: str, partition: int, *, after: Any, before: Any, limit: int | None
     ) -> list[tuple[Key, Any]]: ...
 
+    def floor(self, table: str, key: Key) -> tuple[Key, Any] | None: ...
+
 
 def overlapping(
     tables: Ranges, ino: int, begin: int, end: int, *, limit: int | None = None
 ) -> list[tuple[int, Extent]]:
     """Extents that touch [begin, end), by file offset; at most about `limit`.
 
-    Extents never overlap, so at most one begins before `begin` and reaches it;
-    it is found because no extent is longer than a chunk.
+    Extents never overlap, so at most one begins at or before `begin` and reaches it.
     """
-    after = begin - CHUNK_BYTES - 1
-    near = tables.range(EXTENTS, ino, after=after if after >= 0 else None, before=end, limit=limit)
-    return [(key[1], extent) for key, extent in near if key[1] + extent.length > begin]
+    found = tables.range(EXTENTS, ino, after=begin, before=end, limit=limit)
+    first = tables.floor(EXTENTS, (ino, begin)) if begin < end else None
+    if first is not None and first[0][1] + first[1].length > begin:
+        found = [first, *found]
+    return [(key[1], extent) for key, extent in found]
 
 
 def punch(tx: Transaction, ino: int, begin: int, end: int, references: References) -> int:
@@ -164,6 +167,27 @@ def truncate(decision: Decision, ino: int, inode: Inode, size: int) -> Inode:
         stored -= punch(decision.tx, ino, size, FILE_BYTES_MAX, references)
         references.settle()
     return replace(inode, size=size, stored=stored)
+
+
+def is_scattered(tx: Transaction, ino: int, inode: Inode) -> bool:
+    """Too many extents to give back beside other files in one record?"""
+    if inode.stored <= EXTENTS_AT_ONCE:
+        return False
+    return len(tx.range(EXTENTS, ino, limit=EXTENTS_AT_ONCE + 1)) > EXTENTS_AT_ONCE
+
+
+def release_some(decision: Decision, ino: int, inode: Inode, limit: int) -> int:
+    """Give back the first `limit` extents of a file on its way out; returns how many there were."""
+    found = decision.tx.range(EXTENTS, ino, limit=limit)
+    if found:
+        references = References(decision)
+        key, last = found[-1]
+        gone = punch(decision.tx, ino, 0, key[1] + last.length, references)
+        references.settle()
+        decision.put_inode(
+            ino, replace(inode, stored=inode.stored - gone, version=inode.version + 1)
+        )
+    return len(found)
 
 
 def release(decision: Decision, ino: int, inode: Inode) -> None:

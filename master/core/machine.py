@@ -22,7 +22,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gfs import messages as m
-from gfs.errors import DeadSession, GfsError, NoSpace, TooFewServers
+from gfs.errors import DeadSession, GfsError, NoSpace, TooFewServers, TooLarge
 from gfs.items import INODES
 from gfs.messages import Done, GroupsNeeded, Message, Mutate
 from gfs.open_flags import writes
@@ -35,6 +35,7 @@ from master.core.permissions import NeedGroups
 from master.core.reading import Reading
 from master.core.seals import Seals
 from master.core.sessions import LiveSession
+from master.core.transaction import fits
 
 SERVERS_WAIT_S = 60.0  # below the handler limit of a mount
 _RESULT_DECODER = msgspec.msgpack.Decoder(Done)
@@ -173,6 +174,9 @@ class Machine:
             message.low,
             _RESULT_ENCODER.encode(done),
         )
+        if not fits(record):
+            self._finish(pending, TooLarge(f"{len(changes)} changes do not fit one record"))
+            return
         engine.append(record)
         live.landed[message.number] = record.position
         pending.positions.add(record.position)

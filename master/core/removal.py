@@ -44,13 +44,10 @@ def drop_link(
     )
     if inode.nlink > 0:
         decision.put_inode(ino, inode)
-    elif decision.registry.is_open(ino):
-        decision.put_inode(ino, inode)
-        decision.tx.put(ORPHANS, (ino,), Orphan(decision.now_ns))
-    elif to_trash and wants_trash(decision, parent, inode):
+    elif to_trash and not decision.registry.is_open(ino) and wants_trash(decision, parent, inode):
         move_to_trash(decision, parent, name, ino, inode)
     else:
-        reclaim(decision, ino, inode)
+        reclaim_or_orphan(decision, ino, inode)
 
 
 def wants_trash(decision: Decision, parent: int, inode: Inode) -> bool:
@@ -96,12 +93,20 @@ def reclaim(decision: Decision, ino: int, inode: Inode) -> None:
     decision.tx.delete(INODES, (ino,))
 
 
-def reclaim_orphan(decision: Decision, ino: int) -> None:
-    """An open-unlinked file whose last holder is gone."""
+def reclaim_orphan(decision: Decision, ino: int, budget: int) -> int:
+    """A file without a name that nobody holds; returns how many items that took.
+
+    One with more than `budget` extents gives back so many and stays an orphan.
+    """
     inode: Inode | None = decision.tx.get(INODES, (ino,))
-    decision.tx.delete(ORPHANS, (ino,))
+    used = 1
     if inode is not None and inode.nlink <= 0:
-        reclaim(decision, ino, inode)
+        used += extents.release_some(decision, ino, inode, budget)
+        if used > budget:
+            return used
+        reclaim(decision, ino, decision.inode(ino))
+    decision.tx.delete(ORPHANS, (ino,))
+    return used
 
 
 def reclaim_trash(decision: Decision, ino: int, budget: int) -> int:
@@ -168,8 +173,9 @@ def _remove_directory(decision: Decision, parent: int, ino: int) -> None:
 
 
 def reclaim_or_orphan(decision: Decision, ino: int, inode: Inode) -> None:
-    """What left the trash for good: an inode somebody opened meanwhile waits for the close."""
-    if decision.registry.is_open(ino) and inode.is_file:
+    """No name is left: a file that is open waits for its close, a scattered one for upkeep."""
+    is_open = decision.registry.is_open(ino) and not inode.is_directory
+    if is_open or (inode.is_file and extents.is_scattered(decision.tx, ino, inode)):
         decision.put_inode(ino, replace(inode, nlink=0, version=inode.version + 1))
         decision.tx.put(ORPHANS, (ino,), Orphan(decision.now_ns))
     else:

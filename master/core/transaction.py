@@ -10,12 +10,17 @@ from __future__ import annotations
 import typing
 from collections import defaultdict
 
+from sortedcontainers import SortedList
+
+from gfs.ids import MIB
 from gfs.items import LANDED, SESSIONS, Item, Key, Landed
-from gfs.records import CHANGE_OF, Record
+from gfs.records import CHANGE_OF, ENCODER, Record
 from master.core.tables import Tables
 
 LANDED_SWEEP = 64  # about every so many records of a session, older dedup facts go
 MARK = 0  # request numbers begin at 1; here stands the mark below which they went
+RECORD_BYTES_MAX = 15 * MIB  # the log's frames hold a little more
+CHANGES_UNMEASURED = 64  # so few fit with the largest attributes that inodes may have
 _SPREAD = 0x9E3779B1  # golden ratio: numbers in any stride are hit about equally often
 
 
@@ -26,8 +31,10 @@ class Transaction:
         self._tables = tables
         self._old: dict[tuple[str, Key], typing.Any] = {}
         self._new: dict[tuple[str, Key], typing.Any] = {}
-        # Keys of `_new` by partition: a batch looks at many partitions, one after another.
+        # Keys of `_new` by partition, in order once a partition has been looked through: a
+        # batch looks at many partitions, and at one of them perhaps thousands of times.
         self._written: defaultdict[tuple[str, typing.Any], set[Key]] = defaultdict(set)
+        self._ordered: dict[tuple[str, typing.Any], SortedList[typing.Any]] = {}
 
     def get(self, table: str, key: Key) -> typing.Any:
         """The item or None."""
@@ -55,8 +62,23 @@ class Transaction:
 
     def _write(self, table: str, key: Key, item: Item | None) -> None:
         self._new[table, key] = item
-        if len(key) > 1:
-            self._written[table, key[0]].add(key)
+        if len(key) == 1:
+            return
+        where = (table, key[0])
+        written = self._written[where]
+        if key not in written:
+            written.add(key)
+            if where in self._ordered:
+                self._ordered[where].add(key[1])
+
+    def _sort_keys(self, table: str, partition: int) -> SortedList[typing.Any]:
+        """Sort keys written in a partition, deleted ones too."""
+        where = (table, partition)
+        found = self._ordered.get(where)
+        if found is None:
+            found = SortedList(key[1] for key in self._written.get(where, ()))
+            self._ordered[where] = found
+        return found
 
     def range(
         self,
@@ -71,11 +93,9 @@ class Transaction:
 
         Sort keys strictly between `after` and `before`.
         """
-        written = self._written.get((table, partition), ())
         mine = {
-            key: self._new[table, key]
-            for key in written
-            if (after is None or key[1] > after) and (before is None or key[1] < before)
+            (partition, sort): self._new[table, (partition, sort)]
+            for sort in self._sort_keys(table, partition).irange(after, before, (False, False))
         }
         room = None if limit is None else limit + len(mine)
         stored = self._tables.range(table, partition, after=after, before=before, limit=room)
@@ -86,6 +106,23 @@ class Transaction:
         merged = dict(stored) | mine
         found = [(key, merged[key]) for key in sorted(merged) if merged[key] is not None]
         return found if limit is None else found[:limit]
+
+    def floor(self, table: str, key: Key) -> tuple[Key, typing.Any] | None:
+        """The item of `key`'s partition with the greatest sort key at or below `key`'s."""
+        partition, at = key
+        ordered = self._sort_keys(table, partition)
+        while True:
+            stored = self._tables.floor(table, (partition, at))
+            mine = next(ordered.irange(None, at, reverse=True), None)
+            if mine is not None and (stored is None or mine >= stored[0][1]):
+                item = self._new[table, (partition, mine)]
+                if item is not None:
+                    return (partition, mine), item
+                at = mine - 1  # deleted: below it, then
+                continue
+            if stored is not None:
+                self._old.setdefault((table, stored[0]), stored[1])
+            return stored
 
     def by_index(self, index: str, value: int, *, limit: int | None = None) -> list[Key]:
         """Keys by a secondary index, as of before this transaction."""
@@ -104,6 +141,12 @@ class Transaction:
                 table, key = where
                 found.append(CHANGE_OF[table](key, old, new))
         return found
+
+
+def fits(record: Record) -> bool:
+    """Does the log take a record of this size? Only big ones are measured."""
+    few = len(record.changes) <= CHANGES_UNMEASURED
+    return few or len(ENCODER.encode(record)) <= RECORD_BYTES_MAX
 
 
 def apply(record: Record, tables: Tables) -> None:

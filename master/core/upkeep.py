@@ -27,6 +27,7 @@ from master.core.engine import Answer, Engine
 from master.core.seals import Seals
 
 BATCH = 500  # items looked at in one run
+EXTENTS_BATCH = 10_000  # given back in one record
 SAFE_START_S = 60.0
 
 
@@ -68,10 +69,12 @@ class Upkeep:
         if not engine.sessions.gate_open():
             return
         due = sorted(engine.closed_orphans)[:BATCH]
-        engine.closed_orphans.difference_update(due)
-        due = [ino for ino in due if not engine.registry.is_open(ino)]
+        held = {ino for ino in due if engine.registry.is_open(ino)}
+        engine.closed_orphans -= held
+        due = [ino for ino in due if ino not in held]
         if due:
             engine.system("reclaim", lambda decision: _reclaim_orphans(decision, due))
+            engine.closed_orphans -= {ino for ino in due if ino not in engine.orphans}
 
     def adopt_orphans(self) -> None:
         """After a restart, once all sessions are back: nobody holds these any more."""
@@ -176,12 +179,14 @@ class Upkeep:
 
 
 def _ignore(_: Answer) -> None:
-    """A lost order to delete is found again by the next block report."""
+    """A server that misses the order keeps a replica that nobody asks for any more."""
 
 
 def _reclaim_orphans(decision: Decision, inos: list[int]) -> None:
+    budget = EXTENTS_BATCH
     for ino in inos:
-        removal.reclaim_orphan(decision, ino)
+        if budget > 0:
+            budget -= removal.reclaim_orphan(decision, ino, budget)
 
 
 def _log_checksums(decision: Decision, found: dict[int, int]) -> None:

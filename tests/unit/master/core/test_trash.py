@@ -9,7 +9,9 @@ import pytest
 from gfs import errors
 from gfs import messages as m
 from gfs.ids import ROOT_INO, TRASH_INO
-from gfs.items import DIRENTS, INODES, ORPHANS, TRASH
+from gfs.items import DIRENTS, INODES, ORPHANS, TRASH, Extent
+from master.core.transaction import RECORD_BYTES_MAX
+from master.segments import PAYLOAD_BYTES_MAX
 from tests.unit.master.core.harness import OTHER, USER, Client, Cluster
 
 OLD = 601.0
@@ -233,3 +235,58 @@ def test_when_space_is_short_the_oldest_trash_goes_first(c: Cluster, a: Client) 
         c.core.fleet.heartbeat(server.server, beat)
     c.pass_time(1.1)
     assert [one.ino for one in trash(a)] == [files[0], files[2]]
+
+
+def scattered(c: Cluster, a: Client, name: bytes, extents: int) -> tuple[int, m.Lease]:
+    """A file whose every extent lies apart from the next."""
+    f = a.create(name)
+    lease = a.allocate()
+    c.append(lease, extents)
+    a.commit(f, *((at * 2, 1, lease.handle, at) for at in range(extents)))
+    a.close_file(f)
+    return f, lease
+
+
+@pytest.mark.parametrize("extents", [100, 101, 12_000])
+@pytest.mark.parametrize("way", ["unlink", "rename over", "trash", "open"])
+def test_a_file_of_many_extents_goes_in_bounded_records(
+    c: Cluster, a: Client, extents: int, way: str
+) -> None:
+    f, lease = scattered(c, a, b"f", extents)
+    if way == "trash":
+        c.pass_time(OLD)
+    if way == "open":
+        a.open_file(f, os.O_RDONLY)
+    if way == "rename over":
+        a.close_file(a.create(b"g"))
+        a.do(m.Rename(ROOT_INO, b"g", ROOT_INO, b"f"))
+    else:
+        a.do(m.Unlink(ROOT_INO, b"f"))
+    if way == "trash":
+        a.do(m.EmptyTrash([f]))
+    if way == "open":
+        a.close_file(f)
+    c.check()
+    c.pass_time(1)
+    assert c.item(f) is None
+    assert c.tables.count(ORPHANS) == 0
+    assert c.chunk(lease.handle).references == 0
+    reclaims = [record for record in c.records()[-10:] if record.operation != "commit"]
+    assert max(len(record.changes) for record in reclaims) < 11_000
+
+
+def test_what_does_not_fit_a_record_is_refused(c: Cluster, a: Client) -> None:
+    f, lease = scattered(c, a, b"f", 300)
+    for number in range(12):
+        a.do(m.SetXattr(f, b"user.%d" % number, b"x" * 5000))
+    files = [a.create(b"%d" % number) for number in range(130)]
+    for ino in files:
+        a.do(m.SetXattr(ino, b"user.big", b"x" * 65_536))
+    c.append(lease, 130)
+    batch = [m.FileCommit(ino, [m.LaidOut(0, Extent(1, lease.handle, 0))], 0) for ino in files]
+    before = len(c.log)
+    with pytest.raises(errors.TooLarge):
+        a.do(m.Commit(batch))
+    assert len(c.log) == before
+    a.do(m.Commit(batch[:50]))
+    assert RECORD_BYTES_MAX < PAYLOAD_BYTES_MAX
