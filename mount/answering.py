@@ -48,6 +48,7 @@ class Tables:
         a lock (FUSE_NOTIFY_INC_EPOCH); without it no name is given a timeout.
       busy: directory -> requests of this mount under way that hold its lock.
       appending: inode -> open append handles; its size is asked each time.
+      forget_kernel_names: the kernel looks up every name again; never blocks.
       trace: called after each request, for benches and debugging.
     """
 
@@ -60,6 +61,7 @@ class Tables:
         self.busy: dict[int, int] = {}
         self.appending: dict[int, int] = {}
         self.names_recallable = False
+        self.forget_kernel_names: Callable[[], None] = _nothing_kept
         self.trace: Trace | None = None
         self.unforeseen = 0  # errors nobody foresaw; each is in the log
 
@@ -79,6 +81,10 @@ class Tables:
             self.busy[directory] = count
         else:
             del self.busy[directory]
+
+
+def _nothing_kept() -> None:
+    """Not mounted: the kernel keeps nothing of ours."""
 
 
 def actor_of(ctx: pyfuse3.RequestContext) -> Actor:

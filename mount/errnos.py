@@ -36,6 +36,7 @@ ERRNOS: dict[type[GfsError], int] = {
     errors.CrossesDevice: errno.EXDEV,
     errors.NoAttribute: errno.ENODATA,
     errors.TooLarge: errno.EFBIG,
+    errors.Misplaced: errno.EIO,
     errors.DeadSession: errno.EIO,
     errors.WrongCluster: errno.EIO,
     errors.BadKey: errno.EACCES,

@@ -57,6 +57,7 @@ class Invalidation:
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
+        tables.forget_kernel_names = self.forget_names
         self._limiter = trio.CapacityLimiter(THREADS_MAX)
         self._descriptor = -1
         self._nursery: trio.Nursery | None = None
@@ -125,13 +126,17 @@ class Invalidation:
         self.epochs_total += 1
         os.write(self._descriptor, EPOCH_MESSAGE)
 
+    def forget_names(self) -> None:
+        """`look_up_everything_again` where the kernel keeps names at all."""
+        if self._descriptor >= 0 and self._tables.names_recallable:
+            self.look_up_everything_again()
+
     def drop_everything(self) -> None:
         """Nothing that is cached here or in the kernel counts any more. Never blocks."""
         self._tables.cache.clear()
         if self._descriptor < 0:
             return
-        if self._tables.names_recallable:
-            self.look_up_everything_again()
+        self.forget_names()
         for ino in self._tables.inodes.known():
             self.forget_attributes(ino)
             self._tables.inodes.content_changed(ino)

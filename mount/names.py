@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import pyfuse3
 
-from gfs.errors import NameTooLong, NotFound
+from gfs.errors import GfsError, NameTooLong, NotFound
 from gfs.ids import NAME_BYTES_MAX, SYMLINK_BYTES_MAX
 from gfs.messages import (
     Done,
@@ -188,7 +188,7 @@ class NameCalls(DirectoryCalls):
         ino = self.cache.lookup(parent_inode, name)
         done = await self.mutate(RemoveDirectory(parent_inode, name), ctx)
         self.cache.named(parent_inode, name, ABSENT, done.position)
-        self.cache.removed_directory(ino)
+        self.cache.removed_directory(ino, lease_until=self.client.link.lease_until)
         self.learn_done(done)
 
     # --- moving
@@ -216,15 +216,29 @@ class NameCalls(DirectoryCalls):
             await self.client.settle(source)
         operation = Rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
         done = await self.mutate(operation, ctx)
-        if source == target:
-            return  # two names of one file: nothing happens (rename(2))
-        exchange = bool(flags & pyfuse3.RENAME_EXCHANGE)
-        back = target if exchange else ABSENT
-        self.cache.named(parent_inode_old, name_old, back, done.position)
-        self.cache.named(parent_inode_new, name_new, source, done.position)
-        if target > 0:
-            self._replaced(target, exchange=exchange)
+        self._moved(operation, done, source, target)
         self.learn_done(done)
+        if target > 0:
+            self.cache.forget_attributes(target)
+            if not flags & pyfuse3.RENAME_EXCHANGE:
+                await self._replaced(target, ctx)
+
+    def _moved(self, operation: Rename, done: Done, source: int, target: int) -> None:
+        """Both names as the master moved them, which need not be as they were known here.
+
+        Another mount may have changed them just before, and be waiting until we have
+        heard of it: only the master knows what has moved.
+        """
+        exchange = operation.flags & pyfuse3.RENAME_EXCHANGE
+        moved = done.entry.ino if done.entry is not None else UNKNOWN
+        back = target if exchange else ABSENT
+        if moved == target:  # two names of one file, and nothing happened; or so we thought
+            moved = back = UNKNOWN
+        if moved != source:
+            back = UNKNOWN if exchange else back
+            self.tables.forget_kernel_names()  # it has moved what it knew
+        self.cache.named(operation.parent, operation.name, back, done.position)
+        self.cache.named(operation.new_parent, operation.new_name, moved, done.position)
 
     async def _number(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> int:
         found = await self.ask(Lookup(parent, name, actor_of(ctx)), Entry)
@@ -232,10 +246,18 @@ class NameCalls(DirectoryCalls):
             raise NotFound(name.decode(errors="replace"))
         return found.ino
 
-    def _replaced(self, ino: int, *, exchange: bool) -> None:
-        """What stood at the new name has moved, or lost that name."""
-        known = self.cache.attributes(ino)
-        last = known is not None and known.inode is not None and known.inode.nlink == 1
-        self.cache.forget_attributes(ino)
-        if not exchange and last and self.inodes.unlinked(ino):
+    async def _replaced(self, ino: int, ctx: pyfuse3.RequestContext) -> None:
+        """What stood at the new name has lost it; with the last one, its pending bytes too.
+
+        Asked, not guessed: if another mount moved it away in time, its bytes are wanted.
+        """
+        if self.client.pending(ino) is None and not self.inodes.is_open(ino):
+            return
+        try:
+            (entry,) = await self.ask_attributes([ino], actor_of(ctx))
+        except GfsError as error:  # it is renamed all the same
+            log.info("rename.replaced ino=%d unknown: %s", ino, error)
+            return
+        last = entry.inode is None or entry.inode.nlink == 0
+        if last and self.inodes.unlinked(ino):
             self.client.discard(ino)

@@ -104,7 +104,8 @@ class Cache:
         self._names_max = names_max
         self._directories_max = directories_max
         self._names = 0
-        self._removed: list[int] = []  # directories whose interest is still to be given up
+        # Removed directories in which interest is still to be given up, and when.
+        self._removed: list[tuple[int, float]] = []
         self.pin(ROOT_INO)  # no name leads to it; interest in it covers its attributes
 
     # --- asking
@@ -195,7 +196,7 @@ class Cache:
     # --- own mutations
 
     def named(self, parent: int, name: bytes, ino: int, position: int) -> bool:
-        """An own mutation at `position` made `name` lead to `ino` (or `ABSENT`).
+        """An own mutation at `position` made `name` lead to `ino` (or `ABSENT`, `UNKNOWN`).
 
         True = the kernel may keep it. If something later was heard of already,
         the name is in doubt; a complete directory must not call it absent. Without
@@ -204,7 +205,8 @@ class Cache:
         directory = self._directories.get(parent)
         if directory is None:
             return False
-        if position < directory.invalid_at:
+        if position < directory.invalid_at or ino == UNKNOWN:
+            directory.invalid_at = max(directory.invalid_at, position)
             self._doubt(directory, name)
             return False
         directory.invalid_at = position
@@ -218,13 +220,18 @@ class Cache:
             directory.invalid_at = position
             directory.complete = True
 
-    def removed_directory(self, ino: int) -> None:
-        """The directory is gone for good: nothing below it can be named any more."""
+    def removed_directory(self, ino: int, *, lease_until: float) -> None:
+        """The directory is gone: nothing below it can be named any more.
+
+        If another mount moved it away just before ours removed a new one of its name, it
+        is not; so interest in it stays while the kernel may trust what it was told.
+        """
         directory = self._directories.pop(ino, None)
         if directory is not None:
-            self._strip(directory, 0.0)
+            self._strip(directory, lease_until)
             directory.alive = False
-            self._removed.append(ino)
+            self._removed.append((ino, lease_until))
+            self._recent_directories.note(ino, directory.invalid_at)
 
     def pin(self, ino: int) -> None:
         """The inode is open here: the master tells of its changes whatever names it."""
@@ -276,7 +283,7 @@ class Cache:
         """Keep to the bounds; returns the directories in which interest is to be given up."""
         excess = self._names - self._names_max
         surplus = len(self._directories) - self._directories_max
-        dropped, self._removed = self._removed, []
+        dropped = self._removed_by(now)
         if excess <= 0 and surplus <= 0:
             return dropped
         for ino, directory in list(self._directories.items()):
@@ -294,6 +301,11 @@ class Cache:
         return dropped
 
     # --- inside
+
+    def _removed_by(self, now: float) -> list[int]:
+        due = [ino for ino, until in self._removed if until <= now]
+        self._removed = [(ino, until) for ino, until in self._removed if until > now]
+        return [ino for ino in due if ino not in self._directories]
 
     def _learn(self, ino: int, inode: Inode | None, cacheable: bool, position: int) -> Inode | None:
         known = self._attributes.get(ino)

@@ -224,6 +224,62 @@ async def test_own_removal_and_rename_are_known_without_asking() -> None:
         assert k.master.asked() == []
 
 
+async def test_rename_believes_the_master_about_what_has_moved() -> None:
+    """Another mount replaced the source in the same group; its invalidation comes late."""
+    async with kernel() as k:
+        forgotten: list[int] = []
+        k.tables.forget_kernel_names = lambda: forgotten.append(k.master.position)
+        directory = await k.make_directory()
+        await k.write_file(directory, b"x", b"old")
+        newer = k.master.new_file()
+        k.master.names[directory][b"x"] = newer
+        await k.call.rename(directory, b"x", directory, b"y", 0, CTX)
+        assert forgotten == [k.master.position]
+        k.tables.cache.invalidate(k.master.position, [NamePair(directory, b"x")], [])
+        assert (await k.call.lookup(directory, b"y", CTX)).st_ino == newer
+        assert (await k.call.lookup(directory, b"x", CTX)).st_ino == 0
+
+
+async def test_exchange_of_what_was_replaced_meanwhile_leaves_the_other_name_in_doubt() -> None:
+    async with kernel() as k:
+        directory = await k.make_directory()
+        await k.write_file(directory, b"x", b"1")
+        other = await k.write_file(directory, b"y", b"2")
+        k.master.names[directory][b"x"] = newer = k.master.new_file()
+        flags = pyfuse3.RENAME_EXCHANGE
+        await k.call.rename(directory, b"x", directory, b"y", flags, CTX)
+        k.master.names[directory][b"x"] = other  # the fake master knows no exchange
+        k.master.asked()
+        assert (await k.call.lookup(directory, b"y", CTX)).st_ino == newer
+        assert (await k.call.lookup(directory, b"x", CTX)).st_ino == other
+        assert k.master.asked() == [m.Lookup]
+
+
+@pytest.mark.parametrize("moved_away", [True, False])
+async def test_bytes_of_what_a_rename_replaced_are_dropped_only_if_it_is_gone(
+    moved_away: bool,
+) -> None:
+    async with kernel() as k:
+        directory = await k.make_directory()
+        ino = await k.write_file(directory, b"x", b"new")
+        await k.tables.client.flush_all(durable=False)
+        info, entry = await k.call.create(directory, b"y", 0o644, WRITE_ONLY, CTX)
+        await k.call.write(info.fh, 0, b"kept")
+        if moved_away:
+            k.master.names[directory][b"z"] = entry.st_ino
+        else:
+            file = k.master.files.pop(entry.st_ino)
+        await k.call.rename(directory, b"x", directory, b"y", 0, CTX)
+        assert (await k.call.lookup(directory, b"y", CTX)).st_ino == ino
+        await k.call.release(info.fh)
+        assert (k.tables.client.pending(entry.st_ino) is not None) == moved_away
+        if moved_away:
+            await k.tables.client.flush_all(durable=False)
+            assert k.master.content(entry.st_ino) == b"kept"
+        else:
+            assert not file.size
+
+
 @pytest.mark.parametrize(
     ("flags", "direct"),
     [

@@ -204,12 +204,30 @@ def test_interest_is_given_up_only_when_the_kernel_has_stopped_trusting() -> Non
 def test_interest_in_a_removed_directory_is_given_up(cache: Cache) -> None:
     cache.made_directory(D, 1)
     cache.named(D, b"f", F, 2)
-    cache.removed_directory(D)
-    cache.removed_directory(D + 1)  # never heard of
-    assert cache.shed(now=0, lease_until=20) == [D]
-    assert cache.shed(now=0, lease_until=20) == []
+    cache.removed_directory(D, lease_until=20)
+    cache.removed_directory(D + 1, lease_until=20)  # never heard of
+    assert cache.shed(now=19, lease_until=39) == []  # the kernel may trust what was below
+    assert cache.shed(now=20, lease_until=40) == [D]
+    assert cache.shed(now=20, lease_until=40) == []
     assert cache.lookup(D, b"f") == UNKNOWN
     assert not cache.trusted(F)
+
+
+def test_interest_in_a_directory_removed_under_an_old_name_stays(cache: Cache) -> None:
+    cache.made_directory(D, 1)
+    cache.removed_directory(D, lease_until=20)  # it was another one of this name
+    again = cache.directory(D)
+    assert cache.shed(now=30, lease_until=40) == []
+    assert cache.learn_name(again, b"f", F, 2)
+
+
+def test_name_that_an_own_mutation_leaves_in_doubt_is_asked_for(cache: Cache) -> None:
+    cache.made_directory(D, 1)
+    cache.named(D, b"f", F, 2)
+    assert not cache.named(D, b"f", UNKNOWN, 3)
+    assert cache.lookup(D, b"f") == UNKNOWN
+    assert not cache.learn_name(cache.directory(D), b"f", F, 2)
+    assert not cache.is_complete(D)
 
 
 def test_cleared_cache_keeps_nothing_but_pins(cache: Cache) -> None:
