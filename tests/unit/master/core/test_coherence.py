@@ -343,3 +343,24 @@ def test_a_truncation_ends_though_somebody_appends_without_pause(
     assert cut.entry is not None
     assert cut.entry.inode is not None
     assert cut.entry.inode.size == 10
+
+
+def test_who_reads_in_the_step_in_which_another_becomes_writer_keeps_nothing(
+    c: Cluster, a: Client, b: Client
+) -> None:
+    """The answer says cacheable, as of before; the invalidation overtakes it, as of after."""
+    reader = c.client("/reader")
+    f = b.create(b"f")
+    b.automatic = False
+    reading = reader.ask(m.GetAttributes([f], reader.actor))
+    opening = a.ask(m.Open(f, os.O_WRONLY, a.actor))
+    b.close_file(f)
+    b.acknowledge()
+    c.settle()
+    b.acknowledge()
+    entries = reading.answer
+    assert isinstance(entries, m.Entries)
+    assert isinstance(opening.answer, m.Opened)
+    told = [message for message in reader.told() if f in message.inos]
+    assert told[0].position > entries.entries[0].position
+    assert entries.entries[0].cacheable
