@@ -97,6 +97,7 @@ class Orders:
         handle, version = message.handle, message.version
         if handle not in self.machine.replicas:
             self.store.create(handle, version, tail=False, chunk_bytes=CHUNK_BYTES)
+            self.machine.replica(handle).made_by_fence = True
         answer, work = self.machine.fence(message)
         self.service.perform(work)
         log.info("replica.fence handle=%016x version=%d end=%d", handle, version, answer.end)
@@ -118,6 +119,7 @@ class Orders:
                 files.release()
 
     async def _unfence(self, message: messages.Unfence) -> messages.Message:
+        self.machine.refuse_old_epoch(message.epoch)
         replica = self.machine.replica(message.handle)
         if replica.version != message.version:
             raise StaleVersion(f"chunk {message.handle:016x} is at {replica.version}")
@@ -128,6 +130,7 @@ class Orders:
     # --- seals
 
     async def _condense(self, message: messages.Condense) -> messages.Message:
+        self.machine.refuse_old_epoch(message.epoch)
         async with self._alone(message.handle):
             replica = self.machine.replica(message.handle)
             sums = await self._seal_own(replica, message.version, message.length)
@@ -158,6 +161,7 @@ class Orders:
     # --- copies
 
     async def _copy(self, message: messages.CopyReplica) -> messages.Message:
+        self.machine.refuse_old_epoch(message.epoch)
         handle, version, length = message.handle, message.version, message.length
         async with self._copies, self._alone(handle):
             replica = self.machine.replicas.get(handle)
@@ -200,6 +204,7 @@ class Orders:
     # --- deletion and checks
 
     async def _delete(self, message: messages.DeleteReplicas) -> messages.Message:
+        self.machine.refuse_old_epoch(message.epoch)
         for handle in message.handles:
             async with self._alone(handle):
                 await self._remove(handle)

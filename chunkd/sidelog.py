@@ -48,7 +48,7 @@ class SideLog:
     Raises, from every method that writes: `NoSpace`, `StorageFailed`.
     """
 
-    __slots__ = ("_filled", "_next", "_seed", "_turn", "file", "header")
+    __slots__ = ("_filled", "_next", "_seed", "_turn", "file", "header", "lost_something")
 
     def __init__(self, file: File, header: SideHeader) -> None:
         self.file = file
@@ -56,6 +56,7 @@ class SideLog:
         self._seed = crc32c(struct.pack("<Q", header.handle))
         self._next = self._filled = ENTRIES_START
         self._turn = 0
+        self.lost_something = False  # `recover` had to cut entries
 
     @classmethod
     def create(cls, file: File, header: SideHeader) -> SideLog:
@@ -125,7 +126,7 @@ class SideLog:
             if not self._follow(held[at : at + ENTRY_BYTES], data, sums, writers):
                 break
             position += ENTRY_BYTES
-        self._cut(position, data, sums.end)
+        self.lost_something = self._cut(position, data, sums.end)
         return sums, writers
 
     def _follow(self, raw: bytes, data: File, sums: BlockSums, writers: dict[int, int]) -> bool:
@@ -143,11 +144,12 @@ class SideLog:
             writers[writer] = sequence
         return True
 
-    def _cut(self, position: int, data: File, end: int) -> None:
-        """Nothing that failed the test may ever be read again."""
+    def _cut(self, position: int, data: File, end: int) -> bool:
+        """Nothing that failed the test may ever be read again; was there anything?"""
         size = self.file.size()
         rest = self.file.pread(max(0, size - position), position)
-        if rest.strip(b"\0"):
+        had_more = bool(rest.strip(b"\0"))
+        if had_more:
             self.file.truncate(position)
             size = position
             self.file.fdatasync()
@@ -155,3 +157,4 @@ class SideLog:
             data.truncate(end)
         self._next = position
         self._filled = max(size, position)
+        return had_more

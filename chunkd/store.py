@@ -102,6 +102,8 @@ class Store:
         )  # fmt: skip
         replica.recovered = True
         replica.writers = writers
+        # In the boot that wrote them, entries only cease to hold because something rotted.
+        replica.bad = files.side.lost_something and header.boot == self.machine.boot
         self._admit(replica, directory)
         self.open[handle] = files
 

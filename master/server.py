@@ -194,7 +194,7 @@ class Server:
         elif not peer.server:
             raise NotReady("register first")
         elif isinstance(message, m.Heartbeat):
-            self._core.fleet.heartbeat(peer.server, message)
+            self._core.fleet.heartbeat(peer.server, message, trio.current_time())
             engine = self._core.engine
             connection.post(m.HeartbeatAnswer(engine.epoch, engine.committed_position))
         elif isinstance(message, m.ReportReplicas):

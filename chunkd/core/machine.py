@@ -318,7 +318,7 @@ class Machine:
         error = Fenced(f"chunk {replica.handle:016x} was fenced at {message.version}")
         work: list[Work] = [Refuse(asker, error) for asker in chain.abandon()] if chain else []
         boot = "" if replica.bad else self.boot
-        return FencedAt(replica.end, boot, dict(replica.writers)), work
+        return FencedAt(replica.end, boot, dict(replica.writers), replica.made_by_fence), work
 
     def tail_end(self, handle: int) -> tuple[int, int]:
         """Length acknowledged by all and time of the last append; (-1, 0) if not primary."""

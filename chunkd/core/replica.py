@@ -50,7 +50,8 @@ class Replica:
 
     __slots__ = (
         "acknowledged", "bad", "busy", "chain", "chunk_bytes", "end", "failed", "handle",
-        "members", "mtime_ns", "recovered", "role", "state", "tail", "version", "writers",
+        "made_by_fence", "members", "mtime_ns", "recovered", "role", "state", "tail",
+        "version", "writers",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +77,7 @@ class Replica:
         self.chain: Chain | None = None
         self.failed: GfsError | None = None  # why it takes no more at this version
         self.recovered = False
+        self.made_by_fence = False
         self.bad = False  # a checksum of it did not hold
         self.busy = False  # a copy, condensation or deletion is under way
         self.mtime_ns = 0

@@ -81,11 +81,16 @@ class Fence(Message):
 
 
 class FencedAt(Message):
-    """`end` = last whole entry; `boot` = the machine's boot id now; writer -> last sequence."""
+    """`end` = last whole entry; `boot` = the machine's boot id now; writer -> last sequence.
+
+    `boot` is empty when the replica is known to have lost something. `created`: there
+    was no replica, the fence made an empty one; it never joined, or was lost.
+    """
 
     end: int
     boot: str
     writers: dict[int, int]
+    created: bool = False
 
 
 class Condense(Message):
@@ -97,6 +102,7 @@ class Condense(Message):
     handle: int
     version: int
     length: int
+    epoch: int = 0
 
 
 class Condensed(Message):
@@ -112,6 +118,7 @@ class CopyReplica(Message):
     version: int
     length: int
     source: ChainMember
+    epoch: int = 0
 
 
 class Unfence(Message):
@@ -119,12 +126,14 @@ class Unfence(Message):
 
     handle: int
     version: int
+    epoch: int = 0
 
 
 class DeleteReplicas(Message):
     """Garbage (GFS §4.4): the chunk is condemned, or the replica stale -> `Ok`."""
 
     handles: list[int]
+    epoch: int = 0
 
 
 class VerifyReplicas(Message):

@@ -14,7 +14,7 @@ from gfs.items import CHUNKS, Chunk, ChunkState
 from master.core.engine import Answer, Engine, OnAnswer
 
 RETRY_S = 1.0
-RETRIES_MAX = 60
+RETRY_MAX_S = 30.0
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Finishing:
 
     def condense(self, server: int, handle: int, version: int, length: int) -> None:
         """The member has it all: its side log becomes block checksums."""
-        order = messages.Condense(handle, version, length)
+        order = messages.Condense(handle, version, length, self._engine.epoch)
         self._engine.order_server(server, order, self._on_condensed(handle, server))
 
     def copy(self, server: int, handle: int, version: int, length: int) -> None:
@@ -50,7 +50,7 @@ class Finishing:
         if source is None:  # who has it has not reported yet
             self._try_later(server, handle)
             return
-        order = messages.CopyReplica(handle, version, length, source)
+        order = messages.CopyReplica(handle, version, length, source, self._engine.epoch)
         self._engine.order_server(server, order, self._on_condensed(handle, server))
 
     def _on_condensed(self, handle: int, server: int) -> OnAnswer:
@@ -65,10 +65,10 @@ class Finishing:
         return condensed
 
     def _try_later(self, server: int, handle: int) -> None:
-        due_s = self._engine.now_s + RETRY_S
-        unfinished = self._unfinished.setdefault((server, handle), _Unfinished(due_s))
-        unfinished.due_s = due_s
+        unfinished = self._unfinished.setdefault((server, handle), _Unfinished(0.0))
         unfinished.tries += 1
+        pause_s = min(RETRY_S * unfinished.tries, RETRY_MAX_S)
+        unfinished.due_s = self._engine.now_s + pause_s
 
     def has_due_work(self, now_s: float) -> bool:
         """Is `tick` worth a step now?"""
@@ -80,7 +80,7 @@ class Finishing:
             if self._engine.now_s < unfinished.due_s:
                 continue
             chunk: Chunk | None = self._engine.tables.get(CHUNKS, (handle,))
-            if chunk is None or unfinished.tries > RETRIES_MAX or not self._lacks(server, handle):
+            if chunk is None or not self._lacks(server, handle):
                 del self._unfinished[server, handle]
             elif chunk.state is ChunkState.SEALED:
                 unfinished.due_s = float("inf")  # until its answer

@@ -28,7 +28,15 @@ class Fleet:
     def register(self, caller: Caller, ask: m.RegisterServer) -> None:
         """A server is up; its replicas count as its report comes in."""
         member = ask.member
-        live = LiveServer(member, ask.boot, ask.free_bytes, ask.total_bytes, ask.http)
+        live = LiveServer(
+            member,
+            ask.boot,
+            ask.free_bytes,
+            ask.total_bytes,
+            ask.http,
+            registered_position=self._engine.position,
+            heard_s=self._engine.now_s,
+        )
         self._engine.servers.register(live)
         self.abandoned.back(member.server)
         self._engine.system("server", lambda decision: self._remember(decision, member))
@@ -74,11 +82,12 @@ class Fleet:
             # It missed the seal: what it has does not count, but it may have a fresh copy.
             self._finishing.copy(server, replica.handle, chunk.version, chunk.length)
 
-    def heartbeat(self, server: int, beat: m.Heartbeat) -> None:
+    def heartbeat(self, server: int, beat: m.Heartbeat, now_s: float = 0.0) -> None:
         """Free space, and growth of tails to be logged with the next batch."""
         live = self._engine.servers.live.get(server)
         if live is None:
             return
+        live.heard_s = max(live.heard_s, now_s)
         live.free_bytes, live.total_bytes = beat.free_bytes, beat.total_bytes
         live.errors = beat.errors
         for handle in beat.bad:

@@ -1,7 +1,8 @@
 """Sealing an open chunk: the decision on its final length (protocols.md "Seal").
 
     begin --log v+1--> FENCING --answers--> decided --log seal--> told
-                          ^  all answered, or 500 ms and one intact member,
+                          ^  all answered; or one intact member and 500 ms, 10 s for
+                          |  those whose heartbeats go on (their disk is slow);
                           |  or 30 s without an intact one and somebody answered
 
 Theory. A member that has persisted v+1 takes, forwards and acknowledges
@@ -9,7 +10,10 @@ nothing of v any more. An acknowledgement needed every member, so one fenced
 member stops a cut-off primary, and the greatest end of the fenced covers all
 that was ever acknowledged; what nobody acknowledged does no harm. A member is
 intact when its machine has not restarted since it joined: only then is its
-unsynced data certain. Nobody is told, and nothing is cut, before the seal is
+unsynced data certain. Nor is a member intact that had no replica, unless its
+server has been registered here since before the chunk was made: then it never
+joined, else it may have lost it. A length below what the file refers to already
+is not believed before all have answered. Nobody is told, and nothing is cut, before the seal is
 in the log, so a master that dies simply starts again with v+2.
 
 A member whose connection is down cannot answer and is not waited for, unless
@@ -42,6 +46,7 @@ from master.core.decision import Decision
 FENCE_WAIT_S = 0.5
 NO_INTACT_WAIT_S = 30.0
 RETURN_WAIT_S = 2.0
+SLOW_DISK_WAIT_S = 10.0  # else a slow disk would make every seal a copy of the chunk
 ASK_AGAIN_S = 0.3
 
 
@@ -56,6 +61,8 @@ class Seal:
     version: int
     members: dict[int, str]  # server -> boot id when it joined
     began_s: float
+    referenced: int = 0  # bytes that are known to have been acknowledged
+    never_away: frozenset[int] = frozenset()  # registered since before the chunk was made
     ask_again_s: float = 0.0
     awaited: set[int] = field(default_factory=set)
     answers: dict[int, FencedAt] = field(default_factory=dict)
@@ -68,26 +75,34 @@ class Seal:
             self.answers[server] = answer
 
     def is_intact(self, server: int) -> bool:
-        return self.answers[server].boot == self.members[server]
+        """Does it certainly have all it ever acknowledged?"""
+        answer = self.answers[server]
+        if answer.created and server not in self.never_away:
+            return False
+        return answer.boot == self.members[server]
 
-    def is_decidable(self, now_s: float) -> bool:
-        """May the length be decided now?"""
+    def is_decidable(self, now_s: float, responsive: frozenset[int] = frozenset()) -> bool:
+        """May the length be decided now? `responsive`: servers whose heartbeats go on."""
         waited = now_s - self.began_s
-        intact = any(self.is_intact(server) for server in self.answers)
         if len(self.answers) == len(self.members):
             return True
-        if intact:
+        if self._is_certain():
             at_once = not self.awaited and not self.returning
-            return at_once or waited >= self._intact_wait_s()
+            return at_once or waited >= self._intact_wait_s(responsive)
         return bool(self.answers) and waited >= NO_INTACT_WAIT_S
 
-    def _intact_wait_s(self) -> float:
+    def _is_certain(self) -> bool:
+        intact = any(self.is_intact(server) for server in self.answers)
+        return intact and self.length() >= self.referenced
+
+    def _intact_wait_s(self, responsive: frozenset[int] = frozenset()) -> float:
+        if self.awaited & responsive:
+            return SLOW_DISK_WAIT_S
         return RETURN_WAIT_S if self.returning else FENCE_WAIT_S
 
     def next_look_s(self) -> float:
         """When `is_decidable` may turn without a new answer."""
-        intact = any(self.is_intact(server) for server in self.answers)
-        return self.began_s + (self._intact_wait_s() if intact else NO_INTACT_WAIT_S)
+        return self.began_s + (self._intact_wait_s() if self._is_certain() else NO_INTACT_WAIT_S)
 
     def length(self) -> int:
         """The greatest end (see theory)."""
@@ -114,7 +129,7 @@ def begin(decision: Decision, handle: int, chunk: Chunk, now_s: float) -> Seal:
     raised = replace(chunk, version=chunk.version + 1)
     decision.tx.put(CHUNKS, (handle,), raised)
     members = {member.server: member.boot for member in chunk.members}
-    return Seal(handle, raised.version, members, now_s)
+    return Seal(handle, raised.version, members, now_s, referenced=chunk.references)
 
 
 def finish(decision: Decision, seal: Seal) -> Chunk:

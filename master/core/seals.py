@@ -12,6 +12,8 @@ from master.core.engine import Answer, Engine, OnAnswer, Pending
 from master.core.finishing import Finishing
 from master.core.sealing import Seal
 
+HEARD_WITHIN_S = 0.75  # two heartbeats and a bit
+
 
 class Seals:
     """At most one seal a chunk at a time.
@@ -51,6 +53,12 @@ class Seals:
             "seal-begin",
             lambda decision: sealing.begin(decision, handle, chunk, engine.now_s),
         )
+        seal.never_away = frozenset(
+            server
+            for server, live in engine.servers.live.items()
+            if chunk.created_epoch == engine.epoch
+            and live.registered_position < chunk.created_position
+        )
         self._running[handle] = seal
         self._ask(seal)
         seal.returning = len(seal.awaited) < min(2, len(seal.members))
@@ -87,7 +95,7 @@ class Seals:
     def _try_finish(self, seal: Seal) -> None:
         if self._running.get(seal.handle) is not seal:
             return
-        if not seal.is_decidable(self._engine.now_s):
+        if not seal.is_decidable(self._engine.now_s, self._responsive()):
             return
         del self._running[seal.handle]
         chunk: Chunk | None = self._engine.tables.get(CHUNKS, (seal.handle,))
@@ -97,6 +105,12 @@ class Seals:
         self._engine.system("seal", lambda decision: sealing.finish(decision, seal))
         self._tell_members(seal)
         self._release(seal.handle, self._engine.position)
+
+    def _responsive(self) -> frozenset[int]:
+        """Servers that are alive, whatever their disks do."""
+        since = self._engine.now_s - HEARD_WITHIN_S
+        live = self._engine.servers.live
+        return frozenset(server for server, one in live.items() if one.heard_s > since)
 
     def _tell_members(self, seal: Seal) -> None:
         """Complete members count at once and condense; short ones copy first."""

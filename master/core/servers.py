@@ -27,6 +27,8 @@ class LiveServer:
     free_bytes: int
     total_bytes: int
     http: str
+    registered_position: int = 0  # log position when it did
+    heard_s: float = 0.0  # last heartbeat, master's clock
     reported: bool = False  # the block report is complete
     replicas: set[int] = field(default_factory=set)
     open_chunks: int = 0

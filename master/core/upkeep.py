@@ -121,7 +121,7 @@ class Upkeep:
                 by_server.setdefault(server, []).append(handle)
         engine.system("delete-chunks", delete)
         for server, handles in by_server.items():
-            engine.order_server(server, m.DeleteReplicas(handles), _ignore)
+            engine.order_server(server, m.DeleteReplicas(handles, engine.epoch), _ignore)
 
     def _sweep_chunks(self) -> None:
         """A slow walk over all chunks: sealed ones that never got a reference are condemned."""

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import trio
 
 from chunkd.server import ChunkServer
@@ -207,6 +208,8 @@ class SmallMaster:
     async def order(self, server: int, message: messages.Message) -> messages.Message:
         """Give an order; raises the refusal."""
         await self.wait_for(lambda: server in self.servers)
+        if getattr(message, "epoch", None) == 0:
+            message = msgspec.structs.replace(message, epoch=1)
         return await self.servers[server].call(message, timeout_s=20.0)
 
 

@@ -8,6 +8,7 @@ from gfs import errors
 from gfs import messages as m
 from gfs.ids import ROOT_INO
 from gfs.items import CHUNKS, ChunkState
+from master.core.sealing import Seal
 from tests.unit.master.core.conftest import MakeCluster
 from tests.unit.master.core.harness import Call, Client, Cluster, Replica
 
@@ -72,11 +73,47 @@ def test_a_hung_member_is_waited_for_half_a_second(c: Cluster, a: Client) -> Non
     c.append(lease, 100)
     hung = c.server(members(c, lease)[0])
     hung.hung = True
+    c.pass_time(1)  # its last heartbeat is long past
     call = seal(a, lease)
     c.pass_time(0.4)
     assert not call.is_answered
     c.pass_time(0.2)
     assert sealed_length(call) == 100
+
+
+def test_a_member_that_is_slow_but_alive_is_waited_for(c: Cluster, a: Client) -> None:
+    """Its disk is slow and its heartbeats go on: a seal without it would cost a whole copy."""
+    lease = a.allocate()
+    c.append(lease, 100)
+    slow = members(c, lease)[0]
+    c.server(slow).hung = True
+    call = seal(a, lease)
+    for _ in range(9 * 4):
+        c.core.fleet.heartbeat(slow, m.Heartbeat(1 << 40, 1 << 41, []), c.now_s)
+        c.pass_time(0.25)
+    assert not call.is_answered
+    c.pass_time(1.1)
+    assert sealed_length(call) == 100
+
+
+def test_a_replica_made_by_the_fence_is_intact_only_if_it_was_never_away() -> None:
+    """A disk that is gone must not make a chunk of length 0 out of one that was written."""
+    seal = Seal(1, 2, {1: "b", 2: "b", 3: "b"}, 0.0, never_away=frozenset({3}))
+    seal.awaited = {2}
+    seal.answered(1, m.FencedAt(0, "b", {}, created=True))
+    assert not seal.is_decidable(1.0)
+    seal.answered(3, m.FencedAt(0, "b", {}, created=True))
+    assert seal.is_decidable(1.0)
+
+
+def test_a_length_below_what_files_refer_to_is_not_believed_before_all_have_answered() -> None:
+    seal = Seal(1, 2, {1: "b", 2: "b"}, 0.0, referenced=50)
+    seal.awaited = {2}
+    seal.answered(1, m.FencedAt(10, "b", {}))
+    assert not seal.is_decidable(1.0)
+    seal.answered(2, m.FencedAt(50, "b", {}))
+    assert seal.is_decidable(1.0)
+    assert seal.length() == 50
 
 
 def test_a_member_whose_connection_is_down_is_not_waited_for(c: Cluster, a: Client) -> None:
