@@ -333,6 +333,8 @@ class Connection:
             except BlockingIOError:
                 # What others send while we wait must not wait with us.
                 held, self._corks = self._corks, 0
+                if held and self.after_burst is not None:
+                    self.after_burst()  # in the middle of one, for a payload
                 self._flush()
                 await trio.lowlevel.wait_readable(self._socket)
                 self._corks = held

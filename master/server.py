@@ -19,7 +19,14 @@ import trio
 
 from gfs import messages as m
 from gfs.connection import Connection
-from gfs.errors import DeadSession, GfsError, NotReady, RemoteProtocolError, Unreachable
+from gfs.errors import (
+    DeadSession,
+    GfsError,
+    NotReady,
+    RemoteProtocolError,
+    StorageFailed,
+    Unreachable,
+)
 from gfs.handshake import accept
 from gfs.messages import Message
 from gfs.records import Record
@@ -203,6 +210,7 @@ class Server:
             raise RemoteProtocolError(f"{type(message).__name__} from a chunk server")
 
     def _register(self, peer: Peer, caller: Caller, message: m.RegisterServer) -> None:
+        self._refuse_lost_history(message)
         server = message.member.server
         if self._peers.of_server(server) not in (None, peer.connection):
             self._core.fleet.lost(server)
@@ -220,6 +228,20 @@ class Server:
             self._core.fleet.report(server, caller, message)
         except GfsError as error:
             self._peers.reply(caller, error)
+
+    def _refuse_lost_history(self, message: m.RegisterServer) -> None:
+        """A server that has heard of more than our log holds: we are an old copy.
+
+        Going on would hand out inode numbers and handles a second time, and judge
+        chunks that this history does not know. Nobody is answered; the process ends.
+        """
+        engine = self._core.engine
+        if message.epoch > engine.epoch or message.highest_committed > engine.position:
+            raise StorageFailed(
+                f"chunk server {message.member.server:016x} has heard of position"
+                f" {message.highest_committed} in epoch {message.epoch}; this log ends at"
+                f" {engine.position} in epoch {engine.epoch}: it is not the newest copy"
+            )
 
     # --- steps
 

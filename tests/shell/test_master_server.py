@@ -121,6 +121,24 @@ async def test_after_a_failed_sync_nobody_is_answered_and_the_master_ends(tmp_pa
     assert not any(isinstance(answer, m.Done) for answer in answers)
 
 
+@pytest.mark.parametrize(("epoch", "committed"), [(1, 1_000), (2, 0)])
+async def test_a_master_restored_from_an_old_copy_ends_when_a_server_has_heard_of_more(
+    tmp_path: Path, epoch: int, committed: int
+) -> None:
+    """It would hand out numbers a second time and judge chunks it does not know."""
+    register = m.RegisterServer(
+        m.ChainMember(1, "127.0.0.1:1"), "boot", "", 1 << 40, 1 << 40, committed, epoch
+    )
+    with pytest.raises(BaseExceptionGroup) as ended:
+        async with (
+            master(tmp_path / "m", MoodyDisk()) as running,
+            client(running, role="chunkd") as server,
+        ):
+            server.connection.request(register, lambda answer, payload: None)
+            await trio.sleep_forever()
+    assert ended.group_contains(StorageFailed, match="not the newest copy")
+
+
 @pytest.mark.parametrize(
     "garbage",
     [
