@@ -94,6 +94,8 @@ class Mount:
             on_invalidate=self.invalidation.invalidate,
             directories=self.tables.cache.directories,
             groups_of=self._groups_of,
+            on_doubt=self.invalidation.doubt,
+            on_known=self.invalidation.settle,
             on_entry=self._committed,
             on_session_lost=self._session_lost,
             on_new_epoch=self.invalidation.drop_everything,

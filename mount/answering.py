@@ -160,7 +160,9 @@ class Answering(pyfuse3.Operations):
         """Attributes for the kernel; `named`: it may keep the name that led to them."""
         tables = self.tables
         left = tables.lease_left()
-        trusted = tables.cache.trusted(ino) and ino not in tables.appending
+        trusted = left > 0 and tables.cache.trusted(ino) and ino not in tables.appending
+        if trusted:
+            tables.inodes.trusts(ino)
         return entry_attributes(
             ino,
             inode,

@@ -10,8 +10,10 @@ is known to hold the directory, FUSE_NOTIFY_INC_EPOCH is written to the descript
 takes no lock and makes the kernel look up every name again. Where the kernel has no
 such notification, names are never given a timeout and there is nothing to drop.
 
-Pages of open files are dropped after the acknowledgement, in a thread: that call waits
-for reads and writes under way, which may wait for us.
+Pages of open files are dropped in a thread. That call waits for reads and writes under
+way, which may wait for us, so the acknowledgement waits for it 20 ms and no more. It
+does wait, because the kernel throws away the reply to a getattr during which anything
+of the inode was dropped: a read that follows the change would end at the old size.
 
 The asynchronous call of pyfuse3 is never used: it returns before anything is dropped.
 """
@@ -34,6 +36,7 @@ log = logging.getLogger(__name__)
 NOTIFY_INC_EPOCH = 8
 EPOCH_MESSAGE = struct.pack("<IiQ", 16, NOTIFY_INC_EPOCH, 0)  # struct fuse_out_header alone
 ENTRY_S = 0.02  # a lock that is free is had in microseconds
+PAGES_S = 0.02
 THREADS_MAX = 32  # blocked ones; beyond them names go by the epoch
 
 
@@ -91,12 +94,14 @@ class Invalidation:
             self.forget_attributes(ino)
         if tables.names_recallable:
             await self._drop_names(message.names)
-        for ino in message.contents:
-            self._content_changed(ino)
+        dropping = [self._content_changed(ino) for ino in message.contents]
+        with trio.move_on_after(PAGES_S):
+            for dropped in filter(None, dropping):
+                await dropped.wait()
 
     def forget_attributes(self, ino: int) -> None:
         """The kernel asks for this inode's attributes again. Never blocks."""
-        if self._tables.inodes.is_known(ino) or ino == pyfuse3.ROOT_INODE:
+        if self._tables.inodes.distrusts(ino) or ino == pyfuse3.ROOT_INODE:
             try:
                 pyfuse3.invalidate_inode(ino, attr_only=True)
             except OSError:
@@ -131,6 +136,23 @@ class Invalidation:
         if self._descriptor >= 0 and self._tables.names_recallable:
             self.look_up_everything_again()
 
+    def doubt(self, message: Invalidate) -> None:
+        """An own mutation may yet change these: nobody keeps them until `settle`. Never blocks."""
+        cache = self._tables.cache
+        found = [cache.lookup(pair.parent, pair.name) for pair in message.names]
+        cache.doubt(message.names, message.inos)
+        self.forget_names()
+        for ino in {*message.inos, *(ino for ino in found if ino > 0)}:
+            cache.forget_attributes(ino)
+            if self._descriptor >= 0:
+                self.forget_attributes(ino)
+        for ino in message.contents:
+            self._content_changed(ino)
+
+    def settle(self, message: Invalidate) -> None:
+        """That mutation is known to have landed, or never to land."""
+        self._tables.cache.settle(message.names, message.inos)
+
     def drop_everything(self) -> None:
         """Nothing that is cached here or in the kernel counts any more. Never blocks."""
         self._tables.cache.clear()
@@ -141,16 +163,21 @@ class Invalidation:
             self.forget_attributes(ino)
             self._tables.inodes.content_changed(ino)
 
-    def _content_changed(self, ino: int) -> None:
+    def _content_changed(self, ino: int) -> trio.Event | None:
+        """Begin to drop the pages of an open file; the event says when they are gone."""
         inodes = self._tables.inodes
         inodes.content_changed(ino)
-        if inodes.is_open(ino) and self._nursery is not None:
-            self._nursery.start_soon(self._drop_pages, ino)
+        if self._descriptor < 0 or not inodes.is_open(ino) or self._nursery is None:
+            return None
+        dropped = trio.Event()
+        self._nursery.start_soon(self._drop_pages, ino, dropped)
+        return dropped
 
-    async def _drop_pages(self, ino: int) -> None:
+    async def _drop_pages(self, ino: int, dropped: trio.Event) -> None:
         await trio.to_thread.run_sync(
             _drop_inode, ino, abandon_on_cancel=True, limiter=self._limiter
         )
+        dropped.set()
 
 
 def _drop_entries(names: Sequence[NamePair]) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 import trio
 
 from gfs.client.appending import Appender
 from gfs.client.closing import Closing
+from gfs.client.doubt import touched
 from gfs.client.files import OpenFile
 from gfs.client.inodes import OpenInode
 from gfs.client.leasing import ChunkSource
@@ -35,9 +36,7 @@ from gfs.messages import (
     Entry,
     Invalidate,
     Lease,
-    Locate,
     Located,
-    Locations,
     Open,
     Opened,
     Operation,
@@ -77,6 +76,8 @@ class Client:
         link.on_dead = self._session_lost
         link.on_reconnected = self._reconnected
         link.on_new_epoch = callbacks.on_new_epoch
+        link.doubts.on_doubt = self._in_doubt
+        link.doubts.on_outcome = self._known
         link.before_mutation = self._before_mutation
         link.groups_of = callbacks.groups_of
         self.servers = ChunkServers(nursery, key=settings.key, cluster=settings.cluster)
@@ -229,9 +230,7 @@ class Client:
 
     async def settle(self, ino: int) -> None:
         """Flush and commit one file and wait for its appends (before SETATTR, link, rename)."""
-        inode = self._inodes.get(ino)
-        if inode is not None:
-            await inode.wait_for_appends()
+        await self._wait_for_appends(ino)
         await self.writeback.flush(ino, durable=False)
 
     async def _flush(self, ino: int) -> None:
@@ -242,45 +241,17 @@ class Client:
 
         A tail that nobody can tell the length of counts with what the master knows.
         """
-        sizes = [entry.inode.size if entry.inode is not None else 0 for entry in entries]
-        tailed = [at for at, entry in enumerate(entries) if entry.inode and entry.inode.tail]
-        if tailed:
-            await self._tail_sizes(entries, tailed, sizes)
+        sizes = await self.tails.sizes(entries, self._wait_for_appends)
         for at, entry in enumerate(entries):
             pending = self.writeback.pending(entry.ino)
             if pending is not None:
                 sizes[at] = max(sizes[at], pending[0])
         return sizes
 
-    async def _tail_sizes(
-        self, entries: Sequence[Entry], tailed: list[int], sizes: list[int]
-    ) -> None:
-        layouts = self.reader.layouts
-        inodes = [entries[at].inode for at in tailed]
-        handles = [inode.tail for inode in inodes if inode is not None]
-        unknown = [handle for handle in handles if layouts.locate(handle) is None]
-        if unknown:
-            layouts.learn((await self.link.ask(Locate(unknown), Locations)).chunks)
-
-        async def ask(at: int) -> None:
-            entry = entries[at]
-            held = self._inodes.get(entry.ino)
-            if held is not None:
-                await held.wait_for_appends()
-            assert entry.inode is not None
-            try:
-                end = await self.tails.end(entry.inode.tail)
-            except GfsError as error:
-                log.info("tail.unknown ino=%d why=%s", entry.ino, error)
-                return
-            sizes[at] = max(sizes[at], entry.inode.tail_offset + end.length)
-
-        if len(tailed) == 1:
-            await ask(tailed[0])
-            return
-        async with trio.open_nursery() as nursery:
-            for at in tailed:
-                nursery.start_soon(ask, at)
+    async def _wait_for_appends(self, ino: int) -> None:
+        inode = self._inodes.get(ino)
+        if inode is not None:
+            await inode.wait_for_appends()
 
     async def truncate(self, ino: int, size: int, actor: Actor, *, opened: bool = False) -> Done:
         """truncate(2); `opened`: ftruncate, whose permission was checked at open.
@@ -313,13 +284,37 @@ class Client:
                 inode.invalidate(message.position)
         await self.callbacks.on_invalidate(message)
 
-    def invalidated(self, inos: Sequence[int]) -> None:
+    def invalidated(self, inos: Iterable[int]) -> None:
         """Forget layouts and attributes kept for these files."""
         for ino in inos:
             self.reader.drop(ino, -1)
             inode = self._inodes.get(ino)
             if inode is not None:
                 inode.stale = True
+
+    def _in_doubt(self, operation: Operation) -> None:
+        """An own mutation ran out of time; it may land whenever it likes."""
+        message = touched(operation)
+        self.invalidated({*message.inos, *message.contents})
+        self.callbacks.on_doubt(message)
+
+    def _known(self, operation: Operation, done: Done | None) -> None:
+        if done is None:  # nothing has changed, or all caches are dropped
+            self.callbacks.on_known(touched(operation))
+        else:
+            self.nursery.start_soon(self._landed_late, operation, done)
+
+    async def _landed_late(self, operation: Operation, done: Done) -> None:
+        """What any other session was told before this answer left."""
+        message = touched(operation, done.position)
+        entry = done.entry
+        if entry is not None and entry.ino:
+            message.inos.append(entry.ino)
+            if isinstance(operation, Create) and entry.ino not in self._inodes:
+                self._closing.closed(entry.ino)  # it was opened for somebody who has gone
+                self._closing.written(entry.ino)
+        await self._invalidate(message)
+        self.callbacks.on_known(touched(operation))
 
     def _committed(self, ino: int, entry: Entry) -> None:
         self.reader.drop(ino, entry.position)

@@ -25,6 +25,8 @@ from typing import TypeVar
 import msgspec
 import trio
 
+from gfs.client.dialling import dial_master
+from gfs.client.doubt import Doubts
 from gfs.client.settings import ClientSettings, GroupsOf, groups_of_process
 from gfs.client.waiting import Waiting, name_of, pause
 from gfs.connection import Connection
@@ -35,13 +37,11 @@ from gfs.errors import (
     NewerFormat,
     ProtocolError,
     RemoteProtocolError,
-    TimedOut,
     TryAgain,
     Unreachable,
     UsageError,
     WrongCluster,
 )
-from gfs.handshake import dial
 from gfs.messages import (
     Actor,
     CloseSession,
@@ -63,7 +63,6 @@ log = logging.getLogger(__name__)
 
 IN_FLIGHT_MAX = 1000  # the master remembers 1,024 numbers above the lowest unanswered
 BACKOFF_MIN_S, BACKOFF_MAX_S = 0.05, 1.0
-SILENCE_LIMIT_S = 5.0  # there is one master: giving it up early gains nothing
 SWEEP_S = 0.5  # how exactly time limits are kept
 HOPELESS = (BadKey, WrongCluster, ProtocolError, NewerFormat)  # at the first connection
 
@@ -86,6 +85,7 @@ class MasterLink:
       session, epoch, cluster, chunk_bytes, goal: as the master said.
       lease_until: trio time up to which cached metadata may be trusted.
       dead: why the session ended, or None.
+      doubts: own mutations that ran out of time and may still land.
       declare, on_invalidate, on_recall, on_dead, on_reconnected, on_new_epoch, groups_of:
         the owner's; before_mutation: called before one is sent, to send what must go first.
     """
@@ -112,7 +112,8 @@ class MasterLink:
         self._closing = False
         self._connection: Connection | None = None
         self._waiting: dict[Waiting, None] = {}
-        self._numbers: dict[int, None] = {}  # unanswered, ascending
+        self.doubts = Doubts()
+        self._numbers: dict[int, Waiting] = {}  # unanswered, ascending
         self._next_number = 1
         self._room = trio.Event()
         self._revive = trio.Event()
@@ -174,17 +175,29 @@ class MasterLink:
 
     async def _mutate_once(self, operation: Operation, actor: Actor, deadline: float) -> Message:
         while self._next_number - self._low() >= IN_FLIGHT_MAX:
-            await self._room.wait()
+            if (low := self._low()) in self.doubts:
+                del self._numbers[low]  # others need the room; it stays in doubt
+            else:
+                await self._room.wait()
         self.before_mutation(operation)
         number = self._next_number
         self._next_number += 1
-        self._numbers[number] = None
+        waiting = Waiting(Mutate(number, min(self._low(), number), actor, operation), deadline)
+        self._numbers[number] = waiting
         try:
-            return await self._ask(Mutate(number, self._low(), actor, operation), deadline)
+            return await self._answer(waiting)
         finally:
-            self._numbers.pop(number, None)
-            self._room.set()
-            self._room = trio.Event()
+            waiting.expire()  # if the caller was cancelled
+            if waiting.expired and waiting.sent and self._numbers.get(number) is waiting:
+                self.doubts.begin(number, waiting, operation, lambda: self._free(number, waiting))
+            else:
+                self._free(number, waiting)
+
+    def _free(self, number: int, waiting: Waiting) -> None:
+        if self._numbers.get(number) is waiting:  # else it is of a session before this one
+            del self._numbers[number]
+        self._room.set()
+        self._room = trio.Event()
 
     def _low(self) -> int:
         return next(iter(self._numbers), self._next_number)
@@ -196,12 +209,15 @@ class MasterLink:
         return Actor(actor.uid, actor.gid, actor.pid, groups)
 
     async def _ask(self, message: Message, deadline: float) -> Message:
+        return await self._answer(Waiting(message, deadline))
+
+    async def _answer(self, waiting: Waiting) -> Message:
         if self.dead is not None:
-            raise DeadSession(str(self.dead))
-        waiting = Waiting(message, deadline)
+            waiting.finish(DeadSession(str(self.dead)))
         self._waiting[waiting] = None
         try:
-            self._send(waiting)
+            if waiting.answer is None:
+                self._send(waiting)
             await waiting.event.wait()
         finally:
             self._waiting.pop(waiting, None)
@@ -231,6 +247,7 @@ class MasterLink:
         message = waiting.message
         if type(message) is Mutate:
             message.low = self._low()
+        waiting.sent = True
         connection.request(message, on_reply)
 
     # --- the connection's life
@@ -264,13 +281,14 @@ class MasterLink:
                 pause_s = min(pause_s * 2, BACKOFF_MAX_S)
 
     async def _live(self, task_status: trio.TaskStatus[None]) -> None:
-        connection = await self._dial()
+        connection = await dial_master(self._settings)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(connection.run, self._on_message)
             try:
                 if self.epoch and connection.peer_epoch != self.epoch:
                     # What the old master had still to invalidate died with it. The new one
                     # decides nothing before we are back, so nothing stale may come back.
+                    self.doubts.end_all()
                     self.on_new_epoch()
                 await self._open_session(connection)
             except GfsError as error:
@@ -282,7 +300,7 @@ class MasterLink:
                 raise
             else:
                 self._connection = connection
-                for waiting in list(self._waiting):
+                for waiting in [*self._late(), *self._waiting]:
                     self._send(waiting)
                 if self.reconnections:
                     self.on_reconnected()
@@ -293,25 +311,9 @@ class MasterLink:
         if connection.closed is not None:
             raise connection.closed
 
-    async def _dial(self) -> Connection:
-        settings = self._settings
-        ways = [settings.master_unix] if settings.master_unix else []
-        if (settings.master and settings.key is not None) or not ways:
-            ways.append("")
-        error: GfsError = Unreachable("no address of a master is known")
-        for unix in ways:
-            try:
-                return await dial(
-                    settings.master,
-                    unix=unix,
-                    key=settings.key,
-                    cluster=settings.cluster,
-                    role="client",
-                    silence_limit_s=SILENCE_LIMIT_S,
-                )
-            except Unreachable as failed:
-                error = failed
-        raise error
+    def _late(self) -> list[Waiting]:
+        """Of those in doubt, what may be asked again: numbers the master still keeps."""
+        return [late for late in self.doubts.waiting() if late in self._numbers.values()]
 
     async def _open_session(self, connection: Connection) -> None:
         directories, opens, writers = self.declare()
@@ -344,7 +346,7 @@ class MasterLink:
             await trio.sleep(min(SWEEP_S, self.lease_s / 6) if self.lease_s else SWEEP_S)
             now = trio.current_time()
             for waiting in [waiting for waiting in self._waiting if waiting.deadline < now]:
-                waiting.finish(TimedOut(f"{name_of(waiting.message)}: no answer from the master"))
+                waiting.expire()
             if self._connection is not None and now - renewed_at >= self.lease_s / 3:
                 renewed_at = now
                 self._renew(self._connection, now)
@@ -369,6 +371,7 @@ class MasterLink:
             waiting.finish(DeadSession(str(error)))
         if self._connection is not None:
             self._connection.close(error)
+        self.doubts.end_all()
         self.on_dead()
 
     def reopen(self) -> None:

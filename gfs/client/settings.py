@@ -28,6 +28,10 @@ async def _ignore(_: Invalidate) -> None:
     return None
 
 
+def _message(_: Invalidate) -> None:
+    return None
+
+
 def _none() -> Sequence[int]:
     return ()
 
@@ -70,6 +74,9 @@ class Callbacks:
         The client has dropped its own layouts before.
       directories: inodes of the directories cached (declared at reconnection).
       groups_of: supplementary groups of a process id.
+      on_doubt: an own mutation ran out of time and may still land: nothing that the message
+        names may be trusted until `on_known` is called with the same names (the client has
+        then called `on_invalidate`, if it has landed).
       on_entry: fresh attributes of a file came with a commit.
       on_new_epoch: another master answers: nothing cached may be trusted any more;
       on_session_lost: the master ended the session and a new one is opened;
@@ -79,6 +86,8 @@ class Callbacks:
     on_invalidate: Callable[[Invalidate], Awaitable[None]] = _ignore
     directories: Callable[[], Sequence[int]] = _none
     groups_of: GroupsOf = groups_of_process
+    on_doubt: Callable[[Invalidate], None] = _message
+    on_known: Callable[[Invalidate], None] = _message
     on_entry: Callable[[Entry], None] = _entry
     on_session_lost: Callable[[], None] = _lost
     on_new_epoch: Callable[[], None] = _lost

@@ -7,6 +7,8 @@ to a server is out, others gather, so readdirplus costs one a primary.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 import trio
@@ -16,7 +18,19 @@ from gfs.client.metadata import MasterLink
 from gfs.client.peers import ChunkServers
 from gfs.connection import Connection
 from gfs.errors import GfsError, NoReplica
-from gfs.messages import ChainMember, Locate, Located, Locations, Message, TailEnds, TailEndsAre
+from gfs.items import Inode
+from gfs.messages import (
+    ChainMember,
+    Entry,
+    Locate,
+    Located,
+    Locations,
+    Message,
+    TailEnds,
+    TailEndsAre,
+)
+
+log = logging.getLogger(__name__)
 
 ASK_S = 2.0
 GIVE_UP_S = 10.0  # a seal takes 2 s at the worst of ordinary times
@@ -70,6 +84,36 @@ class TailSizes:
                     raise NoReplica(f"tail {handle:016x}: no server knows how long it is")
                 return TailEnd(located.length, 0)
             await trio.sleep(PAUSE_S)
+
+    async def sizes(
+        self, entries: Sequence[Entry], before: Callable[[int], Awaitable[None]]
+    ) -> list[int]:
+        """Size of each entry's file with its tail; `before(ino)` is awaited before asking.
+
+        A tail that nobody can tell the length of counts with what the master knows.
+        """
+        sizes = [entry.inode.size if entry.inode is not None else 0 for entry in entries]
+        tailed = [(at, e.ino, e.inode) for at, e in enumerate(entries) if e.inode and e.inode.tail]
+        unknown = [i.tail for _, _, i in tailed if self._layouts.locate(i.tail) is None]
+        if unknown:
+            self._layouts.learn((await self._link.ask(Locate(unknown), Locations)).chunks)
+
+        async def ask(at: int, ino: int, inode: Inode) -> None:
+            await before(ino)
+            try:
+                end = await self.end(inode.tail)
+            except GfsError as error:
+                log.info("tail.unknown ino=%d why=%s", ino, error)
+                return
+            sizes[at] = max(sizes[at], inode.tail_offset + end.length)
+
+        if len(tailed) == 1:
+            await ask(*tailed[0])
+        elif tailed:
+            async with trio.open_nursery() as nursery:
+                for one in tailed:
+                    nursery.start_soon(ask, *one)
+        return sizes
 
     async def _locate(self, handle: int) -> Located | None:
         located = self._layouts.locate(handle)

@@ -15,6 +15,9 @@ call that asked and kept by nobody (timeout 0 in the kernel). Each directory and
 each inode has such a position (`invalid_at`), and for those not in the tables a
 bounded memory of recent ones, with a floor for what it has forgotten.
 
+In doubt. What an own mutation without an answer may yet change is asked each time, and
+nobody keeps the answer, until the outcome is known (`doubt`, `settle`).
+
 What is kept of an inode hangs on the directories that name it, because interest
 does: an inode without a name in the tables is never trusted by the kernel, and is
 remembered only while it is open (`pin`).
@@ -26,7 +29,7 @@ told about it can still be trusted.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 
 from gfs.ids import ROOT_INO
@@ -101,6 +104,7 @@ class Cache:
         self._attributes: dict[int, Attributes] = {}
         self._recent_directories = Recent()
         self._recent_inodes = Recent()
+        self._doubtful: Counter[int | tuple[int, bytes]] = Counter()
         self._names_max = names_max
         self._directories_max = directories_max
         self._names = 0
@@ -164,8 +168,7 @@ class Cache:
         """A reply as of `position`: `name` is `ino` or `ABSENT`. True = the kernel may keep it."""
         if position < directory.invalid_at or not directory.alive:
             return False
-        self._set_name(directory, name, ino)
-        return True
+        return self._set_name(directory, name, ino)
 
     def learn(self, entry: Entry) -> Inode | None:
         """A reply with attributes; returns the newest image known (None: no such inode)."""
@@ -189,9 +192,12 @@ class Cache:
             return
         for gone in directory.names.keys() - names.keys():
             self._drop_name(directory, gone)
+        directory.complete = True
         for name, ino in names.items():
             self._set_name(directory, name, ino)
-        directory.complete = True
+        for key in self._doubtful:
+            if isinstance(key, tuple) and key[0] == directory.ino:
+                self._doubt(directory, key[1])
 
     # --- own mutations
 
@@ -210,8 +216,7 @@ class Cache:
             self._doubt(directory, name)
             return False
         directory.invalid_at = position
-        self._set_name(directory, name, ino)
-        return True
+        return self._set_name(directory, name, ino)
 
     def made_directory(self, ino: int, position: int) -> None:
         """A directory of our own making: empty, and we shall hear of what others put there."""
@@ -262,6 +267,21 @@ class Cache:
                 known.inode = None
                 known.invalid_at = max(known.invalid_at, position)
 
+    def doubt(self, names: Iterable[NamePair], inos: Iterable[int]) -> None:
+        """These may change without a word, until `settle` is called as often."""
+        for pair in names:
+            self._doubtful[pair.parent, pair.name] += 1
+            directory = self._directories.get(pair.parent)
+            if directory is not None:
+                self._doubt(directory, pair.name)
+        for ino in inos:
+            self._doubtful[ino] += 1
+            self.forget_attributes(ino)
+
+    def settle(self, names: Iterable[NamePair], inos: Iterable[int]) -> None:
+        """It is known what has become of the mutation that put these in doubt."""
+        self._doubtful -= Counter([*((pair.parent, pair.name) for pair in names), *inos])
+
     def forget_attributes(self, ino: int) -> None:
         """What is known of the inode may be out of date; whoever needs it asks."""
         known = self._attributes.get(ino)
@@ -311,7 +331,7 @@ class Cache:
         known = self._attributes.get(ino)
         if known is None or inode is None:
             return inode
-        if position < known.invalid_at:
+        if position < known.invalid_at or (self._doubtful and ino in self._doubtful):
             return inode
         if known.inode is not None and position < known.position:
             return known.inode
@@ -332,10 +352,14 @@ class Cache:
             # A reply older than what we knew must not come back to life later.
             self._recent_inodes.note(ino, max(known.invalid_at, known.position))
 
-    def _set_name(self, directory: Directory, name: bytes, ino: int) -> None:
+    def _set_name(self, directory: Directory, name: bytes, ino: int) -> bool:
+        """False: it is in doubt, and not kept."""
+        if self._doubtful and ino != UNKNOWN and (directory.ino, name) in self._doubtful:
+            self._doubt(directory, name)
+            return False
         old = directory.names.get(name)
         if old == ino:
-            return
+            return True
         if old is None:
             self._names += 1
         directory.names[name] = ino
@@ -343,6 +367,7 @@ class Cache:
             self._record(ino).names += 1
         if old is not None and old > 0:
             self._leave(old)
+        return True
 
     def _drop_name(self, directory: Directory, name: bytes) -> None:
         old = directory.names.pop(name, None)

@@ -22,12 +22,13 @@ T = TypeVar("T")
 class Known:
     """One inode that the kernel, or a handle, refers to."""
 
-    __slots__ = ("handles", "lookups", "pages", "unlinked")
+    __slots__ = ("handles", "lookups", "pages", "trusted", "unlinked")
 
     def __init__(self) -> None:
         self.lookups = 0
         self.handles = 0
         self.pages = NO_PAGES
+        self.trusted = True  # it may have come with the kernel's first reference
         self.unlinked = False
 
 
@@ -78,6 +79,24 @@ class Inodes:
         known = self._known.get(ino)
         if known is not None:
             known.unlinked = False
+
+    def trusts(self, ino: int) -> None:
+        """The kernel was given attributes that it may keep for a while."""
+        known = self._known.get(ino)
+        if known is not None:
+            known.trusted = True
+
+    def distrusts(self, ino: int) -> bool:
+        """It is about to be told to drop them; False if it has none to drop.
+
+        Telling it for nothing would do harm: the kernel throws away the reply to a
+        getattr that was under way meanwhile, and goes on with the size before.
+        """
+        known = self._known.get(ino)
+        trusted = known is not None and known.trusted
+        if known is not None:
+            known.trusted = False
+        return trusted
 
     def is_known(self, ino: int) -> bool:
         """The kernel may hold something about it."""

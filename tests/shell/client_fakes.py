@@ -75,6 +75,8 @@ class Fake:
         self.faults = Faults()
         self.seen: list[Message] = []
         self.connections: list[Connection] = []
+        self.hold: type[Message] | None = None  # requests of this kind wait for `let_go`
+        self._held: list[tuple[Connection, int, Message, memoryview | None]] = []
         self._listeners = listen("127.0.0.1:0")
         host, port = self._listeners[0].getsockname()
         self.address = f"{host}:{port}"
@@ -95,6 +97,22 @@ class Fake:
         self, connection: Connection, request: int, message: Message, payload: memoryview | None
     ) -> None:
         self.seen.append(message)
+        asked = message.operation if isinstance(message, m.Mutate) else message
+        if self.hold is not None and isinstance(asked, self.hold):
+            self._held.append((connection, request, message, payload))
+        else:
+            self._answer(connection, request, message, payload)
+
+    def let_go(self) -> None:
+        """Decide what was held, and hold no more."""
+        self.hold, held = None, self._held
+        self._held = []
+        for one in held:
+            self._answer(*one)
+
+    def _answer(
+        self, connection: Connection, request: int, message: Message, payload: memoryview | None
+    ) -> None:
         asked = message.operation if isinstance(message, m.Mutate) else message
         try:
             self.faults.strike_before(asked)

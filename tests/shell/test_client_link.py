@@ -8,6 +8,7 @@ import trio.testing
 
 from gfs import messages as m
 from gfs.client.client import open_client
+from gfs.client.metadata import MasterLink
 from gfs.client.settings import Callbacks, ClientSettings
 from gfs.errors import BadKey, DeadSession, NotFound, NotReady, TimedOut
 from gfs.messages import Message
@@ -68,6 +69,101 @@ async def test_not_ready_is_asked_again_under_a_new_number() -> None:
         await w.client.link.mutate(m.Create(1, b"a", 0o644, 0), w.client.actor)
         first, second = numbers(w, m.Create)
         assert second > first
+
+
+class Heard:
+    """Doubts as a link tells of them."""
+
+    def __init__(self, link: MasterLink) -> None:
+        self.begun: list[object] = []
+        self.ended: list[m.Done | None] = []
+        self.known = trio.Event()
+        link.doubts.on_doubt = self.begun.append
+        link.doubts.on_outcome = self._outcome
+
+    def _outcome(self, _: object, done: m.Done | None) -> None:
+        self.ended.append(done)
+        self.known.set()
+
+
+async def timed_out(w: World, operation: m.Operation) -> Heard:
+    """`operation` was sent, and its caller has gone without an answer."""
+    heard = Heard(w.client.link)
+    w.master.hold = type(operation)
+    with pytest.raises(TimedOut):
+        await w.client.link.mutate(operation, w.client.actor, timeout_s=0.0)
+    assert heard.begun == [operation]
+    return heard
+
+
+async def test_a_mutation_that_timed_out_is_in_doubt_until_its_answer() -> None:
+    async with world() as w:
+        heard = await timed_out(w, m.Create(1, b"a", 0o644, 0))
+        await w.client.link.mutate(m.Allocate(), w.client.actor)
+        assert w.master.seen[-1].low == numbers(w, m.Create)[0]  # type: ignore[attr-defined]
+        assert heard.ended == []
+        w.master.let_go()
+        with trio.fail_after(5):
+            await heard.known.wait()
+        assert heard.ended[0] is not None
+        await w.client.link.mutate(m.Allocate(), w.client.actor)
+        assert w.master.seen[-1].low > numbers(w, m.Create)[0]  # type: ignore[attr-defined]
+
+
+async def test_a_mutation_in_doubt_is_asked_for_again_on_the_next_connection() -> None:
+    async with world() as w:
+        heard = await timed_out(w, m.Create(1, b"a", 0o644, 0))
+        w.master.hold = None
+        w.master.cut()
+        with trio.fail_after(5):
+            await heard.known.wait()
+        first, second = numbers(w, m.Create)
+        assert first == second
+        assert heard.ended[0] is not None
+
+
+async def test_a_caller_who_was_cancelled_leaves_his_mutation_in_doubt() -> None:
+    async with world() as w:
+        heard = Heard(w.client.link)
+        w.master.hold = m.Create
+        with trio.move_on_after(0.1):
+            await w.client.link.mutate(m.Create(1, b"a", 0o644, 0), w.client.actor)
+        assert len(heard.begun) == 1
+        w.master.let_go()
+        with trio.fail_after(5):
+            await heard.known.wait()
+
+
+async def test_doubt_ends_with_the_session(expect_log: ExpectLog) -> None:
+    expect_log("session.dead", times=1)
+    async with world() as w:
+        heard = await timed_out(w, m.Create(1, b"a", 0o644, 0))
+        w.master.hold = None
+        w.master.faults.before.append((m.Renew, DeadSession("ended")))
+        with pytest.raises(DeadSession):
+            await w.client.link.read(m.Renew())
+        assert heard.ended == [None]
+
+
+async def test_a_mutation_in_doubt_does_not_hold_up_a_thousand_others() -> None:
+    async with world() as w:
+        await timed_out(w, m.Create(1, b"a", 0o644, 0))
+        with trio.fail_after(20):
+            for _ in range(1010):
+                with pytest.raises(NotFound):
+                    await w.client.link.mutate(m.Unlink(1, b"x"), w.client.actor)
+
+
+async def test_what_was_never_sent_is_not_in_doubt() -> None:
+    async with world() as w:
+        heard = Heard(w.client.link)
+        w.master.hold = m.OpenSession  # reconnected, and kept waiting
+        w.master.cut()
+        while w.client.link._connection is not None:
+            await trio.lowlevel.checkpoint()
+        with pytest.raises(TimedOut):
+            await w.client.link.mutate(m.Unlink(1, b"x"), w.client.actor, timeout_s=-1.0)
+        assert heard.begun == []
 
 
 async def test_what_is_never_answered_ends_in_time(autojump_clock: trio.testing.MockClock) -> None:

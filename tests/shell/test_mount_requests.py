@@ -20,11 +20,13 @@ import trio
 from gfs import messages as m
 from gfs.client.client import open_client
 from gfs.client.settings import Callbacks, ClientSettings
+from gfs.errors import TimedOut
 from gfs.items import Inode
 from gfs.messages import Message, NamePair
 from mount import answering
 from mount.answering import Answering, Tables
 from mount.handlers import Handlers
+from mount.invalidation import Invalidation
 from tests.logcheck import ExpectLog
 from tests.shell.client_fakes import KEY, FakeChunkServer, FakeMaster
 
@@ -130,7 +132,13 @@ async def kernel() -> AsyncIterator[Kernel]:
         tables = Tables()
         tables.names_recallable = True
         settings = ClientSettings(master=master.address, key=KEY, connect_timeout_s=5)
-        callbacks = Callbacks(directories=tables.cache.directories)
+        invalidation = Invalidation(tables)
+        callbacks = Callbacks(
+            directories=tables.cache.directories,
+            on_invalidate=invalidation.invalidate,
+            on_doubt=invalidation.doubt,
+            on_known=invalidation.settle,
+        )
         async with open_client(settings, callbacks=callbacks) as client:
             tables.client = client
             yield Kernel(Handlers(tables, lambda: None), tables, master)
@@ -221,6 +229,30 @@ async def test_own_removal_and_rename_are_known_without_asking() -> None:
         k.master.asked()
         for name, there in ((b"a", False), (b"b", False), (b"c", True)):
             assert bool((await k.call.lookup(directory, name, CTX)).st_ino) == there
+        assert k.master.asked() == []
+
+
+async def test_nothing_is_kept_of_what_a_mutation_without_an_answer_may_change() -> None:
+    async with kernel() as k:
+        directory = await k.make_directory()
+        ino = await k.write_file(directory, b"f", b"x")
+        link = k.tables.client.link
+        k.master.hold = m.Unlink
+        with pytest.raises(TimedOut):
+            await link.mutate(m.Unlink(directory, b"f"), k.tables.client.actor, timeout_s=0.0)
+        k.master.asked()
+        for _ in range(2):
+            found = await k.call.lookup(directory, b"f", CTX)
+            assert (found.st_ino, found.entry_timeout) == (ino, 0)
+        assert (await k.call.getattr(directory, CTX)).attr_timeout == 0
+        assert k.master.asked() == [m.Lookup, m.Lookup, m.GetAttributes]
+        k.master.let_go()
+        while (await k.call.lookup(directory, b"f", CTX)).st_ino:
+            pass
+        while not (await k.call.lookup(directory, b"f", CTX)).entry_timeout:
+            pass
+        k.master.asked()
+        assert (await k.call.lookup(directory, b"f", CTX)).st_ino == 0
         assert k.master.asked() == []
 
 

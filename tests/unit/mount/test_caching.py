@@ -284,3 +284,30 @@ def deliver(cache: Cache, message: Any) -> None:
         cache.learn_whole(kind, found, position)
     else:
         cache.learn_name(kind, name, found, position)
+
+
+def test_what_is_in_doubt_is_kept_by_nobody_until_it_is_settled(cache: Cache) -> None:
+    cache.made_directory(D, 1)
+    cache.named(D, b"f", F, 2)
+    names = [NamePair(D, b"f"), NamePair(D, b"g")]
+    cache.doubt(names, [F])
+    cache.doubt(names[:1], [])
+    assert cache.lookup(D, b"f") == cache.lookup(D, b"g") == UNKNOWN
+    assert not cache.learn_name(cache.directory(D), b"f", F, 3)
+    assert not cache.named(D, b"f", F, 4)
+    cache.learn(entry(5))
+    assert cache.attributes(F) is None
+    cache.settle(names, [F])
+    assert not cache.learn_name(cache.directory(D), b"f", F, 6)
+    cache.settle(names[:1], [])
+    assert cache.learn_name(cache.directory(D), b"f", F, 7)
+    cache.learn(entry(8))
+    assert cache.attributes(F) is not None
+
+
+def test_listing_does_not_call_absent_what_is_in_doubt(cache: Cache) -> None:
+    directory = cache.directory(D)
+    cache.doubt([NamePair(D, b"g")], [])
+    cache.learn_whole(directory, {b"f": F}, 1)
+    assert cache.lookup(D, b"g") == UNKNOWN
+    assert not cache.is_complete(D)
