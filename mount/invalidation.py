@@ -96,8 +96,9 @@ class Invalidation:
             await self._drop_names(message.names)
         dropping = [self._content_changed(ino) for ino in message.contents]
         with trio.move_on_after(PAGES_S):
-            for dropped in filter(None, dropping):
-                await dropped.wait()
+            for dropped in dropping:
+                if dropped is not None:
+                    await dropped.wait()
 
     def forget_attributes(self, ino: int) -> None:
         """The kernel asks for this inode's attributes again. Never blocks."""
