@@ -64,6 +64,8 @@ def _stale_inode(
     found: defaultdict[int, Stale],
 ) -> None:
     ino, old, new = change.key[0], change.old, change.new
+    if old and new and old.tail and new.tail == old.tail and new.data_version != old.data_version:
+        return  # a tail has grown: its length is asked of the primary, nobody keeps it
     content = new is None or old is None or new.data_version != old.data_version
     content = content or new is None or old is None or new.tail != old.tail
     for session in inode_holders(ino, registry, tables):
