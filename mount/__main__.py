@@ -99,6 +99,7 @@ class Mount:
             on_entry=self._committed,
             on_session_lost=self._session_lost,
             on_new_epoch=self.invalidation.drop_everything,
+            on_resumed=self.invalidation.drop_everything,
         )
 
     def _groups_of(self, pid: int) -> tuple[int, ...]:
@@ -183,7 +184,7 @@ class Mount:
         while True:
             await trio.sleep(SHED_S)
             dropped = tables.cache.shed(
-                now=trio.current_time(), lease_until=tables.client.link.lease_until
+                now=trio.current_time(), lease_until=tables.client.link.lease.until
             )
             if dropped:
                 try:

@@ -67,8 +67,7 @@ class Tables:
 
     def lease_left(self) -> float:
         """Seconds for which what is cached may be trusted; 0 once the lease is over."""
-        left = self.client.link.lease_until - trio.current_time()
-        return left if left > 0 else 0.0
+        return self.client.link.lease.left()
 
     def hold(self, directory: int) -> None:
         """A request that makes the kernel hold this directory's lock begins."""

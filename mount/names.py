@@ -188,7 +188,7 @@ class NameCalls(DirectoryCalls):
         ino = self.cache.lookup(parent_inode, name)
         done = await self.mutate(RemoveDirectory(parent_inode, name), ctx)
         self.cache.named(parent_inode, name, ABSENT, done.position)
-        self.cache.removed_directory(ino, lease_until=self.client.link.lease_until)
+        self.cache.removed_directory(ino, lease_until=self.client.link.lease.until)
         self.learn_done(done)
 
     # --- moving

@@ -58,7 +58,7 @@ class Client:
     """See the module's text; made by `open_client`.
 
     Attributes:
-      link: the master (read, ask, mutate, lease_until, epoch, session, dead).
+      link: the master (read, ask, mutate, lease, epoch, session, dead).
       servers, reader, writeback, tails: the parts.
     """
 
@@ -79,6 +79,7 @@ class Client:
         link.doubts.on_doubt = self._in_doubt
         link.doubts.on_outcome = self._known
         link.before_mutation = self._before_mutation
+        link.on_resumed = self._resumed
         link.groups_of = callbacks.groups_of
         self.servers = ChunkServers(nursery, key=settings.key, cluster=settings.cluster)
         self.reader = Reader(nursery, link, self.servers)
@@ -371,6 +372,10 @@ class Client:
         self.reader.layouts.clear()
         for inode in self._inodes.values():
             inode.stale = True
+
+    def _resumed(self) -> None:
+        self._reconnected()
+        self.callbacks.on_resumed()
 
     def _session_lost(self) -> None:
         self._reconnected()

@@ -9,9 +9,8 @@ anew under a new number; otherwise its number would hold back the window.
 Order after a reconnection: OpenSession with what this process still holds
 (directories, opens, writers), then everything unanswered in its first order.
 
-The cache lease counts from before its renewal was sent: the master cannot have
-counted from earlier. A session that the master has ended is *dead*: everything
-fails with `DeadSession` until the owner calls `reopen`.
+A session that the master has ended is *dead*: everything fails with `DeadSession`
+until the owner calls `reopen`.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from typing import TypeVar
 import msgspec
 import trio
 
+from gfs.client.cache_lease import CacheLease
 from gfs.client.dialling import dial_master
 from gfs.client.doubt import Doubts
 from gfs.client.settings import ClientSettings, GroupsOf, groups_of_process
@@ -83,11 +83,12 @@ class MasterLink:
 
     Attributes:
       session, epoch, cluster, chunk_bytes, goal: as the master said.
-      lease_until: trio time up to which cached metadata may be trusted.
+      lease: for how long cached metadata may be trusted.
       dead: why the session ended, or None.
       doubts: own mutations that ran out of time and may still land.
-      declare, on_invalidate, on_recall, on_dead, on_reconnected, on_new_epoch, groups_of:
-        the owner's; before_mutation: called before one is sent, to send what must go first.
+      declare, on_invalidate, on_recall, on_dead, on_reconnected, on_new_epoch, on_resumed,
+        groups_of: the owner's;
+      before_mutation: called before one is sent, to send what must go first.
     """
 
     def __init__(self, settings: ClientSettings) -> None:
@@ -98,7 +99,8 @@ class MasterLink:
         self.chunk_bytes = 0
         self.goal = 0
         self.lease_s = 0.0
-        self.lease_until = float("-inf")
+        self.lease = CacheLease()
+        self.lease.on_void = self._lease_void
         self.dead: DeadSession | None = None
         self.declare: Callable[[], Declared] = _declare_nothing
         self.on_invalidate: Callable[[Invalidate], Awaitable[None]] = _obey_nothing
@@ -106,6 +108,7 @@ class MasterLink:
         self.on_dead: Callable[[], None] = _nothing
         self.on_reconnected: Callable[[], None] = _nothing
         self.on_new_epoch: Callable[[], None] = _nothing
+        self.on_resumed: Callable[[], None] = _nothing
         self.before_mutation: Callable[[Operation], None] = _about_to
         self.groups_of: GroupsOf = groups_of_process
         self.reconnections = 0
@@ -263,6 +266,7 @@ class MasterLink:
         pause_s = BACKOFF_MIN_S
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._sweep)
+            self._nursery.start_soon(self.lease.watch)
             while True:
                 if self.dead is not None:
                     await self._revive.wait()
@@ -317,7 +321,7 @@ class MasterLink:
 
     async def _open_session(self, connection: Connection) -> None:
         directories, opens, writers = self.declare()
-        sent_at = trio.current_time()
+        granted = self.lease.ask()
         opened = await connection.call(
             OpenSession(
                 session=self.session,
@@ -336,7 +340,7 @@ class MasterLink:
         self.session, self.epoch = opened.session, opened.epoch
         self.cluster, self.chunk_bytes, self.goal = opened.cluster, opened.chunk_bytes, opened.goal
         self.lease_s = opened.lease_s
-        self.lease_until = sent_at + opened.lease_s
+        granted(opened.lease_s)
         log.info("session.open session=%d epoch=%d", self.session, self.epoch)
 
     async def _sweep(self) -> None:
@@ -349,24 +353,31 @@ class MasterLink:
                 waiting.expire()
             if self._connection is not None and now - renewed_at >= self.lease_s / 3:
                 renewed_at = now
-                self._renew(self._connection, now)
+                self._renew(self._connection)
 
-    def _renew(self, connection: Connection, sent_at: float) -> None:
+    def _renew(self, connection: Connection) -> None:
+        granted = self.lease.ask()
+
         def on_reply(answer: Message | GfsError, _: memoryview | None) -> None:
             if isinstance(answer, Renewed):
                 self.epoch = answer.epoch
-                self.lease_until = sent_at + self.lease_s
+                granted(self.lease_s)
             elif isinstance(answer, DeadSession):
                 self._die(answer)
 
         connection.request(Renew(), on_reply)
+
+    def _lease_void(self) -> None:
+        self.on_resumed()
+        if self._connection is not None:
+            self._renew(self._connection)
 
     def _die(self, error: DeadSession) -> None:
         if self.dead is not None or self._closing:
             return
         log.error("session.dead session=%d why=%s", self.session, error)
         self.dead = error
-        self.lease_until = float("-inf")
+        self.lease.end()
         for waiting in list(self._waiting):
             waiting.finish(DeadSession(str(error)))
         if self._connection is not None:

@@ -78,6 +78,7 @@ class Callbacks:
         names may be trusted until `on_known` is called with the same names (the client has
         then called `on_invalidate`, if it has landed).
       on_entry: fresh attributes of a file came with a commit.
+      on_resumed: the machine has slept and the lease is void: as at a new epoch.
       on_new_epoch: another master answers: nothing cached may be trusted any more;
       on_session_lost: the master ended the session and a new one is opened;
         nothing cached may be trusted.
@@ -91,3 +92,4 @@ class Callbacks:
     on_entry: Callable[[Entry], None] = _entry
     on_session_lost: Callable[[], None] = _lost
     on_new_epoch: Callable[[], None] = _lost
+    on_resumed: Callable[[], None] = _lost

@@ -71,6 +71,35 @@ async def test_not_ready_is_asked_again_under_a_new_number() -> None:
         assert second > first
 
 
+async def test_the_lease_is_void_from_a_suspension_to_the_next_renewal() -> None:
+    async with world() as w:
+        lease, resumed = w.client.link.lease, trio.Event()
+        w.client.link.on_resumed = resumed.set
+        assert lease.left() > 0
+        w.master.hold = m.Renew
+        slept = lease.suspended() + 1.0
+        lease.suspended = lambda: slept
+        with trio.fail_after(5):
+            await resumed.wait()  # noticed without being asked
+        assert lease.left() == 0
+        w.master.let_go()
+        with trio.fail_after(5):
+            while not lease.left():
+                await trio.lowlevel.checkpoint()
+
+
+async def test_a_renewal_from_before_a_suspension_renews_nothing() -> None:
+    async with world() as w:
+        lease = w.client.link.lease
+        w.master.hold = m.Renew
+        for slept in (lease.suspended() + 1.0, lease.suspended() + 2.0):
+            lease.suspended = lambda slept=slept: slept  # type: ignore[misc]
+            lease.left()  # asks for a renewal the first time
+        w.master.let_go()
+        await w.client.link.read(m.Renew())
+        assert lease.left() == 0
+
+
 class Heard:
     """Doubts as a link tells of them."""
 
@@ -194,7 +223,7 @@ async def test_groups_are_looked_up_only_when_the_master_asks() -> None:
 async def test_the_lease_counts_from_before_the_renewal_was_sent() -> None:
     before = trio.current_time()
     async with world() as w:
-        assert before + 20.0 <= w.client.link.lease_until <= trio.current_time() + 20.0
+        assert before + 20.0 <= w.client.link.lease.until <= trio.current_time() + 20.0
 
 
 async def test_a_dead_session_fails_what_waits_and_a_new_one_is_opened(

@@ -138,6 +138,7 @@ async def kernel() -> AsyncIterator[Kernel]:
             on_invalidate=invalidation.invalidate,
             on_doubt=invalidation.doubt,
             on_known=invalidation.settle,
+            on_resumed=invalidation.drop_everything,
         )
         async with open_client(settings, callbacks=callbacks) as client:
             tables.client = client
@@ -232,6 +233,15 @@ async def test_own_removal_and_rename_are_known_without_asking() -> None:
         assert k.master.asked() == []
 
 
+async def kept_as_absent(k: Kernel, parent: int, name: bytes) -> bool:
+    try:
+        found = await k.call.lookup(parent, name, CTX)
+    except pyfuse3.FUSEError as error:
+        assert error.errno == errno.ENOENT
+        return False
+    return bool(found.entry_timeout) and not found.st_ino
+
+
 async def test_nothing_is_kept_of_what_a_mutation_without_an_answer_may_change() -> None:
     async with kernel() as k:
         directory = await k.make_directory()
@@ -247,13 +257,31 @@ async def test_nothing_is_kept_of_what_a_mutation_without_an_answer_may_change()
         assert (await k.call.getattr(directory, CTX)).attr_timeout == 0
         assert k.master.asked() == [m.Lookup, m.Lookup, m.GetAttributes]
         k.master.let_go()
-        while (await k.call.lookup(directory, b"f", CTX)).st_ino:
-            pass
-        while not (await k.call.lookup(directory, b"f", CTX)).entry_timeout:
-            pass
+        with trio.fail_after(5):
+            while not await kept_as_absent(k, directory, b"f"):
+                await trio.lowlevel.checkpoint()
         k.master.asked()
         assert (await k.call.lookup(directory, b"f", CTX)).st_ino == 0
         assert k.master.asked() == []
+
+
+async def test_nothing_cached_is_trusted_after_the_machine_has_slept() -> None:
+    async with kernel() as k:
+        k.master.names[ROOT][b"f"] = ino = k.master.new_file()
+        await k.call.lookup(ROOT, b"f", CTX)
+        lease = k.tables.client.link.lease
+        k.master.hold = m.Renew
+        slept = lease.suspended() + 5.0
+        lease.suspended = lambda: slept
+        k.master.asked()
+        for _ in range(2):
+            found = await k.call.lookup(ROOT, b"f", CTX)
+            assert found.entry_timeout == found.attr_timeout == 0
+        assert k.master.asked() == [m.Lookup, m.Lookup]
+        k.master.let_go()
+        with trio.fail_after(5):
+            while not (await k.call.getattr(ino, CTX)).attr_timeout:
+                await trio.lowlevel.checkpoint()
 
 
 async def test_rename_believes_the_master_about_what_has_moved() -> None:
