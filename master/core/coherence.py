@@ -45,6 +45,8 @@ class Stale:
 def stale_for(record: Record, registry: Registry, tables: ReadTables) -> defaultdict[int, Stale]:
     """By session, what this record made stale; not for the session that caused it."""
     found: defaultdict[int, Stale] = defaultdict(Stale)
+    if not registry.has_others(record.session):
+        return found
     for change in record.changes:
         if isinstance(change, DirentChange):
             parent, name = change.key
@@ -68,7 +70,7 @@ def _stale_inode(
         return  # a tail has grown: its length is asked of the primary, nobody keeps it
     content = new is None or old is None or new.data_version != old.data_version
     content = content or new is None or old is None or new.tail != old.tail
-    for session in inode_holders(ino, registry, tables):
+    for session in _holders(change, registry, tables):
         if session == cause:
             continue
         token = registry.told_by(session, ino)
@@ -78,6 +80,16 @@ def _stale_inode(
         found[session].inos.add(ino)
         if content:
             found[session].contents.add(ino)
+
+
+def _holders(change: InodeChange, registry: Registry, tables: ReadTables) -> set[int]:
+    """`inode_holders`; a directory's one link is known from its own image."""
+    ino = change.key[0]
+    image = change.new or change.old
+    if image is None or not image.is_directory:
+        return inode_holders(ino, registry, tables)
+    found = registry.openers.get(ino, set()) | registry.holders(ino)
+    return found | registry.holders(image.parent or ROOT_INO)
 
 
 def inode_holders(ino: int, registry: Registry, tables: ReadTables) -> set[int]:

@@ -320,12 +320,15 @@ class Engine:
             replies.append((pending.caller, answer))
 
     def _invalidate(self, records: list[Record]) -> dict[int, list[int]]:
-        """Tell the holders; returns the tokens by position of the record."""
+        """Tell the holders; returns the tokens by position of the record.
+
+        Reads the writer's tables: they are committed by now, and warm.
+        """
         by_position: dict[int, list[int]] = {}
         merged: defaultdict[int, Stale] = defaultdict(Stale)
         sessions_of: dict[int, list[int]] = {}
         for record in records:
-            found = stale_for(record, self.registry, self.reader)
+            found = stale_for(record, self.registry, self.tables)
             sessions_of[record.position] = list(found)
             for session, stale in found.items():
                 merged[session].add(stale)
@@ -352,7 +355,7 @@ class Engine:
         """
         tokens = set()
         for ino in pending.uncache:
-            for session in inode_holders(ino, self.registry, self.reader):
+            for session in inode_holders(ino, self.registry, self.tables):
                 if session != pending.session:
                     stale, position = Stale(inos={ino}), self.committed_position + 1
                     tokens.add(self.tell(session, stale, position))

@@ -101,6 +101,10 @@ class Registry:
         told = self._told.get(session)
         return told.get(ino) if told else None
 
+    def has_others(self, session: int) -> bool:
+        """Does any session but this one have anything open or cached?"""
+        return any(one != session for one in (*self._interests, *self._opens))
+
     def holders(self, directory: int) -> set[int]:
         return self.interested.get(directory, set())
 
