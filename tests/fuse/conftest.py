@@ -6,6 +6,7 @@ directory of its own, seen through both. An ERROR in a mount's log fails the mod
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from gfs.cluster.processes import Process, Registry
 from gfs.cluster.up import Wishes, up
 from tests.conftest import fuse_missing
 
+LEASE_S = 4.0  # what a dead mount delays the others by; the default of 20 only takes longer
 FAULT = re.compile(rb" (ERROR|CRITICAL) |Traceback \(most recent call last\)")
 
 
@@ -48,12 +50,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if reason := fuse_missing():
         pytest.skip(reason)
     layout = Layout(tmp_path_factory.mktemp("c"))
+    os.environ["GFS_MASTER_CACHE_LEASE_S"] = str(LEASE_S)
     wishes = Wishes(chunkservers=3, mounts=2, goal=3, projections=False)
     try:
         up(layout, wishes, print)
         running = Cluster(layout)
         yield running
     finally:
+        del os.environ["GFS_MASTER_CACHE_LEASE_S"]
         down(layout, print)
     for name in ("mount1", "mount2"):
         for line in running.faults(name):
