@@ -102,7 +102,7 @@ class Invalidation:
 
     def forget_attributes(self, ino: int) -> None:
         """The kernel asks for this inode's attributes again. Never blocks."""
-        if self._tables.inodes.distrusts(ino) or ino == pyfuse3.ROOT_INODE:
+        if self._tables.inodes.distrusts(ino, trio.current_time()):
             try:
                 pyfuse3.invalidate_inode(ino, attr_only=True)
             except OSError:

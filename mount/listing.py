@@ -177,6 +177,7 @@ class DirectoryCalls(Answering):
         named = self.cache.lookup(stream.ino, name) == ino  # nothing came between
         entry = self.show(ino, inode, named=named)
         if not pyfuse3.readdir_reply(token, name, entry, index + FIRST + 1):
+            self.inodes.forget(ino, 0)
             return False
         self.inodes.looked_up(ino)
         return True

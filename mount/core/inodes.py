@@ -22,13 +22,13 @@ T = TypeVar("T")
 class Known:
     """One inode that the kernel, or a handle, refers to."""
 
-    __slots__ = ("handles", "lookups", "pages", "trusted", "unlinked")
+    __slots__ = ("handles", "lookups", "pages", "trusted_until", "unlinked")
 
     def __init__(self) -> None:
         self.lookups = 0
         self.handles = 0
         self.pages = NO_PAGES
-        self.trusted = True  # it may have come with the kernel's first reference
+        self.trusted_until = float("-inf")
         self.unlinked = False
 
 
@@ -80,23 +80,21 @@ class Inodes:
         if known is not None:
             known.unlinked = False
 
-    def trusts(self, ino: int) -> None:
-        """The kernel was given attributes that it may keep for a while."""
-        known = self._known.get(ino)
-        if known is not None:
-            known.trusted = True
+    def trusts(self, ino: int, until: float) -> None:
+        """The kernel is given attributes that it may keep; a reference may follow."""
+        self._of(ino).trusted_until = until
 
-    def distrusts(self, ino: int) -> bool:
+    def distrusts(self, ino: int, now: float) -> bool:
         """It is about to be told to drop them; False if it has none to drop.
 
         Telling it for nothing would do harm: the kernel throws away the reply to a
         getattr that was under way meanwhile, and goes on with the size before.
         """
         known = self._known.get(ino)
-        trusted = known is not None and known.trusted
-        if known is not None:
-            known.trusted = False
-        return trusted
+        if known is None or known.trusted_until < now:
+            return False
+        known.trusted_until = float("-inf")
+        return True
 
     def is_known(self, ino: int) -> bool:
         """The kernel may hold something about it."""
