@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 from gfs.envelope import Envelope, decode
 from gfs.errors import RemoteProtocolError
@@ -52,7 +53,7 @@ class FrameProxy:
         self._listener.settimeout(ACCEPT_S)
         self._thread = threading.Thread(target=self._accept, daemon=True)
 
-    def __enter__(self) -> FrameProxy:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

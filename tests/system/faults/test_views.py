@@ -205,7 +205,11 @@ def test_rebuilt_view_equals_the_live_one_while_changes_go_on(
     for path in directory.glob("search.db*"):
         path.unlink()
 
-    beside = Background(lambda: [model.step() for _ in range(60)] and None)
+    def work() -> None:
+        for _ in range(60):
+            model.step()
+
+    beside = Background(work)
     cluster.start("projections-search")
     beside.join()
     cluster.wait_ready("projections-search")
