@@ -85,10 +85,12 @@ def _stale_inode(
 def _holders(change: InodeChange, registry: Registry, tables: ReadTables) -> set[int]:
     """`inode_holders`; a directory's one link is known from its own image."""
     ino = change.key[0]
-    image = change.new or change.old
-    if image is None or not image.is_directory:
+    image = change.new
+    if image is not None and not image.is_directory:
         return inode_holders(ino, registry, tables)
     found = registry.openers.get(ino, set()) | registry.holders(ino)
+    if image is None:
+        return found  # its name goes too, and nobody else can ask for it
     return found | registry.holders(image.parent or ROOT_INO)
 
 
