@@ -47,6 +47,14 @@ def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
+def only_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The caller's own error, as it was raised, if it is the only one in there."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
 def complain(name: str, error: BaseException) -> int:
     """One line for a person; 2 if that person can mend it, else 1."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

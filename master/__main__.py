@@ -65,7 +65,7 @@ def _core(ledger: Ledger, config: MasterConfig) -> Master:
         lease_s=config.cache_lease_s,
         safe_start_s=config.safe_start_s,
         now_s=trio.current_time(),
-        result_at=ledger.result_at,
+        record_at=ledger.record_at,
     )
 
 

@@ -94,10 +94,10 @@ class Ledger:
     def position(self) -> int:
         return int(self.log.last_position)
 
-    def result_at(self, position: int) -> bytes:
-        """The encoded answer of the record at a position."""
+    def record_at(self, position: int) -> Record:
+        """The record at a position that is durable and still in the log."""
         record: Record = DECODER.decode(self.log.read(position)[1])
-        return record.result
+        return record
 
     def has_room(self) -> bool:
         """Is there space for more records?"""

@@ -144,10 +144,11 @@ class Server:
             self._read(peer, caller, message)
 
     def _read(self, peer: Peer, caller: Caller, message: Message) -> None:
-        if type(message) is m.Renew and not self._core.engine.sessions.renew(
-            peer.session, trio.current_time()
-        ):
-            raise DeadSession("the session has ended")
+        if type(message) is m.Renew:
+            assert isinstance(message, m.Renew)
+            sessions = self._core.engine.sessions
+            if not sessions.renew(peer.session, trio.current_time(), message.low):
+                raise DeadSession("the session has ended")
         answer = self._core.machine.try_read(peer.session, message)
         if answer is None:
             self._do(partial(self._core.machine.read, peer.session, caller, message))
@@ -262,7 +263,9 @@ class Server:
     async def _ticks(self) -> None:
         while True:
             await trio.sleep(TICK_S)
-            if self._core.has_due_work(trio.current_time()):
+            now_s = trio.current_time()
+            self._core.notice(now_s)
+            if self._core.has_due_work(now_s):
                 self._do(self._core.tick)
 
     async def _step(self) -> None:

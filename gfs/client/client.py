@@ -37,6 +37,7 @@ from gfs.messages import (
     Invalidate,
     Lease,
     Located,
+    Message,
     Open,
     Opened,
     Operation,
@@ -46,6 +47,8 @@ from gfs.messages import (
     SetAttributes,
     Unlink,
 )
+from gfs.open_flags import writes
+from gfs.running import only_of
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +83,7 @@ class Client:
         link.doubts.on_outcome = self._known
         link.before_mutation = self._before_mutation
         link.on_resumed = self._resumed
+        link.on_unheard = self._unheard
         link.groups_of = callbacks.groups_of
         self.servers = ChunkServers(nursery, key=settings.key, cluster=settings.cluster)
         self.reader = Reader(nursery, link, self.servers)
@@ -95,9 +99,9 @@ class Client:
             flush_after_s=settings.flush_after_s,
         )
         self.writeback.on_committed = self._committed
-        self.writeback.on_idle = self._written
         self._inodes: dict[int, OpenInode] = {}
         self._closing = Closing(link)
+        self.writeback.on_idle = self._closing.written
 
     # --- opening and closing
 
@@ -121,7 +125,7 @@ class Client:
             self.reader.seed(number, opened)
             file = self._open_file(inode, entry, flags, actor)
         except BaseException:
-            self.released(inode, writing=_writes(flags))
+            self.released(inode, writing=writes(flags))
             raise
         if flags & os.O_TRUNC and file.writable and self._has_content(inode, entry.inode):
             try:
@@ -161,12 +165,12 @@ class Client:
         if inode is None:
             inode = self._inodes[ino] = OpenInode(ino)
         inode.handles += 1
-        inode.writing += _writes(flags)
-        self._closing.opened(ino, writing=_writes(flags))
+        inode.writing += writes(flags)
+        self._closing.opened(ino, writing=writes(flags))
         return inode
 
     def _open_file(self, inode: OpenInode, entry: Entry, flags: int, actor: Actor) -> OpenFile:
-        if _writes(flags):
+        if writes(flags):
             version = entry.inode.data_version if entry.inode is not None else -1
             if inode.dirty is None:  # one attachment an inode, however many handles
                 inode.dirty = self.writeback.attach(inode.ino, version)
@@ -195,9 +199,6 @@ class Client:
         if not inode.handles and self._inodes.get(ino) is inode:
             del self._inodes[ino]
             self._closing.closed(ino)
-
-    def _written(self, ino: int) -> None:
-        self._closing.written(ino)
 
     def appender(self, inode: OpenInode, actor: Actor) -> Appender:
         """The appender of all this process's handles on an inode; a new one after a failure."""
@@ -311,11 +312,23 @@ class Client:
         entry = done.entry
         if entry is not None and entry.ino:
             message.inos.append(entry.ino)
-            if isinstance(operation, Create) and entry.ino not in self._inodes:
-                self._closing.closed(entry.ino)  # it was opened for somebody who has gone
-                self._closing.written(entry.ino)
+            if isinstance(operation, Create):
+                self._opened_for_nobody(entry.ino)
         await self._invalidate(message)
         self.callbacks.on_known(touched(operation))
+
+    def _unheard(self, question: Message, answer: Message | GfsError) -> None:
+        if isinstance(question, Open) and isinstance(answer, Opened):
+            self._opened_for_nobody(question.ino)
+
+    def _opened_for_nobody(self, ino: int) -> None:
+        """Whoever asked for it has gone; the master counts this session as a holder."""
+        held = self._inodes.get(ino)
+        if held is None:
+            self._closing.closed(ino)
+        is_writer = held is not None and (held.writing or held.busy_appending)
+        if not is_writer and self.writeback.pending(ino) is None:
+            self._closing.written(ino)
 
     def _committed(self, ino: int, entry: Entry) -> None:
         self.reader.drop(ino, entry.position)
@@ -359,7 +372,9 @@ class Client:
 
     def _declare(self) -> Declared:
         self._closing.superseded()
-        writers = {*self.writeback.inodes(), *(i.ino for i in self._inodes.values() if i.writing)}
+        inodes = self._inodes.values()
+        writing = (inode.ino for inode in inodes if inode.writing or inode.busy_appending)
+        writers = {*self.writeback.inodes(), *writing}
         return self.callbacks.directories(), list(self._inodes), list(writers)
 
     def _before_mutation(self, operation: Operation) -> None:
@@ -409,10 +424,6 @@ class Client:
         self.servers.close()
 
 
-def _writes(flags: int) -> bool:
-    return flags & os.O_ACCMODE != os.O_RDONLY
-
-
 @asynccontextmanager
 async def open_client(
     settings: ClientSettings, *, callbacks: Callbacks | None = None
@@ -435,12 +446,4 @@ async def open_client(
                     await client.aclose()
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        raise _single(group) from None
-
-
-def _single(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The caller's own error should reach the caller as it was raised."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+        raise only_of(group) from None

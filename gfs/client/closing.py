@@ -3,7 +3,8 @@
 An inode is told when its last handle is gone, and as *written* when its last
 writing handle is gone and all its commits are answered. What is opened again
 before the batch leaves is not told; order on the connection does the rest. A
-reconnection declares anew what is open, so nothing here needs an answer.
+reconnection declares anew what is open, so nothing here needs an answer; what is
+closed while that declaration is on its way waits for its answer.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Closing:
     def closed(self, ino: int) -> None:
         """No handle is left."""
         self._closed[ino] = None
-        if len(self._closed) >= BATCH_MAX:
+        if len(self._closed) % BATCH_MAX == 0:
             self.send()
 
     def written(self, ino: int) -> None:
@@ -44,7 +45,8 @@ class Closing:
         self._written.clear()
 
     def send(self) -> None:
-        """Tell now."""
+        """Tell now, or when there is a connection again."""
         if self._closed or self._written:
-            self._link.tell(CloseFiles(list(self._closed), list(self._written)))
-            self.superseded()
+            message = CloseFiles(list(self._closed), list(self._written))
+            if self._link.tell(message):
+                self.superseded()

@@ -70,10 +70,6 @@ Declared = tuple[Sequence[int], Sequence[int], Sequence[int]]
 _M = TypeVar("_M", bound=Message)
 
 
-def _declare_nothing() -> Declared:
-    return (), (), ()
-
-
 async def _obey_nothing(_: Message) -> None:
     return None
 
@@ -89,6 +85,7 @@ class MasterLink:
       declare, on_invalidate, on_recall, on_dead, on_reconnected, on_new_epoch, on_resumed,
         groups_of: the owner's;
       before_mutation: called before one is sent, to send what must go first.
+      on_unheard: a read's question and the answer that came after its asker had gone.
     """
 
     def __init__(self, settings: ClientSettings) -> None:
@@ -102,14 +99,15 @@ class MasterLink:
         self.lease = CacheLease()
         self.lease.on_void = self._lease_void
         self.dead: DeadSession | None = None
-        self.declare: Callable[[], Declared] = _declare_nothing
+        self.declare: Callable[[], Declared] = lambda: ((), (), ())
         self.on_invalidate: Callable[[Invalidate], Awaitable[None]] = _obey_nothing
         self.on_recall: Callable[[Sequence[int]], Awaitable[None]] = _recall_nothing
-        self.on_dead: Callable[[], None] = _nothing
-        self.on_reconnected: Callable[[], None] = _nothing
-        self.on_new_epoch: Callable[[], None] = _nothing
-        self.on_resumed: Callable[[], None] = _nothing
-        self.before_mutation: Callable[[Operation], None] = _about_to
+        self.on_dead: Callable[[], None] = lambda: None
+        self.on_reconnected: Callable[[], None] = lambda: None
+        self.on_new_epoch: Callable[[], None] = lambda: None
+        self.on_resumed: Callable[[], None] = lambda: None
+        self.before_mutation: Callable[[Operation], None] = lambda _: None
+        self.on_unheard: Callable[[Message, Message | GfsError], None] = lambda *_: None
         self.groups_of: GroupsOf = groups_of_process
         self.reconnections = 0
         self._closing = False
@@ -212,7 +210,13 @@ class MasterLink:
         return Actor(actor.uid, actor.gid, actor.pid, groups)
 
     async def _ask(self, message: Message, deadline: float) -> Message:
-        return await self._answer(Waiting(message, deadline))
+        waiting = Waiting(message, deadline)
+        try:
+            return await self._answer(waiting)
+        finally:
+            waiting.expire()  # if the caller was cancelled
+            if waiting.expired:
+                waiting.on_late = lambda answer: self.on_unheard(message, answer)
 
     async def _answer(self, waiting: Waiting) -> Message:
         if self.dead is not None:
@@ -230,10 +234,15 @@ class MasterLink:
             raise answer
         return answer
 
-    def tell(self, message: Message) -> None:
-        """Send what a reconnection would make superfluous (it declares anew); no answer kept."""
-        if self._connection is not None:
-            self._connection.request(message, _unheard)
+    def tell(self, message: Message) -> bool:
+        """Send what a reconnection would make superfluous (it declares anew); no answer kept.
+
+        False: there is no session to tell it in now.
+        """
+        if self._connection is None:
+            return False
+        self._connection.request(message, lambda *_: None)
+        return True
 
     def _send(self, waiting: Waiting) -> None:
         connection = self._connection
@@ -332,6 +341,7 @@ class MasterLink:
                 directories=list(directories),
                 opens=list(opens),
                 writers=list(writers),
+                unanswered=list(self._numbers),
             ),
             timeout_s=self._settings.request_timeout_s,
         )
@@ -365,7 +375,7 @@ class MasterLink:
             elif isinstance(answer, DeadSession):
                 self._die(answer)
 
-        connection.request(Renew(), on_reply)
+        connection.request(Renew(self._low()), on_reply)
 
     def _lease_void(self) -> None:
         self.on_resumed()
@@ -433,17 +443,5 @@ class MasterLink:
             connection.reply(request, Ok())
 
 
-def _nothing() -> None:
-    return None
-
-
-def _about_to(_: Operation) -> None:
-    return None
-
-
 async def _recall_nothing(_: Sequence[int]) -> None:
-    return None
-
-
-def _unheard(_answer: Message | GfsError, _payload: memoryview | None) -> None:
     return None

@@ -10,8 +10,9 @@ from gfs.messages.base import Actor, Entry, LaidOut, ListedName, Located, Messag
 class OpenSession(Message):
     """Begin (`session` 0) or take up again a session -> `SessionOpened`.
 
-    After a reconnection the client declares what it holds; until it has, the
-    master answers no mutation that these could conflict with.
+    After a reconnection the client declares what it holds, and that replaces what
+    it held before; until it has, the master answers no mutation that these could
+    conflict with. `unanswered`: numbers of mutations that it will send again.
     """
 
     session: int
@@ -22,6 +23,7 @@ class OpenSession(Message):
     directories: list[int] = field(default_factory=list)  # interest
     opens: list[int] = field(default_factory=list)  # inodes open, each once
     writers: list[int] = field(default_factory=list)  # inodes with uncommitted content
+    unanswered: list[int] = field(default_factory=list)
 
 
 class SessionOpened(Message):
@@ -37,7 +39,12 @@ class SessionOpened(Message):
 
 
 class Renew(Message):
-    """Extend the cache lease -> `Renewed`; sent each third of it."""
+    """Extend the cache lease -> `Renewed`; sent each third of it.
+
+    `low` as in `Mutate`: the log need not be kept for what an idle session had answered.
+    """
+
+    low: int = 0
 
 
 class Renewed(Message):

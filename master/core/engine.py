@@ -8,7 +8,7 @@ moment, the invalidations that answers have to wait for.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +66,8 @@ class Pending:
     """A request under way.
 
     `positions`: its answer waits until everybody has dropped what these records
-    changed; `uncache`: inodes whose attributes nobody may cache any more.
+    changed; `tokens`: and until these orders are obeyed; `uncache`: inodes whose
+    attributes nobody may cache any more; `turn` of the session when it was asked.
     """
 
     session: int
@@ -77,6 +78,8 @@ class Pending:
     uncache: list[int] = field(default_factory=list)
     recalled: set[tuple[int, int]] = field(default_factory=set)  # (session, inode)
     number: int = 0  # of a mutation; it is in flight until its answer has left
+    tokens: set[int] = field(default_factory=set)
+    turn: int = 0
 
 
 @dataclass
@@ -200,6 +203,13 @@ class Engine:
         if not self.registry.is_open(ino):
             self.closed_orphans.add(ino)
 
+    def let_go(self, inos: Iterable[int]) -> None:
+        """A session holds these no more: what has no name is reclaimed if nobody else does."""
+        orphans, registry = self.orphans, self.registry
+        self.closed_orphans.update(
+            ino for ino in inos if ino in orphans and not registry.is_open(ino)
+        )
+
     def system(self, operation: str, decide: Callable[[Decision], Any]) -> Any:
         """A mutation of the master's own: a record if it changes anything."""
         decision = self.decision(0, SYSTEM)
@@ -288,6 +298,7 @@ class Engine:
         undelivered, self._undelivered = self._undelivered, []
         for pending, answer in undelivered:
             tokens = {token for p in pending.positions for token in tokens_of.get(p, ())}
+            tokens |= pending.tokens
             tokens |= self._uncache(pending, ready)
             tokens &= self._orders.keys()
             if tokens:

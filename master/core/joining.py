@@ -40,7 +40,7 @@ class Joining:
                 engine.answer(pending, DeadSession("the session has ended"))
                 return 0, []
         session = ask.session or self._begin(ask)
-        self._take_up(session, ask)
+        self._take_up(session, ask, pending)
         opened = m.SessionOpened(
             session,
             engine.epoch,
@@ -66,9 +66,11 @@ class Joining:
         self._engine.system("session-open", put)
         return session
 
-    def _take_up(self, session: int, ask: m.OpenSession) -> None:
+    def _take_up(self, session: int, ask: m.OpenSession, pending: Pending) -> None:
+        """What it declares is all it holds; what it asked before counts if it asks again."""
         engine = self._engine
         live = engine.sessions.live.get(session)
+        was_here = live is not None
         if live is None:
             landed = OrderedDict(
                 (int(key[1]), item.position) for key, item in engine.tables.range(LANDED, session)
@@ -76,14 +78,16 @@ class Joining:
             low = landed.pop(MARK, 1)
             live = LiveSession(session, ask.host, ask.mount, 0.0, low, landed)
             engine.sessions.add(live)
+        live.turn += 1
         engine.sessions.renew(session, engine.now_s)
         registry = engine.registry
         for directory in ask.directories:
             registry.add_interest(session, directory)
-        for ino in ask.opens:
-            registry.add_open(session, ino, writing=False)
-        for ino in ask.writers:
-            registry.add_open(session, ino, writing=True)
+        newly, let_go = registry.declare(session, ask.opens, ask.writers)
+        if was_here:  # else nobody caches anything yet
+            pending.session, pending.uncache = session, newly
+        self._machine.reopen_created(live, ask.unanswered)
+        engine.let_go(let_go)
 
     def close(self, session: int, caller: Caller, ask: m.CloseSession) -> None:
         """The client is done; it has flushed before."""

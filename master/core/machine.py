@@ -15,14 +15,14 @@ Modelled on etcd's raft: same state and same input give the same output.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from gfs import messages as m
-from gfs.errors import DeadSession, GfsError, NoSpace, TooFewServers, TooLarge
+from gfs.errors import DeadSession, GfsError, NoSpace, NotReady, TooFewServers, TooLarge
 from gfs.items import INODES
 from gfs.messages import Done, GroupsNeeded, Message, Mutate
 from gfs.open_flags import writes
@@ -38,6 +38,7 @@ from master.core.sessions import LiveSession
 from master.core.transaction import fits
 
 SERVERS_WAIT_S = 60.0  # below the handler limit of a mount
+_CREATE = "create"  # as `operation_name` has it
 _RESULT_DECODER = msgspec.msgpack.Decoder(Done)
 _RESULT_ENCODER = msgspec.msgpack.Encoder()
 
@@ -46,14 +47,14 @@ class Machine:
     """See the module's text.
 
     Args:
-      result_at: encoded `Done` of the record at a position, from the log.
+      record_at: the record at a position, from the log.
     """
 
-    def __init__(self, engine: Engine, *, result_at: Callable[[int], bytes]) -> None:
+    def __init__(self, engine: Engine, *, record_at: Callable[[int], Record]) -> None:
         self.engine = engine
         self.seals = Seals(engine, self._resume)
         self.reading = Reading(engine)
-        self._result_at = result_at
+        self._record_at = record_at
         self._at_gate: list[Pending] = []
         self._for_servers: list[Pending] = []
 
@@ -69,9 +70,10 @@ class Machine:
         if live is None:
             engine.answer(pending, DeadSession("the session has ended"))
             return
+        pending.turn = live.turn
         running = engine.in_flight.get((session, message.number))
         if running is not None:  # asked again over a new connection
-            running.caller = caller
+            running.caller, running.turn = caller, live.turn
             return
         try:
             if live.position_of(message.number, message.low) is None and not has_room:
@@ -89,9 +91,8 @@ class Machine:
     def _decide(self, pending: Pending) -> None:
         message = pending.message
         assert isinstance(message, Mutate)
-        live = self.engine.sessions.live.get(pending.session)
+        live = self._asker(pending)
         if live is None:
-            self._finish(pending, DeadSession("the session has ended"))
             return
         landed = live.landed.get(message.number)
         if landed is not None:
@@ -117,28 +118,68 @@ class Machine:
                 self.engine.registry.add_interest(pending.session, done.entry.ino)
             self._record(decision, pending, message, live, done)
 
+    def _asker(self, pending: Pending) -> LiveSession | None:
+        """The session that still waits for the answer; None: the request is over.
+
+        What a session asked over a connection that it has replaced since, and has not
+        asked again, is not decided: nobody would hear what it then holds open.
+        """
+        live = self.engine.sessions.live.get(pending.session)
+        if live is None:
+            self._finish(pending, DeadSession("the session has ended"))
+            return None
+        if pending.turn != live.turn:
+            self._finish(pending, NotReady("asked over a connection that has been replaced"))
+            return None
+        return live
+
     def _replay(self, pending: Pending, live: LiveSession, operation: Message, landed: int) -> None:
         """The first outcome, from its record.
 
-        If an earlier master decided it, nobody has told this session what changed
-        since, so it is told to keep nothing of the answer; and a file that it
-        created and never heard of is open again.
+        A file that it created is open. If an earlier master decided it, nobody has told
+        this session what changed since, so it drops what the answer shows before that comes.
         """
         engine = self.engine
         try:
-            done = _RESULT_DECODER.decode(self._result_at(landed))
+            done = _RESULT_DECODER.decode(self._record_at(landed).result)
         except GfsError as error:
             self._finish(pending, error)
             return
-        if landed <= engine.first_position:
-            ino = done.entry.ino if done.entry else 0
-            if isinstance(operation, m.Create) and engine.tables.get(INODES, (ino,)):
-                writing = writes(operation.flags)
-                engine.registry.add_open(pending.session, ino, writing=writing)
-            if live.mount:
-                stale = _shown(operation, done)
-                engine.tell(pending.session, stale, engine.committed_position)
+        ino = done.entry.ino if done.entry else 0
+        if isinstance(operation, m.Create) and engine.tables.get(INODES, (ino,)):
+            engine.registry.add_open(pending.session, ino, writing=writes(operation.flags))
+        if landed <= engine.first_position and live.mount:
+            if isinstance(operation, m.MakeNode) and ino:
+                engine.registry.add_interest(pending.session, ino)
+            stale = _shown(operation, done)
+            token = engine.tell(pending.session, stale, engine.committed_position)
+            pending.tokens.add(token)
         self._finish(pending, done)
+
+    def reopen_created(self, live: LiveSession, numbers: Iterable[int]) -> None:
+        """A session is taken up: files that it made and has not heard of yet are open.
+
+        Else their last name could go, and they with it, before it asks again.
+        """
+        engine = self.engine
+        for number in numbers:
+            found = live.created.get(number) or self._created_before(live, number)
+            if found is not None and engine.tables.get(INODES, (found[0],)) is not None:
+                engine.registry.add_open(live.session, found[0], writing=found[1])
+
+    def _created_before(self, live: LiveSession, number: int) -> tuple[int, bool] | None:
+        """By an earlier master: only the request, when it comes, says whether for writing."""
+        landed = live.landed.get(number)
+        if landed is None or landed > self.engine.first_position:
+            return None
+        try:
+            record = self._record_at(landed)
+        except GfsError:
+            return None
+        if record.operation != _CREATE:
+            return None
+        entry = _RESULT_DECODER.decode(record.result).entry
+        return None if entry is None else (entry.ino, False)
 
     def _apply_operation(self, decision: Decision, operation: Message) -> Done:
         plain = _PLAIN.get(type(operation))
@@ -179,6 +220,9 @@ class Machine:
             return
         engine.append(record)
         live.landed[message.number] = record.position
+        operation = message.operation
+        if type(operation) is m.Create and done.entry is not None:
+            live.created[message.number] = (done.entry.ino, writes(operation.flags))
         pending.positions.add(record.position)
         self._finish(pending, done)
 
@@ -239,6 +283,7 @@ class Machine:
         Raises:
           GfsError: the refusal.
         """
+        self._require_session(session)
         try:
             return self.reading.answer(session, message, in_step=False)
         except Suspend:
@@ -248,13 +293,22 @@ class Machine:
 
     def read(self, session: int, caller: Caller, message: Message) -> None:
         """A read that recalls writers or stops others from caching first."""
-        pending = Pending(session, caller, message, self.engine.now_s)
+        live = self.engine.sessions.live.get(session)
+        turn = live.turn if live is not None else 0
+        pending = Pending(session, caller, message, self.engine.now_s, turn=turn)
         if self.engine.sessions.gate_open():
             self._read(pending)
         else:
             self._at_gate.append(pending)
 
+    def _require_session(self, session: int) -> None:
+        """Who has no session could be registered as holder, and never be told to let go."""
+        if session not in self.engine.sessions.live:
+            raise DeadSession("no session is open on this connection")
+
     def _read(self, pending: Pending) -> None:
+        if self._asker(pending) is None:
+            return
         try:
             answer = self.reading.answer(
                 pending.session,
@@ -334,6 +388,8 @@ def _shown(operation: Any, done: Done) -> Stale:
         )
         if parent
     }
+    if isinstance(operation, m.MakeNode) and done.entry is not None:
+        names.add((done.entry.ino, b""))  # that it is empty: others may have used it since
     entries = [done.entry, *done.parents, *(file.entry for file in done.committed)]
     return Stale(names, {entry.ino for entry in entries if entry is not None and entry.ino})
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from gfs.records import Record
 
+STALL_S = 1.0  # without a look at the clock: this process did not run
 SLOW_ROUND_S = 1.0  # growth, checksums, garbage: at most this often
 
 
@@ -42,7 +43,7 @@ class Master:
         lease_s: float,
         safe_start_s: float,
         now_s: float,
-        result_at: Callable[[int], bytes],
+        record_at: Callable[[int], Record],
     ) -> None:
         self.engine = Engine(
             tables,
@@ -56,16 +57,28 @@ class Master:
             now_s=now_s,
         )
         self.engine.inode_count = tables.count(INODES)
-        self.machine = Machine(self.engine, result_at=result_at)
+        self.machine = Machine(self.engine, record_at=record_at)
         self.fleet = Fleet(self.engine, self.machine.seals)
         self.upkeep = Upkeep(self.engine, self.machine.seals, safe_start_s=safe_start_s)
         self.joining = Joining(self.engine, self.machine, self.upkeep)
-        self._slow_round_at_s = now_s
+        self._slow_round_at_s = self._noticed_s = now_s
         if self.engine.sessions.gate_open():
             self.upkeep.adopt_orphans()
 
+    def notice(self, now_s: float) -> None:
+        """Say what time it is; call at least every 100 ms, in a step or not.
+
+        A master that was stopped, or held up by its disk, must not hold against its sessions
+        that it has not read their renewals yet.
+        """
+        gap_s = now_s - self._noticed_s
+        if gap_s > STALL_S:
+            self.engine.sessions.extend(gap_s)
+        self._noticed_s = max(now_s, self._noticed_s)
+
     def begin(self, now_s: float, now_ns: int) -> None:
         """A step starts."""
+        self.notice(now_s)
         self.engine.advance(now_s, now_ns)
 
     def tick(self) -> None:

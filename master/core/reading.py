@@ -117,14 +117,12 @@ class Reading:
         return self._queries.opened(self._position, session, ask)
 
     def _close(self, session: int, ask: m.CloseFiles, step: bool, _: _Uncache | None) -> Message:
-        registry, orphans = self._engine.registry, self._engine.orphans
+        registry = self._engine.registry
         for ino in ask.inos:
             registry.close(session, ino)
         for ino in ask.written:
             registry.written(session, ino)
-        self._engine.closed_orphans.update(
-            ino for ino in (*ask.inos, *ask.written) if ino in orphans and not registry.is_open(ino)
-        )
+        self._engine.let_go((*ask.inos, *ask.written))
         return m.Ok()
 
     def _layout(self, session: int, ask: m.GetLayout, step: bool, _: _Uncache | None) -> Message:

@@ -8,6 +8,7 @@ a session costs what it held.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 
 TOLD_MAX = 100_000  # inodes remembered as dropped, a session
 
@@ -42,13 +43,10 @@ class Registry:
         """Register; True if this session was no writer of it before and is now."""
         self.openers[ino].add(session)
         self._opens[session].add(ino)
-        if not writing or session in self.writers[ino]:
-            return False
-        self.writers[ino].add(session)
-        self._writes[session].add(ino)
-        return True
+        return writing and self._add_writer(session, ino)
 
     def close(self, session: int, ino: int) -> None:
+        """It has no open handle any more."""
         self._opens[session].discard(ino)
         _discard(self.openers, ino, session)
 
@@ -56,6 +54,34 @@ class Registry:
         """All commits of this session to the inode have been answered."""
         self._writes[session].discard(ino)
         _discard(self.writers, ino, session)
+
+    def declare(
+        self, session: int, opens: Iterable[int], writers: Iterable[int]
+    ) -> tuple[list[int], list[int]]:
+        """What a session holds from now on, and nothing else.
+
+        Interest is not taken back: too much of it costs a message, too little a stale name.
+
+        Returns:
+          what it was no writer of before; what it held before and does not any more.
+        """
+        opens, writers = set(opens), set(writers)
+        held = self._opens.get(session, set()) | self._writes.get(session, set())
+        for ino in self._opens.get(session, set()) - opens:
+            self.close(session, ino)
+        for ino in self._writes.get(session, set()) - writers:
+            self.written(session, ino)
+        for ino in opens:
+            self.add_open(session, ino, writing=False)
+        newly = sorted(ino for ino in writers if self._add_writer(session, ino))
+        return newly, sorted(held - opens - writers)
+
+    def _add_writer(self, session: int, ino: int) -> bool:
+        if session in self.writers[ino]:
+            return False
+        self.writers[ino].add(session)
+        self._writes[session].add(ino)
+        return True
 
     def is_open(self, ino: int) -> bool:
         return ino in self.openers or ino in self.writers
@@ -66,16 +92,17 @@ class Registry:
         return frozenset(found - {session}) if found else frozenset()
 
     def end(self, session: int) -> list[int]:
-        """Forget a session; returns the inodes it had open."""
+        """Forget a session; returns the inodes it had open or had not committed."""
         for directory in self._interests.pop(session, set()):
             _discard(self.interested, directory, session)
-        for ino in self._writes.pop(session, set()):
+        written = self._writes.pop(session, set())
+        for ino in written:
             _discard(self.writers, ino, session)
         self._told.pop(session, None)
         opened = self._opens.pop(session, set())
         for ino in opened:
             _discard(self.openers, ino, session)
-        return sorted(opened)
+        return sorted(opened | written)
 
     def shown(self, session: int, ino: int) -> None:
         """The session is about to read the inode's attributes and may cache them."""

@@ -26,7 +26,9 @@ class LiveSession:
     """Volatile part of a session.
 
     `landed` maps request numbers to positions of their records; numbers below
-    `low` will not come again.
+    `low` will not come again. `created`: of those, what made a file: inode, and
+    whether it was opened for writing. `turn` rises each time the session is taken
+    up: what waits and came by an older connection is asked again by the new one.
     """
 
     session: int
@@ -35,7 +37,8 @@ class LiveSession:
     lease_until_s: float
     low: int = 1
     landed: OrderedDict[int, int] = field(default_factory=OrderedDict)
-    connected: bool = True
+    created: dict[int, tuple[int, bool]] = field(default_factory=dict)
+    turn: int = 0
 
     def position_of(self, number: int, low: int) -> int | None:
         """Where the request landed, or None: decide it.
@@ -48,16 +51,19 @@ class LiveSession:
             raise Refused(f"request {number} with mark {low}, the low mark is {self.low}")
         if number - low >= NUMBERS_MAX:
             raise Overloaded(f"more than {NUMBERS_MAX} requests in flight")
-        if low > self.low:
-            self._raise_mark(low)
+        self.raise_mark(low)
         return self.landed.get(number)
 
-    def _raise_mark(self, low: int) -> None:
+    def raise_mark(self, low: int) -> None:
+        """All numbers below `low` have been answered and will not come again."""
+        if low <= self.low:
+            return
         gone: Iterable[int] = range(self.low, low)
         if low - self.low > len(self.landed):
             gone = [number for number in self.landed if number < low]
         for number in gone:
             self.landed.pop(number, None)
+            self.created.pop(number, None)
         self.low = low
 
 
@@ -82,13 +88,24 @@ class Sessions:
         """Live, or awaited after a restart."""
         return session in self.live or session in self.awaited
 
-    def renew(self, session: int, now_s: float) -> bool:
-        """False: there is no such session (any more)."""
+    def renew(self, session: int, now_s: float, low: int = 0) -> bool:
+        """False: there is no such session (any more). `low`: all below was answered."""
         live = self.live.get(session)
         if live is None:
             return False
         live.lease_until_s = now_s + self.lease_s
+        live.raise_mark(min(low, NUMBER_LIMIT))
         return True
+
+    def extend(self, seconds: float) -> None:
+        """The master itself did nothing for so long: it may have renewals unread.
+
+        Longer leases here are always safe, because a mount stops trusting its caches by its
+        own clock; a shorter one would end sessions that have done nothing wrong.
+        """
+        self.gate_until_s += seconds
+        for live in self.live.values():
+            live.lease_until_s += seconds
 
     def expired(self, now_s: float) -> list[int]:
         """Sessions whose lease ran out, and awaited ones after the term."""

@@ -47,10 +47,7 @@ class Upkeep:
         """Closed, or its lease ran out: what it held is free, its open chunks are sealed."""
         engine = self._engine
         engine.sessions.remove(session)
-        opened = engine.registry.end(session)
-        engine.closed_orphans.update(
-            ino for ino in opened if ino in engine.orphans and not engine.registry.is_open(ino)
-        )
+        engine.let_go(engine.registry.end(session))
         engine.system("session-end", lambda d: d.tx.delete(SESSIONS, (session,)))
         for key in engine.tables.by_index(CHUNKS_BY_SESSION, session):
             chunk: Chunk | None = engine.tables.get(CHUNKS, key)

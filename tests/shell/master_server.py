@@ -97,7 +97,7 @@ async def master(directory: Path, disk: Disk, *, lease_s: float = 20.0) -> Async
         lease_s=lease_s,
         safe_start_s=60.0,
         now_s=trio.current_time(),
-        result_at=ledger.result_at,
+        record_at=ledger.record_at,
     )
     server = Server(ledger, core, key=KEY, cluster=CLUSTER)
     unix = str(directory / "socket")

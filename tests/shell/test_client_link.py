@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import trio
 import trio.testing
@@ -257,3 +259,78 @@ async def test_a_wrong_key_is_told_at_once() -> None:
         with pytest.raises(BadKey):
             async with open_client(settings):
                 pass
+
+
+def closes(of: World) -> list[m.CloseFiles]:
+    return [seen for seen in of.master.seen if isinstance(seen, m.CloseFiles)]
+
+
+async def test_an_open_answered_after_its_asker_gave_up_is_closed_again() -> None:
+    async with world() as w:
+        ino = w.master.new_file()
+        w.master.hold = m.Open
+        with trio.move_on_after(0.05):
+            await w.client.open(ino, os.O_RDWR, w.client.actor)
+        with trio.fail_after(5):
+            while not closes(w):  # noqa: ASYNC110 - the first, sent before the answer
+                await trio.sleep(0.01)
+            sent = len(closes(w))
+            w.master.let_go()
+            while len(closes(w)) == sent:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        assert closes(w)[-1] == m.CloseFiles([ino], [ino])
+
+
+async def test_an_open_answered_late_leaves_another_handle_alone() -> None:
+    async with world() as w:
+        ino = w.master.new_file()
+        file = await w.client.open(ino, os.O_RDWR, w.client.actor)
+        w.master.hold = m.Open
+        with trio.move_on_after(0.05):
+            await w.client.open(ino, os.O_RDONLY, w.client.actor)
+        w.master.let_go()
+        await w.client.link.read(m.Renew())
+        w.client._closing.send()
+        await w.client.link.read(m.Renew())
+        assert closes(w) == []
+        file.release()
+
+
+async def test_what_is_closed_while_the_session_is_taken_up_is_told_behind() -> None:
+    """It stands in the declaration that is on its way."""
+    async with world() as w:
+        ino = w.master.new_file()
+        file = await w.client.open(ino, os.O_RDONLY, w.client.actor)
+        w.master.hold = m.OpenSession
+        w.master.cut()
+        with trio.fail_after(5):
+            while not w.master._held:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            file.release()
+            w.client._closing.send()
+            w.master.let_go()
+            while not closes(w):  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        assert w.master.sessions_opened[-1].opens == [ino]
+        assert closes(w)[-1] == m.CloseFiles([ino], [])
+
+
+async def test_a_reconnection_tells_which_mutations_come_again() -> None:
+    async with world() as w:
+        link, actor = w.client.link, w.client.actor
+        await link.mutate(m.Create(1, b"a", 0o644, 0), actor)
+        w.master.faults.after.append(m.Create)
+        await link.mutate(m.Create(1, b"b", 0o644, 0), actor)
+        assert w.master.sessions_opened[-1].unanswered == [2]
+
+
+async def test_a_renewal_says_what_has_been_answered() -> None:
+    async with world() as w:
+        for name in (b"a", b"b"):
+            await w.client.link.mutate(m.Create(1, name, 0o644, 0), w.client.actor)
+        connection = w.client.link._connection
+        assert connection is not None
+        w.client.link._renew(connection)
+        await w.client.link.read(m.Renew())
+        first = next(seen for seen in w.master.seen if isinstance(seen, m.Renew))
+        assert first.low == 3

@@ -438,7 +438,7 @@ class Cluster:
             lease_s=self.lease_s,
             safe_start_s=self.safe_start_s,
             now_s=self.now_s,
-            result_at=lambda at: DECODER.decode(self.log[at - 1]).result,
+            record_at=lambda at: DECODER.decode(self.log[at - 1]),
         )
 
     def queue(self, work: Callable[[], None]) -> None:

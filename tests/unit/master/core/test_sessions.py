@@ -356,3 +356,212 @@ def test_an_unknown_session_is_refused(c: Cluster, a: Client) -> None:
     a.session = 12345
     with pytest.raises(errors.DeadSession):
         a.open()
+
+
+# --- without a session; taken up again with the same master
+
+
+def test_without_a_session_nothing_is_opened_or_read(c: Cluster, a: Client) -> None:
+    f = a.create(b"f")
+    a.close_file(f)
+    asked = [
+        m.Open(f, os.O_RDWR, a.actor),
+        m.Lookup(ROOT_INO, b"f", a.actor),
+        m.GetAttributes([f], a.actor),
+        m.CloseFiles([f], [f]),
+        m.Renew(),
+    ]
+    for session in (0, 4711):
+        for message in asked:
+            with pytest.raises(errors.DeadSession):
+                c.core.machine.try_read(session, message)
+            call = Call(a, 0, message)
+            c.core.machine.read(session, c.caller(call), message)
+            c.settle()
+    assert not c.core.engine.registry.is_open(f)
+    assert c.core.engine.registry.writers == {}
+
+
+def test_who_is_taken_up_holds_what_it_declares_and_nothing_else(
+    c: Cluster, a: Client, b: Client
+) -> None:
+    """The closes that were on their way over the lost connection are lost with it."""
+    kept, closed, uncommitted = (a.create(name) for name in (b"kept", b"closed", b"uncommitted"))
+    gone = a.create(b"gone")
+    b.do(m.Unlink(ROOT_INO, b"gone"))
+    a.open(opens=[kept], writers=[uncommitted])
+    registry = c.core.engine.registry
+    assert [registry.is_open(ino) for ino in (kept, closed, uncommitted)] == [True, False, True]
+    assert sorted(registry.writers) == [uncommitted]
+    assert a.session not in registry.openers[uncommitted]
+    c.pass_time(1)
+    assert c.item(gone) is None
+    assert b.open_file(closed).entry.cacheable
+    a.close_file(uncommitted)
+    assert not registry.is_open(uncommitted)
+
+
+def test_interest_is_kept_when_a_session_is_taken_up(a: Client, b: Client) -> None:
+    """A directory whose making it has not heard of yet cannot be declared."""
+    d = a.mkdir(b"d")
+    a.open()
+    b.create(b"x", d)
+    assert a.told()[0].names == [m.NamePair(d, b"x")]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_file_created_and_not_heard_of_is_open_before_others_go_on(
+    make_cluster: MakeCluster, restarts: bool
+) -> None:
+    c = make_cluster()
+    a, b = c.client("/a"), c.client("/b")
+    first = a.start(create(b"f"), number=1, low=1).done
+    seen = a.start(create(b"g"), number=2, low=1).done
+    assert first.entry is not None
+    assert seen.entry is not None
+    if restarts:
+        c.restart(resume=False)
+        b.open()
+        unlink = b.start(m.Unlink(ROOT_INO, b"f"))
+        assert not unlink.is_answered
+        a.open(unanswered=[1])
+    else:
+        a.open(unanswered=[1])
+        unlink = b.start(m.Unlink(ROOT_INO, b"f"))
+    assert unlink.is_answered
+    f = first.entry.ino
+    assert not c.core.engine.registry.is_open(seen.entry.ino)
+    assert c.tables.get(ORPHANS, (f,)) is not None
+    assert a.start(create(b"f"), number=1, low=1).done == first
+    lease = a.allocate()
+    c.append(lease, 10)
+    assert a.commit(f, (0, 10, lease.handle, 0)).code == ""
+    a.close_file(f)
+    c.pass_time(1)
+    assert c.item(f) is None
+
+
+def test_what_was_asked_of_a_lost_connection_and_not_again_is_not_decided(
+    c: Cluster, a: Client, b: Client
+) -> None:
+    """Else a file would stay open for somebody who never hears of it."""
+    f = b.create(b"f")
+    b.automatic = False
+    old = a.ask(m.Open(f, os.O_RDWR, a.actor))
+    create_old = a.start(m.Create(ROOT_INO, b"f", 0o600, os.O_RDWR), number=1, low=1)
+    assert not old.is_answered
+    assert not create_old.is_answered
+    a.open(directories=[ROOT_INO])
+    b.automatic = True
+    b.acknowledge()
+    c.settle()
+    for call in (old, create_old):
+        with pytest.raises(errors.NotReady):
+            _ = call.answer
+    assert a.session not in c.core.engine.registry.openers[f]
+    assert a.start(m.Create(ROOT_INO, b"f", 0o600, os.O_RDWR), number=1, low=1).done.entry
+
+
+def test_a_mutation_asked_again_in_time_is_answered_to_the_new_connection(
+    c: Cluster, a: Client, b: Client
+) -> None:
+    f = b.create(b"f")
+    b.automatic = False
+    operation = m.SetAttributes(f, size=5)
+    old = a.start(operation, number=1, low=1)
+    a.open()
+    again = a.start(operation, number=1, low=1)
+    b.automatic = True
+    b.acknowledge()
+    c.settle()
+    assert old.answers == []
+    assert again.done.entry is not None
+
+
+def test_who_becomes_writer_by_its_declaration_stops_others_from_caching(
+    c: Cluster, a: Client, b: Client
+) -> None:
+    """Its open was lost with the connection; it will ask again, and be a writer already."""
+    f = a.create(b"f")
+    a.close_file(f)
+    assert b.lookup(b"f").cacheable
+    b.told()
+    a.open(opens=[f], writers=[f])
+    assert f in b.told()[0].inos
+    assert not b.lookup(b"f").cacheable
+
+
+def test_a_directory_made_before_a_restart_is_not_believed_empty_after_it(
+    c: Cluster, a: Client, b: Client
+) -> None:
+    first = a.start(m.MakeNode(ROOT_INO, b"d", 0o040755), number=1, low=1).done
+    assert first.entry is not None
+    d = first.entry.ino
+    c.restart(resume=False)
+    b.open()
+    a.open()
+    b.create(b"x", d)
+    a.heard.clear()
+    a.automatic = False
+    again = a.start(m.MakeNode(ROOT_INO, b"d", 0o040755), number=1, low=1)
+    told = a.told()[0]
+    assert m.NamePair(d, b"") in told.names
+    assert told.position > first.position
+    assert not again.is_answered
+    a.acknowledge()
+    assert again.done == first
+    a.automatic = True
+    b.create(b"y", d)
+    assert a.told()[0].names == [m.NamePair(d, b"y")]
+
+
+def test_uncommitted_content_of_a_dead_session_holds_no_orphan(
+    c: Cluster, a: Client, b: Client
+) -> None:
+    f = b.create(b"f")
+    b.close_file(f, written=False)
+    a.do(m.Unlink(ROOT_INO, b"f"))
+    assert c.tables.get(ORPHANS, (f,)) is not None
+    b.close()
+    c.pass_time(1)
+    assert c.item(f) is None
+
+
+# --- marks and stalls
+
+
+def test_an_idle_session_says_that_it_has_all_its_answers(c: Cluster, a: Client) -> None:
+    a.create(b"f")
+    live = c.core.engine.sessions.live[a.session]
+    assert live.landed
+    c.core.engine.sessions.renew(a.session, c.now_s, a.low())
+    assert not live.landed
+    a.create(b"g")
+    c.core.engine.sessions.renew(a.session, c.now_s, 1)
+    assert list(live.landed) == [a.number]
+
+
+def test_a_master_that_was_stopped_ends_no_session_for_it(c: Cluster, a: Client, b: Client) -> None:
+    b.connected = False
+    c.pass_time(10)
+    c.now_s += 60
+    c.queue(c.core.tick)  # before it has read a single renewal
+    c.settle()
+    assert {a.session, b.session} <= c.core.engine.sessions.live.keys()
+    c.pass_time(9.5)
+    assert b.session in c.core.engine.sessions.live
+    c.pass_time(1)
+    assert b.session not in c.core.engine.sessions.live
+    assert a.session in c.core.engine.sessions.live
+
+
+def test_a_stopped_master_waits_on_for_who_was_not_back(c: Cluster, a: Client, b: Client) -> None:
+    c.restart(resume=False)
+    a.open()
+    call = a.start(create(b"f"))
+    c.now_s += 60
+    c.queue(c.core.tick)
+    c.settle()
+    assert not call.is_answered
+    b.open()
+    assert call.done.created
