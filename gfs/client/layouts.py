@@ -29,6 +29,7 @@ class Span(NamedTuple):
     handle: int
     chunk_offset: int
     extent_end: int  # in the chunk: how far the same extent goes
+    tail: bool = False  # the chunk is an open tail
 
 
 class FileLayout:

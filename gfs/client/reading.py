@@ -89,7 +89,7 @@ class Reader:
         if tail is not None and end > tail_at:
             first = max(start, tail_at)
             chunk_end = end - tail_at
-            spans.append(Span(first, end - first, tail.handle, first - tail_at, chunk_end))
+            spans.append(Span(first, end - first, tail.handle, first - tail_at, chunk_end, True))
         return spans
 
     async def _layout(self, ino: int, start: int, end: int, actor: Actor) -> FileLayout:
@@ -110,12 +110,14 @@ class Reader:
         return found
 
     async def _fetch(self, span: Span) -> Buffer:
-        _, length, handle, chunk_offset, extent_end = span
+        _, length, handle, chunk_offset, extent_end, tail = span
         content = self.replicas.read_nowait(handle, chunk_offset, length)
         if content is None and await self.replicas.pass_if_local(handle):
             content = self.replicas.read_nowait(handle, chunk_offset, length)
         if content is None:
-            content = await self._prefetcher.read(handle, chunk_offset, length, extent_end)
+            content = await self._prefetcher.read(
+                handle, chunk_offset, length, extent_end, fill=not tail
+            )
         return content
 
     async def _put_together(self, spans: list[Span], start: int, end: int) -> bytearray:
@@ -161,8 +163,8 @@ class Reader:
 def _parts(span: Span) -> list[Span]:
     if span.length <= PART_BYTES:
         return [span]
-    start, length, handle, chunk_offset, extent_end = span
+    start, length, handle, chunk_offset, extent_end, tail = span
     return [
-        Span(start + at, min(PART_BYTES, length - at), handle, chunk_offset + at, extent_end)
+        Span(start + at, min(PART_BYTES, length - at), handle, chunk_offset + at, extent_end, tail)
         for at in range(0, length, PART_BYTES)
     ]

@@ -189,8 +189,10 @@ class Replicas:
 
     # --- any host
 
-    async def read(self, handle: int, offset: int, length: int) -> Buffer:
-        """Exactly [offset, offset + length) of the chunk, from whichever replica serves it.
+    async def read(self, handle: int, offset: int, length: int, least: int = -1) -> Buffer:
+        """[offset, offset + length) of the chunk, from whichever replica serves it.
+
+        All of it, or with `least` >= 0 at least so many bytes of it.
 
         Raises:
           NoReplica: none did for a minute.
@@ -202,7 +204,7 @@ class Replicas:
             located = await self._locate(handle)
             for member in self._servers.order(located.members if located else ()):
                 try:
-                    return await self._read_from(member, located, offset, length)
+                    return await self._read_from(member, located, offset, length, least)
                 except GfsError as failed:
                     error = failed
                     self._failed(member, handle, failed)
@@ -221,7 +223,7 @@ class Replicas:
         return located
 
     async def _read_from(
-        self, member: ChainMember, located: Located | None, offset: int, length: int
+        self, member: ChainMember, located: Located | None, offset: int, length: int, least: int
     ) -> Buffer:
         assert located is not None
         connection = await self._servers.get(member)
@@ -232,9 +234,9 @@ class Replicas:
         content: Buffer = payload if payload is not None else b""
         if crc32c(content) != answer.checksum:
             raise Corrupt(f"bytes of chunk {located.handle:016x} changed on the way")
-        if len(content) != length:
+        if len(content) != length and (least < 0 or not least <= len(content) < length):
             raise NoSuchReplica(f"server {member.server} has only {len(content)} of {length} bytes")
-        self.bytes_remote += length
+        self.bytes_remote += len(content)
         return content
 
     def _failed(self, member: ChainMember, handle: int, error: GfsError) -> None:

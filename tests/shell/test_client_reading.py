@@ -70,12 +70,45 @@ async def test_a_changed_file_is_laid_out_anew() -> None:
         again = await stored(w, b"newer")
         w.master.files[ino] = w.master.files[again]
         w.master.position += 1
-        for connection in w.master.connections:
-            connection.request(
-                m.Invalidate(w.master.position, [], [ino], [ino]), lambda answer, payload: None
-            )
-        await w.client.link.read(m.Renew())  # the invalidation came before this answer
+        (connection,) = w.master.connections
+        await connection.call(m.Invalidate(w.master.position, [], [ino], [ino]))
         assert bytes(await file.read(0, 10)) == b"newer"
+        file.release()
+
+
+async def test_small_files_that_lie_together_are_fetched_together() -> None:
+    async with world() as w:
+        contents = {await stored(w, bytes([at]) * 4096): bytes([at]) * 4096 for at in range(50)}
+        for ino, content in contents.items():
+            file = await w.client.open(ino, os.O_RDONLY, w.client.actor)
+            assert bytes(await file.read(0, 8192)) == content
+            file.release()
+        assert asked(w, m.Read) == 2  # the first; and from the second on, all that follow
+
+
+async def test_bytes_that_came_after_a_piece_was_fetched_are_fetched() -> None:
+    async with world() as w:
+        inos = [await stored(w, bytes([at]) * 4096) for at in range(3)]
+        for ino in inos:
+            file = await w.client.open(ino, os.O_RDONLY, w.client.actor)
+            assert len(await file.read(0, 4096)) == 4096
+        late = await stored(w, b"late")
+        file = await w.client.open(late, os.O_RDONLY, w.client.actor)
+        assert bytes(await file.read(0, 4096)) == b"late"
+
+
+async def test_nothing_past_the_acknowledged_end_of_a_tail_is_asked_for() -> None:
+    async with world() as w:
+        ino = w.master.new_file()
+        file = await w.client.open(ino, os.O_RDWR | os.O_APPEND, w.client.actor)
+        for _ in range(3):
+            await file.write(0, b"x" * 1000)
+        await file.sync()
+        for offset in range(0, 3000, 1000):
+            assert len(await file.read(offset, 1000)) == 1000
+        reads = [seen for seen in w.servers[0].seen if isinstance(seen, m.Read)]
+        assert reads
+        assert max(read.offset + read.length for read in reads) <= 3000
         file.release()
 
 
