@@ -25,23 +25,31 @@ class Abandoned:
         self._seals = seals
         self._away = {int(key[0]): engine.now_s for key, _ in scan_all(engine.tables, SERVERS)}
         self._broken: dict[int, float] = {}  # tails with a member that restarted, since when
+        self._sealing: set[int] = set()
 
     def lost(self, server: int) -> None:
         self._away[server] = self._engine.now_s
 
     def back(self, server: int) -> None:
+        """It has reported all its replicas."""
         self._away.pop(server, None)
 
     def broken(self, handle: int) -> None:
         """A member of this open chunk has restarted: it takes no appends."""
         self._broken.setdefault(handle, self._engine.now_s)
 
+    def is_settled(self) -> bool:
+        """Is the length of every tail known to a primary, or in the log?"""
+        self._sealing = {handle for handle in self._sealing if self._seals.is_running(handle)}
+        return not (self._away or self._broken or self._sealing)
+
     def is_due(self, now_s: float) -> bool:
         """Is `tick` worth a step now?"""
         return bool(self._broken) or any(self._overdue(server, now_s) for server in self._away)
 
     def _overdue(self, server: int, now_s: float) -> bool:
-        return now_s - self._away[server] >= RETURN_WAIT_S
+        back = server in self._engine.servers.live  # only its report is missing
+        return not back and now_s - self._away[server] >= RETURN_WAIT_S
 
     def tick(self) -> None:
         """Seal what has been waited for long enough."""
@@ -68,4 +76,5 @@ class Abandoned:
 
     def _seal(self, handle: int, chunk: Chunk | None) -> None:
         if chunk is not None and chunk.kind is ChunkKind.TAIL:
+            self._sealing.add(handle)
             self._seals.begin(handle)

@@ -24,6 +24,7 @@ class Fleet:
         self._finishing = seals.finishing
         self.abandoned = Abandoned(engine, seals)
         self._growth: dict[int, m.TailGrowth] = {}
+        self._held: list[_Barrier] = []  # until the length of every tail can be known
 
     def register(self, caller: Caller, ask: m.RegisterServer) -> None:
         """A server is up; its replicas count as its report comes in."""
@@ -38,7 +39,6 @@ class Fleet:
             heard_s=self._engine.now_s,
         )
         self._engine.servers.register(live)
-        self.abandoned.back(member.server)
         self._engine.system("server", lambda decision: self._remember(decision, member))
         registered = m.ServerRegistered(
             self._engine.epoch, HEARTBEAT_S, self._engine.policy.chunk_bytes
@@ -60,6 +60,7 @@ class Fleet:
         live = self._engine.servers.live.get(server)
         if live is not None and report.complete:
             live.reported = True
+            self.abandoned.back(server)
         self._engine.answer(Pending(0, caller, report, self._engine.now_s), m.Ok())
 
     def _reported(self, server: int, replica: m.ReplicaReport) -> None:
@@ -117,13 +118,33 @@ class Fleet:
         """Recall what mounts and primaries hold back, then say the position."""
         pending = Pending(0, caller, ask, self._engine.now_s)
         last = _Barrier(pending, self._passed)
-        barrier = _Barrier(pending, lambda _: self._ask_growth(last))
+        barrier = _Barrier(pending, lambda _: self._hold(last))
         registry = self._engine.registry
         writers = {session for sessions in registry.writers.values() for session in sessions}
         for session in sorted(writers):
             barrier.left += 1
             self._engine.order_session(session, m.Recall([]), barrier.heard)
         barrier.heard(m.Ok())
+
+    def _hold(self, barrier: _Barrier) -> None:
+        self._held.append(barrier)
+        self._let_on()
+
+    def tick(self) -> None:
+        """Time has passed."""
+        self.abandoned.tick()
+        self._let_on()
+
+    def has_due_work(self, now_s: float) -> bool:
+        """Is `tick` worth a step now?"""
+        return bool(self._held) or self.abandoned.is_due(now_s)
+
+    def _let_on(self) -> None:
+        """After a server went or came back its tails are sealed first: they may be longer."""
+        if self._held and self.abandoned.is_settled():
+            held, self._held = self._held, []
+            for barrier in held:
+                self._ask_growth(barrier)
 
     def _ask_growth(self, barrier: _Barrier) -> None:
         """The mounts' windows have landed; now the tails are as long as anybody was told."""

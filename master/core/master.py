@@ -87,7 +87,7 @@ class Master:
         if engine.sessions.expired(engine.now_s):
             self.upkeep.expire_sessions()
             self.joining.after_end()
-        self.fleet.abandoned.tick()
+        self.fleet.tick()
         self.machine.seals.tick()
         self.machine.resume_waiting()
         self.upkeep.reclaim_orphans()
@@ -103,7 +103,7 @@ class Master:
         return bool(
             self.machine.seals.has_due_work(now_s)
             or engine.closed_orphans
-            or self.fleet.abandoned.is_due(now_s)
+            or self.fleet.has_due_work(now_s)
             or engine.sessions.expired(now_s)
             or now_s - self._slow_round_at_s >= SLOW_ROUND_S
         )
