@@ -191,7 +191,7 @@ def answer(*holds: int, bounded: bool = False) -> Callable[[Handler[S, P, R]], H
     """
 
     def wrap(method: Handler[S, P, R]) -> Handler[S, P, R]:
-        plain = _translated(method.__name__, method if bounded else _limited(method))
+        plain = _translated(method.__name__, method if bounded else limited(method))
         if not holds:
             return plain
 
@@ -211,15 +211,16 @@ def answer(*holds: int, bounded: bool = False) -> Callable[[Handler[S, P, R]], H
     return wrap
 
 
-def _limited(method: Handler[S, P, R]) -> Handler[S, P, R]:
+def limited(method: Handler[S, P, R]) -> Handler[S, P, R]:
     """The method, ended after `LIMIT_S`."""
 
-    async def limited(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
+    @functools.wraps(method)
+    async def in_time(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
         with trio.CancelScope(deadline=trio.current_time() + LIMIT_S):
             return await method(self, *args, **kwargs)
         raise TimedOut(f"no answer in {LIMIT_S:.0f} s")
 
-    return cast("Handler[S, P, R]", limited)
+    return cast("Handler[S, P, R]", in_time)
 
 
 def _translated(name: str, method: Handler[S, P, R]) -> Handler[S, P, R]:
@@ -227,6 +228,15 @@ def _translated(name: str, method: Handler[S, P, R]) -> Handler[S, P, R]:
 
     @functools.wraps(method)
     async def translated(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
+        if self.tables.trace is not None:
+            return await traced(self, *args, **kwargs)
+        try:
+            return await method(self, *args, **kwargs)
+        except Exception as error:
+            code = _code_of(self.tables, name, args, error)
+        raise pyfuse3.FUSEError(code)
+
+    async def traced(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
         start, code = trio.current_time(), 0
         try:
             return await method(self, *args, **kwargs)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import pyfuse3
 
 from gfs.errors import DeadSession
-from mount.answering import Answering, actor_of, answer
+from mount.answering import Answering, actor_of, answer, limited
 from mount.names import check_name
 
 if TYPE_CHECKING:
@@ -95,8 +95,14 @@ class FileCalls(Answering):
         # pyfuse3 takes any buffer and copies it out at once; its annotation says bytes.
         return await self._file(fh).read(off, size)  # type: ignore[return-value]
 
-    @answer()
+    @answer(bounded=True)
     async def write(self, fh: int, off: int, buf: bytes) -> int:
+        if self._file(fh).write_nowait(off, buf):  # nearly always, and then it needs no limit
+            return len(buf)
+        return await self._write(fh, off, buf)
+
+    @limited
+    async def _write(self, fh: int, off: int, buf: bytes) -> int:
         return await self._file(fh).write(off, buf)
 
     @answer()

@@ -136,6 +136,15 @@ class OpenFile:
 
     # --- writing
 
+    def write_nowait(self, offset: int, data: Buffer) -> bool:
+        """`write` where it neither waits nor fails; False: nothing was done, call `write`."""
+        dirty = self._inode.dirty
+        if dirty is None or not self.writable or self.appending or self._synchronous or not data:
+            return False
+        if dirty.error is not None or self._inode.busy_appending:
+            return False
+        return self._client.writeback.write_nowait(dirty, offset, data)
+
     async def write(self, offset: int, data: Buffer) -> int:
         """Write (O_APPEND: append, `offset` ignored); returns len(data).
 

@@ -14,43 +14,64 @@ from bisect import bisect_left, bisect_right
 
 Buffer = bytes | bytearray | memoryview
 
+GATHERED_BYTES = 4096  # smaller ones cost more memory as objects than as bytes
+
 
 class Piece:
-    """Contiguous bytes of a file at `offset`. `buffer` is a bytearray while it grows."""
+    """Contiguous bytes of a file at `offset`; it may grow until it is sent.
 
-    __slots__ = ("buffer", "length", "offset")
+    Big buffers are gathered and joined once, when somebody wants them as one; small
+    ones, and what is read while it grows, go into one bytearray.
+    """
+
+    __slots__ = ("_buffer", "_more", "length", "offset")
 
     def __init__(self, offset: int, buffer: Buffer) -> None:
         self.offset = offset
-        self.buffer = buffer
         self.length = len(buffer)
+        self._buffer = buffer
+        self._more: list[Buffer] = []
 
     @property
     def end(self) -> int:
         return self.offset + self.length
 
+    @property
+    def buffer(self) -> Buffer:
+        """All of it, in one buffer; a bytearray may still change."""
+        if self._more:
+            self._buffer = b"".join((self._buffer, *self._more))
+            self._more = []
+        return self._buffer
+
+    def _mutable(self) -> bytearray:
+        if not isinstance(self._buffer, bytearray):
+            self._buffer = bytearray().join((self._buffer, *self._more))
+            self._more = []
+        return self._buffer
+
     def grow(self, data: Buffer) -> None:
         """Take over bytes that follow the piece's end."""
-        if not isinstance(self.buffer, bytearray):
-            self.buffer = bytearray(self.buffer)
-        self.buffer += data
+        if len(data) >= GATHERED_BYTES and not isinstance(self._buffer, bytearray):
+            self._more.append(data)
+        else:
+            mutable = self._mutable()
+            mutable += data
         self.length += len(data)
 
     def patch(self, offset: int, data: Buffer) -> None:
         """Overwrite bytes inside the piece."""
-        if not isinstance(self.buffer, bytearray):
-            self.buffer = bytearray(self.buffer)
         start = offset - self.offset
-        self.buffer[start : start + len(data)] = data
+        self._mutable()[start : start + len(data)] = data
 
     def view(self, start: int, end: int) -> Buffer:
         """Bytes of the file range [start, end) inside the piece; a copy while it may grow."""
         first, last = start - self.offset, end - self.offset
-        if isinstance(self.buffer, bytearray):
-            return self.buffer[first:last]
+        if self._more or isinstance(self._buffer, bytearray):
+            return self._mutable()[first:last]
         if first == 0 and last == self.length:
-            return self.buffer
-        return memoryview(self.buffer)[first:last]
+            return self._buffer
+        return memoryview(self._buffer)[first:last]
 
 
 Segment = tuple[int, int, Piece]

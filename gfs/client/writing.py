@@ -124,12 +124,20 @@ class WriteBack:
 
     # --- writing
 
+    def write_nowait(self, file: DirtyFile, offset: int, data: Buffer) -> bool:
+        """Take over `data` if that needs no wait."""
+        length = len(data)
+        if length > FRAME_BYTES or self.dirty_bytes + length > self.limit_bytes:
+            return False
+        self._take(file, offset, data)
+        return True
+
     async def write(self, file: DirtyFile, offset: int, data: Buffer) -> None:
         """Take over `data`; waits only while too much is dirty."""
         if len(data) <= FRAME_BYTES:
-            if self.dirty_bytes + len(data) > self.limit_bytes:
+            if not self.write_nowait(file, offset, data):
                 await self._wait_for_room(len(data))
-            self._take(file, offset, data)
+                self._take(file, offset, data)
             return
         view = memoryview(data)
         for start in range(0, len(data), FRAME_BYTES):

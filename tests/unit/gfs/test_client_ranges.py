@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,3 +83,33 @@ def test_a_gap_is_not_covered() -> None:
     assert not covers(overlay.read(0, 5), 0, 5)
     overlay.add(Piece(2, b"c"))
     assert covers(overlay.read(0, 5), 0, 5)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_piece_is_its_writes_however_they_are_gathered(seed: int) -> None:
+    rng = random.Random(seed)
+    piece, model = Piece(100, b"first"), bytearray(b"first")
+    for _ in range(60):
+        data = rng.randbytes(rng.choice((1, 100, 4096, 9000)))
+        choice = rng.random()
+        if choice < 0.7:
+            piece.grow(data)
+            model += data
+        elif choice < 0.8 and len(data) < len(model):
+            at = rng.randrange(len(model) - len(data))
+            piece.patch(100 + at, data)
+            model[at : at + len(data)] = data
+        else:
+            start = rng.randrange(len(model))
+            seen = piece.view(100 + start, 100 + len(model))
+            assert seen == model[start:]
+        assert piece.end == 100 + len(model)
+    assert piece.buffer == model
+
+
+def test_what_was_read_of_a_growing_piece_does_not_change() -> None:
+    piece = Piece(0, b"a" * 5000)
+    piece.grow(b"b" * 5000)
+    seen = piece.view(0, 10000)
+    piece.patch(0, b"c" * 10000)
+    assert bytes(seen) == b"a" * 5000 + b"b" * 5000
