@@ -26,7 +26,7 @@ _KNOWN = [
 if typing.TYPE_CHECKING:
     AnyMessage = Message
 else:
-    AnyMessage = typing.Union[(*_KNOWN, Failed)]  # noqa: UP007
+    AnyMessage = typing.Union[(*_KNOWN, Failed)]
 
 
 class Envelope(msgspec.Struct, array_like=True, gc=False):
