@@ -137,7 +137,7 @@ class Server:
             self._do(partial(self._core.joining.close, peer.session, caller, message))
         elif kind is m.Barrier:
             assert isinstance(message, m.Barrier)
-            self._do(partial(self._core.fleet.barrier, caller, message))
+            self._do(partial(self._core.fleet.barriers.begin, caller, message))
         elif kind in (m.ClusterStatus, m.CheckFilesystem):
             self._inspect(caller, message)
         else:

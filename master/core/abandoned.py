@@ -25,7 +25,6 @@ class Abandoned:
         self._seals = seals
         self._away = {int(key[0]): engine.now_s for key, _ in scan_all(engine.tables, SERVERS)}
         self._broken: dict[int, float] = {}  # tails with a member that restarted, since when
-        self._sealing: set[int] = set()
 
     def lost(self, server: int) -> None:
         self._away[server] = self._engine.now_s
@@ -38,10 +37,14 @@ class Abandoned:
         """A member of this open chunk has restarted: it takes no appends."""
         self._broken.setdefault(handle, self._engine.now_s)
 
-    def is_settled(self) -> bool:
-        """Is the length of every tail known to a primary, or in the log?"""
-        self._sealing = {handle for handle in self._sealing if self._seals.is_running(handle)}
-        return not (self._away or self._broken or self._sealing)
+    def is_awaited(self, server: int) -> bool:
+        """Is it away, or back and has not reported all it has?"""
+        return server in self._away
+
+    def waits_for(self, handle: int, chunk: Chunk) -> bool:
+        """Is the tail about to be sealed here, once a member has had time to return?"""
+        away = any(member.server in self._away for member in chunk.members)
+        return away or handle in self._broken
 
     def is_due(self, now_s: float) -> bool:
         """Is `tick` worth a step now?"""
@@ -76,5 +79,4 @@ class Abandoned:
 
     def _seal(self, handle: int, chunk: Chunk | None) -> None:
         if chunk is not None and chunk.kind is ChunkKind.TAIL:
-            self._sealing.add(handle)
             self._seals.begin(handle)

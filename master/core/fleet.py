@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from gfs import messages as m
 from gfs.items import CHUNKS, SERVERS, Chunk, ChunkState, Server
 from master.core import tails
 from master.core.abandoned import Abandoned
+from master.core.barriers import Barriers
 from master.core.decision import Decision
-from master.core.engine import Answer, Caller, Engine, Pending
+from master.core.engine import Caller, Engine, Pending
 from master.core.seals import Seals
 from master.core.servers import LiveServer, agrees
 
@@ -23,8 +22,10 @@ class Fleet:
         self._engine = engine
         self._finishing = seals.finishing
         self.abandoned = Abandoned(engine, seals)
+        self.barriers = Barriers(
+            engine, seals, self.abandoned, grown=self._grown, log_growth=self.log_growth
+        )
         self._growth: dict[int, m.TailGrowth] = {}
-        self._held: list[_Barrier] = []  # until the length of every tail can be known
 
     def register(self, caller: Caller, ask: m.RegisterServer) -> None:
         """A server is up; its replicas count as its report comes in."""
@@ -111,72 +112,3 @@ class Fleet:
         self._engine.servers.remove(server)
         self._engine.give_up_orders(server=server)
         self.abandoned.lost(server)
-
-    # --- everything acknowledged so far, into the log
-
-    def barrier(self, caller: Caller, ask: m.Barrier) -> None:
-        """Recall what mounts and primaries hold back, then say the position."""
-        pending = Pending(0, caller, ask, self._engine.now_s)
-        last = _Barrier(pending, self._passed)
-        barrier = _Barrier(pending, lambda _: self._hold(last))
-        registry = self._engine.registry
-        writers = {session for sessions in registry.writers.values() for session in sessions}
-        for session in sorted(writers):
-            barrier.left += 1
-            self._engine.order_session(session, m.Recall([]), barrier.heard)
-        barrier.heard(m.Ok())
-
-    def _hold(self, barrier: _Barrier) -> None:
-        self._held.append(barrier)
-        self._let_on()
-
-    def tick(self) -> None:
-        """Time has passed."""
-        self.abandoned.tick()
-        self._let_on()
-
-    def has_due_work(self, now_s: float) -> bool:
-        """Is `tick` worth a step now?"""
-        return bool(self._held) or self.abandoned.is_due(now_s)
-
-    def _let_on(self) -> None:
-        """After a server went or came back its tails are sealed first: they may be longer."""
-        if self._held and self.abandoned.is_settled():
-            held, self._held = self._held, []
-            for barrier in held:
-                self._ask_growth(barrier)
-
-    def _ask_growth(self, barrier: _Barrier) -> None:
-        """The mounts' windows have landed; now the tails are as long as anybody was told."""
-        for server in self._engine.servers.live:
-            barrier.left += 1
-            self._engine.order_server(server, m.ReportGrowth([]), self._heard(barrier))
-        barrier.heard(m.Ok())
-
-    def _heard(self, barrier: _Barrier) -> Callable[[Answer], None]:
-        def heard(answer: Answer) -> None:
-            if isinstance(answer, m.Growth):
-                self._grown(answer.growth)
-            barrier.heard(answer)
-
-        return heard
-
-    def _passed(self, barrier: _Barrier) -> None:
-        self.log_growth()
-        done = m.BarrierDone(self._engine.epoch, self._engine.position)
-        self._engine.answer(barrier.pending, done)
-
-
-class _Barrier:
-    """One half of a `Barrier` under way: `left` answers are missing, its own start among them."""
-
-    def __init__(self, pending: Pending, passed: Callable[[_Barrier], None]) -> None:
-        self.pending = pending
-        self.left = 1
-        self._passed = passed
-
-    def heard(self, _: Answer) -> None:
-        """Whoever cannot answer is dead, and so is what it held back."""
-        self.left -= 1
-        if not self.left:
-            self._passed(self)

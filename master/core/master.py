@@ -87,8 +87,9 @@ class Master:
         if engine.sessions.expired(engine.now_s):
             self.upkeep.expire_sessions()
             self.joining.after_end()
-        self.fleet.tick()
+        self.fleet.abandoned.tick()
         self.machine.seals.tick()
+        self.fleet.barriers.tick()
         self.machine.resume_waiting()
         self.upkeep.reclaim_orphans()
         if engine.now_s - self._slow_round_at_s >= SLOW_ROUND_S:
@@ -103,7 +104,8 @@ class Master:
         return bool(
             self.machine.seals.has_due_work(now_s)
             or engine.closed_orphans
-            or self.fleet.has_due_work(now_s)
+            or self.fleet.abandoned.is_due(now_s)
+            or self.fleet.barriers.is_due()
             or engine.sessions.expired(now_s)
             or now_s - self._slow_round_at_s >= SLOW_ROUND_S
         )

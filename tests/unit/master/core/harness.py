@@ -88,11 +88,14 @@ class Call:
 
 @dataclass
 class Replica:
-    """What a chunk server has of a chunk."""
+    """What a chunk server has of a chunk; `acknowledged` by all, if it is the primary's."""
 
     version: int
     end: int = 0
     sealed: bool = False
+    primary: bool = False
+    acknowledged: int = 0
+    recovered: bool = False
     writers: dict[int, int] = field(default_factory=dict)
 
 
@@ -121,7 +124,9 @@ class ChunkServer:
         core, caller = self.cluster.core, (-self.server, 1)
         ask = m.RegisterServer(self.member, self.boot, "", 1 << 41, self.free_bytes, 0, 0)
         reports = [
-            m.ReplicaReport(handle, replica.version, replica.sealed, replica.end, 0)
+            m.ReplicaReport(
+                handle, replica.version, replica.sealed, replica.end, 0, replica.recovered
+            )
             for handle, replica in sorted(self.replicas.items())
         ]
 
@@ -139,9 +144,15 @@ class ChunkServer:
         self.cluster.queue(partial(self.cluster.core.fleet.lost, self.server))
         self.cluster.settle()
 
+    def restart(self) -> None:
+        """The process ends and begins anew: what it knew of chains is gone."""
+        self.stop()
+        for replica in self.replicas.values():
+            replica.primary, replica.recovered = False, not replica.sealed
+
     def lose_power(self, *, keep: int | None = None) -> None:
         """Down, and up with another boot id; open replicas keep `keep` bytes at most."""
-        self.stop()
+        self.restart()
         self.boot += "'"
         for replica in self.replicas.values():
             if not replica.sealed and keep is not None:
@@ -159,6 +170,7 @@ class ChunkServer:
             replica = self.replicas.setdefault(order.handle, Replica(0))
             assert order.version >= replica.version
             replica.version = order.version
+            replica.primary = False
             return m.FencedAt(replica.end, self.boot, dict(replica.writers))
         if isinstance(order, m.CopyReplica):
             source = self.cluster.servers[order.source.server]
@@ -180,9 +192,9 @@ class ChunkServer:
         assert isinstance(order, m.ReportGrowth)
         return m.Growth(
             [
-                m.TailGrowth(handle, replica.version, replica.end, 0)
+                m.TailGrowth(handle, replica.version, replica.acknowledged, 0)
                 for handle, replica in self.replicas.items()
-                if not replica.sealed
+                if replica.primary
             ]
         )
 
@@ -560,6 +572,10 @@ class Cluster:
                 assert replica.writers.get(writer, 0) == sequence - 1
                 replica.writers[writer] = sequence
             end = replica.end
+        primary = self.servers[lease.members[0].server].replicas[lease.handle]
+        primary.primary = bool(writer)
+        if upto >= len(lease.members):
+            primary.acknowledged = end
         return end
 
     # --- looking

@@ -6,7 +6,7 @@ from gfs import messages as m
 from gfs.ids import ROOT_INO
 from gfs.items import CHUNKS, ChunkState
 from tests.unit.master.core.conftest import MakeCluster
-from tests.unit.master.core.harness import Call, Client, Cluster, Replica, file_commit
+from tests.unit.master.core.harness import Client, Cluster, Replica
 
 
 def condemned_chunk(c: Cluster, a: Client) -> m.Lease:
@@ -143,52 +143,3 @@ def test_space_is_what_live_servers_say_divided_by_the_goal(c: Cluster, a: Clien
     assert (found.total_bytes, found.free_bytes) == (1 << 41, 1 << 40)
     c.server(1).stop()
     assert a.get(m.StatFilesystem(), m.FilesystemStat).free_bytes == 1 << 40
-
-
-# --- barrier
-
-
-def barrier(c: Cluster, a: Client) -> tuple[list[m.Message], tuple[int, int]]:
-    call = Call(a, 0, m.Barrier())
-    caller = c.caller(call)
-    c.queue(lambda: c.core.fleet.barrier(caller, m.Barrier()))
-    c.settle()
-    return call.answers, caller  # type: ignore[return-value]
-
-
-def test_a_barrier_brings_in_what_mounts_and_primaries_hold_back(
-    c: Cluster, a: Client, b: Client
-) -> None:
-    f, g = a.create(b"f"), b.create(b"g")
-    lease = a.allocate()
-    c.append(lease, 100)
-    tail = b.open_tail(g)
-    c.append(tail.lease, 70, writer=7, sequence=1)
-
-    def flush(recall: m.Recall) -> None:
-        assert recall.inos == []
-        a.send(m.Commit([file_commit(f, (0, 100, lease.handle, 0))]))
-        c.settle()
-
-    a.on_recall = flush
-    answers, _ = barrier(c, a)
-    done = answers[0]
-    assert isinstance(done, m.BarrierDone)
-    assert done == m.BarrierDone(1, len(c.log))
-    sizes = [inode.size for inode in (c.item(f), c.item(g)) if inode is not None]
-    assert sizes == [100, 70]
-
-
-def test_a_barrier_waits_for_the_slowest_and_not_for_the_dead(
-    c: Cluster, a: Client, b: Client
-) -> None:
-    b.create(b"g")
-    b.automatic = False
-    c.server(2).hung = True
-    answers, _ = barrier(c, a)
-    assert answers == []
-    c.server(2).stop()
-    assert answers == []
-    b.connected = False
-    c.pass_time(21)
-    assert isinstance(answers[0], m.BarrierDone)
