@@ -11,6 +11,7 @@ from master.core.decision import Decision
 from master.core.engine import Caller, Engine, Pending
 from master.core.seals import Seals
 from master.core.servers import LiveServer, agrees
+from master.core.strays import Strays
 
 HEARTBEAT_S = 0.3
 
@@ -25,6 +26,7 @@ class Fleet:
         self.barriers = Barriers(
             engine, seals, self.abandoned, grown=self._grown, log_growth=self.log_growth
         )
+        self.strays = Strays(engine)
         self._growth: dict[int, m.TailGrowth] = {}
 
     def register(self, caller: Caller, ask: m.RegisterServer) -> None:
@@ -40,6 +42,7 @@ class Fleet:
             heard_s=self._engine.now_s,
         )
         self._engine.servers.register(live)
+        self.strays.forget(member.server)
         self._engine.system("server", lambda decision: self._remember(decision, member))
         registered = m.ServerRegistered(
             self._engine.epoch, HEARTBEAT_S, self._engine.policy.chunk_bytes
@@ -68,11 +71,12 @@ class Fleet:
         """Does it count, or what is to be done that it may?"""
         servers = self._engine.servers
         chunk: Chunk | None = self._engine.reader.get(CHUNKS, (replica.handle,))
-        if chunk is None or chunk.state is ChunkState.OPEN:
-            if chunk is not None and replica.recovered:
+        if chunk is None:
+            self.strays.found(server, replica.handle)
+        elif chunk.state is ChunkState.OPEN:
+            if replica.recovered:
                 self.abandoned.broken(replica.handle)
-            return
-        if agrees(replica, chunk) or chunk.state is ChunkState.CONDEMNED:
+        elif agrees(replica, chunk) or chunk.state is ChunkState.CONDEMNED:
             servers.add_replica(server, replica.handle)
         elif replica.version == chunk.version and not replica.sealed:
             # Fenced in time, but the order that should have followed was lost.
@@ -111,4 +115,5 @@ class Fleet:
         """Its connection ended: it cannot be asked, and its replicas do not count."""
         self._engine.servers.remove(server)
         self._engine.give_up_orders(server=server)
+        self.strays.forget(server)
         self.abandoned.lost(server)

@@ -97,6 +97,8 @@ class Master:
             self.fleet.log_growth()
             self.upkeep.log_condensed()
             self.upkeep.run()
+            if self.upkeep.may_destroy():
+                self.fleet.strays.run()
 
     def has_due_work(self, now_s: float) -> bool:
         """Is a tick worth a step now?"""

@@ -21,7 +21,7 @@ from gfs.items import (
     ChunkState,
     Key,
 )
-from master.core import extents, removal
+from master.core import extents, removal, strays
 from master.core.decision import Decision
 from master.core.engine import Answer, Engine
 from master.core.seals import Seals
@@ -80,9 +80,13 @@ class Upkeep:
 
     # --- garbage
 
+    def may_destroy(self) -> bool:
+        """Has the first minute after the start passed?"""
+        return self._engine.now_s - self._engine.started_s >= self._safe_start_s
+
     def run(self) -> None:
         """One bounded round of everything that is slow."""
-        if self._engine.now_s - self._engine.started_s < self._safe_start_s:
+        if not self.may_destroy():
             return
         self._delete_condemned()
         self._sweep_chunks()
@@ -109,6 +113,7 @@ class Upkeep:
         def delete(decision: Decision) -> None:
             for handle in due:
                 decision.tx.delete(CHUNKS, (handle,))
+            strays.note_deleted(decision, due)
 
         by_server: dict[int, list[int]] = {}
         for handle in due:
@@ -176,7 +181,7 @@ class Upkeep:
 
 
 def _ignore(_: Answer) -> None:
-    """A server that misses the order keeps a replica that nobody asks for any more."""
+    """A server that misses the order reports the replica when it is back (strays.py)."""
 
 
 def _reclaim_orphans(decision: Decision, inos: list[int]) -> None:
