@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 import click
 import trio
 
-from gfs.cli.finding import about, actor, cluster_option, connected, reach
+from gfs.cli.finding import about, cluster_option, connected, reach
 from gfs.cli.output import progress, umask
 from gfs.errors import IsADirectory, NotFound, UsageError
 from gfs.ids import MIB, RECORD_BYTES_MAX
-from gfs.messages import Rename, Unlink, Walk, Walked
 
 if TYPE_CHECKING:
-    from gfs.client.client import Client
+    from gfs.client.filesystem import Filesystem
+    from gfs.messages import Walked
 
 READ_BYTES = MIB
 _ZEROS = bytes(READ_BYTES)
@@ -40,9 +40,9 @@ def cat(context: click.Context, paths: tuple[bytes, ...]) -> None:
     place = reach(context.obj, paths)
 
     async def work() -> None:
-        async with connected(place) as client:
+        async with connected(place) as files:
             for path in map(place.path, paths):
-                await _to_stdout(client, path)
+                await _to_stdout(files, path)
 
     trio.run(work)
 
@@ -61,11 +61,11 @@ def get(context: click.Context, path: bytes, local: bytes | None) -> None:
     source = place.path(path)
 
     async def work() -> None:
-        async with connected(place) as client:
+        async with connected(place) as files:
             if local == b"-":
-                await _to_stdout(client, source)
+                await _to_stdout(files, source)
             else:
-                await _get(client, source, local or os.path.basename(source.rstrip(b"/")))
+                await _get(files, source, local or os.path.basename(source.rstrip(b"/")))
 
     trio.run(work)
 
@@ -86,9 +86,9 @@ def put(context: click.Context, local: bytes, path: bytes) -> None:
         raise UsageError("standard input needs the name of a file")
 
     async def work() -> None:
-        async with connected(place) as client:
+        async with connected(place) as files:
             with _source(local) as (file, size, mode):
-                await _put(client, file, size, mode, local, place.path(path))
+                await _put(files, file, size, mode, local, place.path(path))
 
     trio.run(work)
 
@@ -108,9 +108,9 @@ def append(context: click.Context, path: bytes, local: bytes) -> None:
     place = reach(context.obj, [path])
 
     async def work() -> None:
-        async with connected(place) as client:
+        async with connected(place) as files:
             with _source(local) as (file, size, _):
-                await _append(client, file, size, place.path(path))
+                await _append(files, file, size, place.path(path))
 
     trio.run(work)
 
@@ -119,13 +119,10 @@ def append(context: click.Context, path: bytes, local: bytes) -> None:
 
 
 async def _content(
-    client: Client, path: bytes, on_size: Callable[[int], None]
+    files: Filesystem, path: bytes, on_size: Callable[[int], None]
 ) -> AsyncGenerator[bytes | bytearray | memoryview, None]:
     with about(path):
-        walked = await walk(client, path)
-        if walked.entry.inode is not None and walked.entry.inode.is_directory:
-            raise IsADirectory
-        opened = await client.open(walked.entry, os.O_RDONLY, actor())
+        opened = await files.open(path)
     try:
         with about(path):
             on_size(await opened.size())
@@ -137,32 +134,19 @@ async def _content(
         opened.release()
 
 
-async def walk(client: Client, path: bytes, *, follow: bool = True) -> Walked:
-    """Resolve a path that must exist.
-
-    Raises:
-      GfsError: it does not, or the caller may not pass.
-    """
-    walked = await client.link.ask(Walk(path, follow, actor()), Walked)
-    if not walked.entry.ino:
-        raise NotFound
-    return walked
-
-
-async def _to_stdout(client: Client, path: bytes) -> None:
-    async with contextlib.aclosing(_content(client, path, _ignore)) as content:
+async def _to_stdout(files: Filesystem, path: bytes) -> None:
+    async with contextlib.aclosing(_content(files, path, _ignore)) as content:
         async for data in content:
             await _emit(sys.stdout.fileno(), data)
 
 
-async def _get(client: Client, source: bytes, local: bytes) -> None:
+async def _get(files: Filesystem, source: bytes, local: bytes) -> None:
     descriptor, fresh, final = _destination(source, local)
     try:
-        await _fill(client, source, descriptor, sparse=fresh is not None)
+        await _fill(files, source, descriptor, sparse=fresh is not None)
         if fresh is not None:
             with about(source):
-                inode = (await walk(client, source)).entry.inode
-            assert inode is not None
+                _, inode = await files.stat(source)
             os.fchmod(descriptor, stat.S_IMODE(inode.mode) & 0o777 & ~umask())
             os.rename(fresh, final)
     except BaseException:
@@ -186,7 +170,7 @@ def _destination(source: bytes, local: bytes) -> tuple[int, bytes | None, bytes]
     return os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), fresh, local
 
 
-async def _fill(client: Client, source: bytes, descriptor: int, *, sparse: bool) -> None:
+async def _fill(files: Filesystem, source: bytes, descriptor: int, *, sparse: bool) -> None:
     total = 0
     async with contextlib.AsyncExitStack() as stack:
         step: Callable[[int], None] = _ignore
@@ -195,7 +179,7 @@ async def _fill(client: Client, source: bytes, descriptor: int, *, sparse: bool)
             nonlocal step
             step = stack.enter_context(progress(os.fsdecode(os.path.basename(source)), size))
 
-        content = contextlib.aclosing(_content(client, source, on_size))
+        content = contextlib.aclosing(_content(files, source, on_size))
         async for data in await stack.enter_async_context(content):
             # A hole stays a hole: a sparse file may be larger than this disk.
             if sparse and data == memoryview(_ZEROS)[: len(data)]:
@@ -258,16 +242,16 @@ async def _read(descriptor: int, size: int, *, quick: bool) -> bytes:
 
 
 async def _put(
-    client: Client, file: int, size: int | None, mode: int | None, local: bytes, target: bytes
+    files: Filesystem, file: int, size: int | None, mode: int | None, local: bytes, target: bytes
 ) -> None:
     with about(target):
-        walked = await client.link.ask(Walk(target.rstrip(b"/") or b"/", True, actor()), Walked)
+        walked = await files.resolve(target.rstrip(b"/") or b"/")
         inode = walked.entry.inode
         if inode is not None and inode.is_directory:
             if local == b"-":
                 raise IsADirectory
             target = target.rstrip(b"/") + b"/" + os.path.basename(local)
-            walked = await client.link.ask(Walk(target, True, actor()), Walked)
+            walked = await files.resolve(target)
             inode = walked.entry.inode
             if inode is not None and inode.is_directory:
                 raise IsADirectory
@@ -277,25 +261,24 @@ async def _put(
             mode = stat.S_IMODE(inode.mode)  # as the file that is replaced
         else:
             mode = (0o666 if mode is None else mode & 0o777) & ~umask()
-        await _replace(client, file, size, walked, mode)
+        await _replace(files, file, size, walked, mode)
 
 
-async def _replace(client: Client, file: int, size: int | None, walked: Walked, mode: int) -> None:
+async def _replace(
+    files: Filesystem, file: int, size: int | None, walked: Walked, mode: int
+) -> None:
     fresh = b".gfs-put-" + secrets.token_hex(8).encode()
-    me = actor()
-    opened, _ = await client.create(
-        walked.parent, fresh, stat.S_IFREG | mode, os.O_CREAT | os.O_EXCL | os.O_WRONLY, me
-    )
+    opened = await files.create(walked.parent, fresh, os.O_EXCL | os.O_WRONLY, mode)
     try:
         try:
             await _copy_in(file, size, opened.write)
             await opened.sync()
         finally:
             opened.release()
-        await client.link.mutate(Rename(walked.parent, fresh, walked.parent, walked.name), me)
+        await files.rename_in(walked.parent, fresh, walked.name)
     except BaseException:
         with trio.CancelScope(shield=True), trio.move_on_after(5), contextlib.suppress(Exception):
-            await client.link.mutate(Unlink(walked.parent, fresh), me)
+            await files.unlink_in(walked.parent, fresh)
         raise
 
 
@@ -310,16 +293,10 @@ async def _copy_in(
             step(len(data))
 
 
-async def _append(client: Client, file: int, size: int | None, path: bytes) -> None:
-    flags = os.O_WRONLY | os.O_APPEND
+async def _append(files: Filesystem, file: int, size: int | None, path: bytes) -> None:
     with about(path):
-        walked = await client.link.ask(Walk(path, True, actor()), Walked)
-        if walked.entry.ino:
-            opened = await client.open(walked.entry, flags, actor())
-        else:
-            mode = stat.S_IFREG | (0o666 & ~umask())
-            made = flags | os.O_CREAT
-            opened, _ = await client.create(walked.parent, walked.name, mode, made, actor())
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        opened = await files.open(path, flags, 0o666 & ~umask())
         try:
             await _records(file, size, opened.write)
             await opened.sync()

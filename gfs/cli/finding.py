@@ -28,7 +28,7 @@ from gfs.messages import Actor
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from gfs.client.client import Client
+    from gfs.client.filesystem import Filesystem
 
 URL_SCHEME = "gfs://"
 _ADDRESS = re.compile(r"[^/]+:\d+")
@@ -139,13 +139,14 @@ def _config(name: str) -> tuple[ClientConfig, str]:
 
 
 @asynccontextmanager
-async def connected(place: Place) -> AsyncIterator[Client]:
-    """A client of this cluster.
+async def connected(place: Place) -> AsyncIterator[Filesystem]:
+    """The files of this cluster, as the caller may use them.
 
     Raises:
       GfsError: the master cannot be reached, or refuses.
     """
     from gfs.client.client import open_client
+    from gfs.client.filesystem import Filesystem
     from gfs.client.settings import ClientSettings
 
     settings = ClientSettings(
@@ -157,7 +158,7 @@ async def connected(place: Place) -> AsyncIterator[Client]:
     )
     try:
         async with open_client(settings) as client:
-            yield client
+            yield Filesystem(client, actor())
     except Unreachable as error:
         raise Unreachable(f"{place.name}: {error}") from None
     except BadKey as error:

@@ -11,30 +11,15 @@ import click
 import trio
 
 from gfs.changes import text_of
-from gfs.cli.files import walk
-from gfs.cli.finding import about, actor, cluster_option, connected, reach
+from gfs.cli.finding import about, cluster_option, connected, reach
 from gfs.cli.output import complain, out, out_name, shown, size_text, time_text, umask
-from gfs.errors import AlreadyExists, GfsError, IsADirectory, NotFound, NotPermitted
+from gfs.errors import GfsError, IsADirectory, NotFound
 from gfs.items import Inode
-from gfs.messages import (
-    Entry,
-    GetLayout,
-    Layout,
-    ListedName,
-    Listing,
-    MakeNode,
-    ReadDirectory,
-    RemoveTree,
-    Unlink,
-    Walk,
-    Walked,
-)
+from gfs.messages import Layout, ListedName
 
 if TYPE_CHECKING:
-    from gfs.client.client import Client
+    from gfs.client.filesystem import Filesystem
 
-PAGE_NAMES = 2000
-WHOLE_FILE = 1 << 62
 _PATH = click.Path(path_type=bytes)
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
@@ -54,13 +39,13 @@ def ls(
     wanted = [place.path(path) for path in paths] or [place.here]
 
     async def work() -> None:
-        async with connected(place) as client:
+        async with connected(place) as files:
             for path in wanted:
                 if len(wanted) > 1 and not as_json:
                     out_name(path + b":")
                 with about(path):
-                    async for one, inode in _listed(client, path, long or as_json):
-                        _print_name(one, inode, long, as_json, b"\0" if print0 else b"\n")
+                    async for one in _listed(files, path, long or as_json):
+                        _print_name(one, long, as_json, b"\0" if print0 else b"\n")
 
     trio.run(work)
 
@@ -76,13 +61,12 @@ def stat(context: click.Context, paths: tuple[bytes, ...], chunks: bool, as_json
     place = reach(context.obj, paths)
 
     async def work() -> None:
-        async with connected(place) as client:
+        async with connected(place) as files:
             for path in map(place.path, paths):
                 with about(path):
-                    entry = (await walk(client, path, follow=False)).entry
-                    inode = await _fresh(client, entry)
-                    layout = await _layout(client, entry.ino) if chunks else None
-                _print_stat(path, entry.ino, inode, layout, as_json)
+                    ino, inode = await files.stat(path, follow=False)
+                    layout = await files.layout(ino) if chunks else None
+                _print_stat(path, ino, inode, layout, as_json)
 
     trio.run(work)
 
@@ -97,10 +81,10 @@ def mkdir(context: click.Context, paths: tuple[bytes, ...], parents: bool) -> No
     place = reach(context.obj, paths)
 
     async def work() -> None:
-        async with connected(place) as client:
+        async with connected(place) as files:
             for path in map(place.path, paths):
                 with about(path):
-                    await _mkdir(client, path, parents)
+                    await files.make_directory(path, 0o777 & ~umask(), parents=parents)
 
     trio.run(work)
 
@@ -117,15 +101,18 @@ def rm(context: click.Context, paths: tuple[bytes, ...], recursive: bool, force:
 
     async def work() -> int:
         failed = 0
-        async with connected(place) as client:
+        async with connected(place) as files:
             for path in map(place.path, paths):
                 try:
                     with about(path):
-                        await _rm(client, path, recursive=recursive)
+                        await files.remove(path, recursive=recursive)
                 except NotFound as error:
                     if not force:
                         failed = 1
                         complain(str(error))
+                except IsADirectory as error:
+                    failed = 1
+                    complain(f"{error}; -r removes it with all it holds")
                 except GfsError as error:
                     failed = 1
                     complain(str(error))
@@ -137,85 +124,20 @@ def rm(context: click.Context, paths: tuple[bytes, ...], recursive: bool, force:
 # --- work ----------------------------------------------------------------------------
 
 
-async def _listed(
-    client: Client, path: bytes, plus: bool
-) -> AsyncIterator[tuple[ListedName, Inode | None]]:
-    walked = await walk(client, path)
-    entry = walked.entry
-    if entry.inode is not None and not entry.inode.is_directory:
-        name = ListedName(path, entry.ino, modes.S_IFMT(entry.inode.mode), entry.inode)
-        yield name, await _fresh(client, entry)
-        return
-    after = b""
-    while True:
-        asked = ReadDirectory(entry.ino, after, PAGE_NAMES, plus, actor())
-        listing = await client.link.ask(asked, Listing)
-        sizes = (
-            await client.sizes(
-                [
-                    Entry(listing.position, one.ino, one.inode, one.cacheable)
-                    for one in listing.entries
-                ]
-            )
-            if plus
-            else []
-        )
-        for at, one in enumerate(listing.entries):
-            if plus and one.inode is not None:
-                one.inode.size = sizes[at]
-            yield one, one.inode
-        if not listing.more:
-            return
-        after = listing.entries[-1].name
-
-
-async def _fresh(client: Client, entry: Entry) -> Inode:
-    """Attributes with the size a reader would see now."""
-    assert entry.inode is not None
-    entry.inode.size = (await client.sizes([entry]))[0]
-    return entry.inode
-
-
-async def _layout(client: Client, ino: int) -> Layout:
-    return await client.link.ask(GetLayout(ino, 0, WHOLE_FILE, actor()), Layout)
-
-
-async def _mkdir(client: Client, path: bytes, parents: bool) -> None:
-    mode = modes.S_IFDIR | (0o777 & ~umask())
-    parts = [part for part in path.split(b"/") if part]
-    starts = range(1, len(parts) + 1) if parents else [len(parts)]
-    for count in starts:
-        walked = await client.link.ask(Walk(b"/" + b"/".join(parts[:count]), True, actor()), Walked)
-        if walked.entry.ino:
-            if not parents:
-                raise AlreadyExists
-            continue
-        try:
-            await client.link.mutate(MakeNode(walked.parent, walked.name, mode), actor())
-        except AlreadyExists:
-            if not parents:
-                raise
-
-
-async def _rm(client: Client, path: bytes, *, recursive: bool) -> None:
-    walked = await walk(client, path, follow=False)
-    if not walked.name:
-        raise NotPermitted("the root cannot be removed")
-    inode = walked.entry.inode
-    if inode is not None and inode.is_directory:
-        if not recursive:
-            raise IsADirectory("is a directory; -r removes it with all it holds")
-        await client.link.mutate(RemoveTree(walked.parent, walked.name), actor())
+async def _listed(files: Filesystem, path: bytes, plus: bool) -> AsyncIterator[ListedName]:
+    ino, inode = await files.stat(path)
+    if inode.is_directory:
+        async for one in files.list_directory(ino, plus=plus):
+            yield one
     else:
-        await client.link.mutate(Unlink(walked.parent, walked.name), actor())
+        yield ListedName(path, ino, modes.S_IFMT(inode.mode), inode)
 
 
 # --- printing ------------------------------------------------------------------------
 
 
-def _print_name(
-    one: ListedName, inode: Inode | None, long: bool, as_json: bool, end: bytes
-) -> None:
+def _print_name(one: ListedName, long: bool, as_json: bool, end: bytes) -> None:
+    inode = one.inode
     if as_json:
         out(json.dumps({"name": text_of(one.name), **_fields(one.ino, inode)}))
     elif long and inode is not None:

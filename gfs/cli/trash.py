@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import click
 import trio
 
 from gfs.changes import text_of
-from gfs.cli.finding import Place, about, actor, cluster_option, connected, reach
+from gfs.cli.finding import Place, about, cluster_option, connected, reach
 from gfs.cli.output import out, shown, size_text, time_text
 from gfs.errors import NotFound
-from gfs.messages import (
-    EmptyTrash,
-    ListTrash,
-    PathIs,
-    PathOf,
-    TrashEntry,
-    TrashListing,
-    Undelete,
-)
+from gfs.messages import TrashEntry
 
 if TYPE_CHECKING:
-    from gfs.client.client import Client
+    from gfs.client.filesystem import Filesystem
 
 _PATH = click.Path(path_type=bytes)
 
@@ -43,8 +34,8 @@ def list_command(context: click.Context, as_json: bool) -> None:
     place = reach(context.obj)
 
     async def work() -> None:
-        async with connected(place) as client:
-            async for one in _entries(client):
+        async with connected(place) as files:
+            async for one in files.list_trash():
                 if as_json:
                     fields = {
                         name: getattr(one, name) for name in ("ino", "deleted_ns", "uid", "size")
@@ -71,9 +62,9 @@ def empty(context: click.Context, paths: tuple[bytes, ...], everything: bool) ->
     place = reach(context.obj, paths)
 
     async def work() -> None:
-        async with connected(place) as client:
-            inos = [(await _entry(client, place, path)).ino for path in paths]
-            await client.link.mutate(EmptyTrash(inos), actor())
+        async with connected(place) as files:
+            inos = [(await _entry(files, place, path)).ino for path in paths]
+            await files.empty_trash(inos)
 
     trio.run(work)
 
@@ -91,33 +82,20 @@ def undelete(context: click.Context, path: bytes, to: bytes | None) -> None:
     place = reach(context.obj, [path])
 
     async def work() -> None:
-        async with connected(place) as client:
-            one = await _entry(client, place, path)
+        async with connected(place) as files:
+            one = await _entry(files, place, path)
             with about(one.path):
                 target = place.path(to) if to is not None else b""
-                done = await client.link.mutate(Undelete(one.ino, target), actor())
-                ino = done.entry.ino if done.entry is not None else one.ino
-                out((await client.link.ask(PathOf(ino), PathIs)).path)
+                out(await files.undelete(one.ino, target))
 
     trio.run(work)
 
 
-async def _entries(client: Client) -> AsyncIterator[TrashEntry]:
-    after = 0
-    while True:
-        listing = await client.link.ask(ListTrash(actor(), after), TrashListing)
-        for one in listing.entries:
-            yield one
-        if not listing.more:
-            return
-        after = listing.entries[-1].ino
-
-
-async def _entry(client: Client, place: Place, path: bytes) -> TrashEntry:
+async def _entry(files: Filesystem, place: Place, path: bytes) -> TrashEntry:
     """The newest entry of this path, or the one with this inode number."""
     wanted = b"/" + b"/".join(part for part in place.path(path).split(b"/") if part)
     best: TrashEntry | None = None
-    async for one in _entries(client):
+    async for one in files.list_trash():
         named = one.path == wanted or (path.isdigit() and one.ino == int(path))
         if named and (best is None or one.deleted_ns > best.deleted_ns):
             best = one
