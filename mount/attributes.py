@@ -9,6 +9,7 @@ import stat
 
 import pyfuse3
 
+from gfs.client.dirty import Pending
 from gfs.ids import MIB, NAME_BYTES_MAX
 from gfs.items import Inode
 from gfs.messages import FilesystemStat
@@ -24,9 +25,9 @@ def entry_attributes(
     *,
     entry_timeout: float,
     attr_timeout: float,
-    pending: tuple[int, int] | None = None,
+    pending: Pending | None = None,
 ) -> pyfuse3.EntryAttributes:
-    """`inode` as the kernel wants it; timeouts in seconds; `pending` (end, mtime_ns) on top."""
+    """`inode` as the kernel wants it; timeouts in seconds; `pending` on top."""
     entry = pyfuse3.EntryAttributes()
     entry.st_ino = ino
     entry.entry_timeout = entry_timeout
@@ -42,9 +43,9 @@ def entry_attributes(
         size, stored = inode.size, inode.stored
         entry.st_mtime_ns = inode.mtime_ns
         if pending is not None:
-            end, mtime_ns = pending
+            end, mtime_ns, length = pending
             if end > size:
-                stored += end - size
+                stored += min(end - size, length)  # the rest of it is a hole
                 size = end
             if mtime_ns:
                 entry.st_mtime_ns = mtime_ns

@@ -15,6 +15,7 @@ import trio
 
 from gfs.client.appending import Appender
 from gfs.client.closing import Closing
+from gfs.client.dirty import Pending
 from gfs.client.doubt import touched
 from gfs.client.files import OpenFile
 from gfs.client.inodes import OpenInode
@@ -222,8 +223,8 @@ class Client:
 
     # --- what a mount asks for attributes
 
-    def pending(self, ino: int) -> tuple[int, int] | None:
-        """(end, mtime_ns) of this client's uncommitted writes to the file."""
+    def pending(self, ino: int) -> Pending | None:
+        """What there is of this client's uncommitted writes to the file."""
         return self.writeback.pending(ino)
 
     def utimens(self, ino: int) -> None:

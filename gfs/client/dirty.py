@@ -9,6 +9,7 @@ file are committed in write order.
 from __future__ import annotations
 
 from collections import deque
+from typing import NamedTuple
 
 import trio
 
@@ -32,6 +33,20 @@ class DirtyPiece(Piece):
         self.placements: list[LaidOut] = []
         self.attempts = 0
         self.gone = False
+
+
+class Pending(NamedTuple):
+    """Uncommitted bytes of a file.
+
+    Attributes:
+      end: of the last of them.
+      mtime_ns: when they were written; 0 if a later utimens counts.
+      length: how many there are; what was written twice may count twice.
+    """
+
+    end: int
+    mtime_ns: int
+    length: int
 
 
 class DirtyFile:

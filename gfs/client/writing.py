@@ -23,7 +23,7 @@ import trio
 
 from gfs.client.chunks import ChunkWriter
 from gfs.client.committing import Committer
-from gfs.client.dirty import DirtyFile, DirtyPiece
+from gfs.client.dirty import DirtyFile, DirtyPiece, Pending
 from gfs.client.leasing import ChunkSource
 from gfs.client.metadata import MasterLink
 from gfs.client.packing import Packer, PieceFrame
@@ -325,12 +325,13 @@ class WriteBack:
         file = self._files.get(ino)
         return file.overlay.read(start, end) if file is not None else []
 
-    def pending(self, ino: int) -> tuple[int, int] | None:
-        """(end, mtime_ns) of uncommitted bytes, None if there are none."""
+    def pending(self, ino: int) -> Pending | None:
+        """Uncommitted bytes of the file, None if there are none."""
         file = self._files.get(ino)
         if file is None or not file.pieces:
             return None
-        return file.overlay.end, max(piece.mtime_ns for piece in file.pieces)
+        mtime_ns = max(piece.mtime_ns for piece in file.pieces)
+        return Pending(file.overlay.end, mtime_ns, sum(piece.length for piece in file.pieces))
 
     def keep_mtime(self, ino: int) -> None:
         """A utimens comes after these writes: their commits leave mtime alone."""

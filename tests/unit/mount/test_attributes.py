@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("pyfuse3")
 
+from gfs.client.dirty import Pending
 from gfs.ids import MIB
 from gfs.items import Inode
 from gfs.messages import FilesystemStat
@@ -31,14 +32,23 @@ def test_regular_file_has_everything_to_the_nanosecond() -> None:
 
 
 def test_pending_bytes_show_in_size_blocks_and_times() -> None:
-    entry = entry_attributes(20, image(), entry_timeout=0, attr_timeout=0, pending=(2048, NS + 50))
+    pending = Pending(2048, NS + 50, 1048)
+    entry = entry_attributes(20, image(), entry_timeout=0, attr_timeout=0, pending=pending)
     assert (entry.st_size, entry.st_blocks) == (2048, 4)
     assert entry.st_mtime_ns == entry.st_ctime_ns == NS + 50
 
 
 def test_pending_bytes_inside_the_file_do_not_shrink_it() -> None:
-    entry = entry_attributes(20, image(), entry_timeout=0, attr_timeout=0, pending=(10, 0))
+    pending = Pending(10, 0, 10)
+    entry = entry_attributes(20, image(), entry_timeout=0, attr_timeout=0, pending=pending)
     assert (entry.st_size, entry.st_mtime_ns) == (1000, NS + 1)
+
+
+def test_hole_before_pending_bytes_is_not_counted_as_blocks() -> None:
+    pending = Pending(MIB, NS, 4096)
+    inode = image(size=0, stored=0)
+    entry = entry_attributes(20, inode, entry_timeout=0, attr_timeout=0, pending=pending)
+    assert (entry.st_size, entry.st_blocks) == (MIB, 8)
 
 
 def test_hole_is_not_counted_as_blocks() -> None:
