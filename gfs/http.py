@@ -33,7 +33,7 @@ from hypercorn.typing import ConnectionState
 from prometheus_client.core import CollectorRegistry, CounterMetricFamily, GaugeMetricFamily
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -268,6 +268,8 @@ class _Guard:
 
         try:
             await self.inner(scope, counted, watched)
+        except ClientDisconnect:
+            log.info("http.left path=%s", scope["path"])  # in the middle of its request
         except Exception as error:
             log.exception("http.failed path=%s", scope["path"])
             if not started:
