@@ -15,7 +15,7 @@ import trio
 
 from gfs.client.dirty import DirtyFile, DirtyPiece, merged
 from gfs.client.metadata import MasterLink
-from gfs.errors import DeadSession, GfsError, Misplaced, Retry, TryAgain, from_wire
+from gfs.errors import DeadSession, GfsError, Misplaced, Retry, TooLarge, TryAgain, from_wire
 from gfs.messages import Actor, Commit, Committed, Entry, FileCommit
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ class Owner(Protocol):
 
 
 _Batch = list[tuple[DirtyFile, list[DirtyPiece]]]
+_Tried = tuple[DirtyFile, list[DirtyPiece], list[int]]  # attempts of each piece
 
 
 class Committer:
@@ -98,6 +99,10 @@ class Committer:
         except DeadSession:
             await self._after_death(batch)
             return
+        except TooLarge as error:
+            tried = [(*one, tries) for one, tries in zip(batch, attempts, strict=True)]
+            await self._commit_halves(tried, error)
+            return
         except GfsError as error:
             for (file, pieces), tries in zip(batch, attempts, strict=True):
                 self._refused(file, _same(pieces, tries), error)
@@ -107,6 +112,18 @@ class Committer:
         answers = {answer.ino: answer for answer in done.committed}
         for (file, pieces), tries in zip(batch, attempts, strict=True):
             self._answered(file, _same(pieces, tries), answers.get(file.ino))
+
+    async def _commit_halves(self, tried: list[_Tried], error: TooLarge) -> None:
+        """The batch changes more than one record holds."""
+        halves = _halves(tried)
+        for half in halves:
+            batch = [(file, _same(pieces, tries)) for file, pieces, tries in half]
+            batch = [(file, pieces) for file, pieces in batch if pieces]
+            if batch:
+                await self._commit(batch)
+        if not halves:
+            file, pieces, tries = tried[0]
+            self._refused(file, _same(pieces, tries), error)
 
     async def _after_death(self, batch: _Batch) -> None:
         """The pieces are being written again (`session_lost`), or nobody opens a new session."""
@@ -153,3 +170,15 @@ def _file_commit(file: DirtyFile, pieces: list[DirtyPiece]) -> FileCommit:
         mtime_ns=max(piece.mtime_ns for piece in pieces),
         data_version_seen=file.data_version if file.conditional else -1,
     )
+
+
+def _halves(tried: list[_Tried]) -> list[list[_Tried]]:
+    """In two, in their order; nothing if it is a single piece."""
+    if len(tried) > 1:
+        middle = len(tried) // 2
+        return [tried[:middle], tried[middle:]]
+    file, pieces, tries = tried[0]
+    middle = len(pieces) // 2
+    if not middle:
+        return []
+    return [[(file, pieces[:middle], tries[:middle])], [(file, pieces[middle:], tries[middle:])]]

@@ -42,6 +42,7 @@ _NAMESPACES = (b"user.", b"trusted.", b"security.", b"system.")
 def set_attributes(decision: Decision, op: SetAttributes) -> Done:
     """Each given field, checked by its own rule, in one mutation."""
     inode = decision.inode(op.ino)
+    _check_times(decision, op, inode)
     changed = inode
     if op.mode is not None:
         changed = _chmod(changed, decision.actor, op.mode)
@@ -97,6 +98,8 @@ def _truncate(decision: Decision, op: SetAttributes, inode: Inode) -> Inode:
     if not (op.handle_open_for_write and opened):
         require(inode, decision.actor, WRITE)
     require_exclusive(decision, op.ino, inode)
+    if op.size < inode.size:
+        extents.require_few(decision, op.ino, max(op.size, 0))
     changed = extents.truncate(decision, op.ino, inode, op.size)
     return replace(
         changed,
@@ -118,15 +121,8 @@ def require_exclusive(decision: Decision, ino: int, inode: Inode) -> None:
 
 
 def _set_times(decision: Decision, op: SetAttributes, inode: Inode) -> Inode:
-    explicit = op.atime_ns is not None or op.mtime_ns is not None
-    if not (explicit or op.atime_now or op.mtime_now):
-        return inode
-    if explicit or op.size is None:
-        _require_may_set_times(inode, decision.actor, explicit)
     atime = decision.now_ns if op.atime_now else op.atime_ns
     mtime = decision.now_ns if op.mtime_now else op.mtime_ns
-    check_time(atime)
-    check_time(mtime)
     if mtime is not None and inode.is_file:
         require_exclusive(decision, op.ino, inode)  # what was written before must not undo it
     return replace(
@@ -134,6 +130,15 @@ def _set_times(decision: Decision, op: SetAttributes, inode: Inode) -> Inode:
         atime_ns=inode.atime_ns if atime is None else atime,
         mtime_ns=inode.mtime_ns if mtime is None else mtime,
     )
+
+
+def _check_times(decision: Decision, op: SetAttributes, inode: Inode) -> None:
+    """All refusals that concern times, before anything is cut off."""
+    explicit = op.atime_ns is not None or op.mtime_ns is not None
+    if explicit or (op.size is None and (op.atime_now or op.mtime_now)):
+        _require_may_set_times(inode, decision.actor, explicit)
+    check_time(op.atime_ns)
+    check_time(op.mtime_ns)
 
 
 def check_time(time_ns: int | None) -> None:

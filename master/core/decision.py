@@ -73,6 +73,15 @@ def require_recalled(
         raise NeedsRecall(missing)
 
 
+class NeedsCuts(Suspend):
+    """More lies beyond `size` than one record should give back: it is cut piece by piece first."""
+
+    def __init__(self, ino: int, size: int) -> None:
+        super().__init__(ino)
+        self.ino = ino
+        self.size = size
+
+
 class NeedsServers(Suspend):
     """Too few chunk servers are up."""
 

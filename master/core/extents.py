@@ -18,13 +18,14 @@ from typing import Any, Protocol
 from msgspec.structs import replace
 
 from gfs.errors import Misplaced, TooLarge
-from gfs.items import CHUNKS, EXTENTS, Chunk, ChunkState, Extent, Inode, Key
+from gfs.items import CHUNKS, EXTENTS, INODES, Chunk, ChunkState, Extent, Inode, Key
 from gfs.messages import LaidOut
-from master.core.decision import Decision
+from master.core.decision import Decision, NeedsCuts
 from master.core.transaction import Transaction
 
 FILE_BYTES_MAX = 1 << 62
 EXTENTS_AT_ONCE = 100  # of one file among hundreds in a record; more are given back by themselves
+CUT_AT_ONCE = 5000  # by a truncation; more are cut in records before its own
 
 
 class References:
@@ -155,6 +156,39 @@ def _check_target(decision: Decision, extent: Extent) -> None:
     limit = chunk.length if chunk.state is ChunkState.SEALED else decision.policy.chunk_bytes
     if extent.chunk_offset < 0 or extent.chunk_offset + extent.length > limit:
         raise Misplaced(f"range ends past the chunk's {limit} bytes: write it elsewhere")
+
+
+def require_few(decision: Decision, ino: int, size: int) -> None:
+    """Raises NeedsCuts when too much lies beyond `size` for one record."""
+    beyond = decision.tx.range(EXTENTS, ino, after=size - 1, limit=CUT_AT_ONCE + 1)
+    if len(beyond) > CUT_AT_ONCE:
+        raise NeedsCuts(ino, size)
+
+
+def cut_some(decision: Decision, ino: int, size: int) -> None:
+    """Make a file that is being truncated to `size` shorter by a bounded number of extents.
+
+    From the end: who looks meanwhile, or after a crash, sees a truncation half done.
+    """
+    inode: Inode | None = decision.tx.get(INODES, (ino,))
+    at = FILE_BYTES_MAX
+    for _ in range(CUT_AT_ONCE):
+        found = decision.tx.floor(EXTENTS, (ino, at - 1))
+        if found is None or found[0][1] < size:
+            break
+        at = int(found[0][1])
+    if inode is not None and at < inode.size:
+        shorter = truncate(decision, ino, inode, at)
+        decision.put_inode(
+            ino,
+            replace(
+                shorter,
+                mtime_ns=max(decision.now_ns, inode.mtime_ns + 1),
+                ctime_ns=decision.now_ns,
+                data_version=inode.data_version + 1,
+                version=inode.version + 1,
+            ),
+        )
 
 
 def truncate(decision: Decision, ino: int, inode: Inode, size: int) -> Inode:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from gfs import messages as m
 from gfs.items import CHUNKS, SERVERS, Chunk, ChunkState, Server
 from master.core import tails
@@ -14,6 +16,7 @@ from master.core.servers import LiveServer, agrees
 from master.core.strays import Strays
 
 HEARTBEAT_S = 0.3
+GROWTH_BATCH = 100  # files, perhaps with the largest attributes
 
 
 class Fleet:
@@ -106,10 +109,11 @@ class Fleet:
 
     def log_growth(self) -> None:
         """Many files in one record."""
-        if self._growth:
-            growth = list(self._growth.values())
-            self._growth = {}
-            self._engine.system("growth", lambda decision: tails.grow(decision, growth))
+        growth = list(self._growth.values())
+        self._growth = {}
+        for start in range(0, len(growth), GROWTH_BATCH):
+            some = growth[start : start + GROWTH_BATCH]
+            self._engine.system("growth", partial(tails.grow, growth=some))
 
     def lost(self, server: int) -> None:
         """Its connection ended: it cannot be asked, and its replicas do not count."""

@@ -27,9 +27,16 @@ from gfs.items import INODES
 from gfs.messages import Done, GroupsNeeded, Message, Mutate
 from gfs.open_flags import writes
 from gfs.records import Record, RecordActor
-from master.core import attributes, commits, namespace, renaming, tails, trash
+from master.core import attributes, commits, extents, namespace, renaming, tails, trash
 from master.core.coherence import Stale
-from master.core.decision import Decision, NeedsRecall, NeedsSeal, NeedsServers, Suspend
+from master.core.decision import (
+    Decision,
+    NeedsCuts,
+    NeedsRecall,
+    NeedsSeal,
+    NeedsServers,
+    Suspend,
+)
 from master.core.engine import Answer, Caller, Engine, Pending
 from master.core.permissions import NeedGroups
 from master.core.reading import Reading
@@ -57,6 +64,7 @@ class Machine:
         self._record_at = record_at
         self._at_gate: list[Pending] = []
         self._for_servers: list[Pending] = []
+        self._cutting: list[Pending] = []  # truncations that go on with the next tick
 
     # --- mutations
 
@@ -237,11 +245,23 @@ class Machine:
             self.seals.park(why.handle, pending)
         elif isinstance(why, NeedsRecall):
             self._recall(pending, why.inos)
+        elif isinstance(why, NeedsCuts):
+            self._cut(pending, why.ino, why.size)
         elif self.engine.now_s - pending.asked_s > SERVERS_WAIT_S:
             self._finish(pending, TooFewServers("too few chunk servers are up"))
         else:
             assert isinstance(why, NeedsServers)
             self._for_servers.append(pending)
+
+    def _cut(self, pending: Pending, ino: int, size: int) -> None:
+        """A piece now, the rest later: others need not wait for all of it."""
+        self.engine.system("truncate-some", lambda d: extents.cut_some(d, ino, size))
+        pending.positions.add(self.engine.position)
+        self._cutting.append(pending)
+
+    def has_due_work(self) -> bool:
+        """Is `resume_waiting` worth a step now?"""
+        return bool(self._cutting)
 
     def _recall(self, pending: Pending, inos: dict[int, list[int]]) -> None:
         """Ask all these sessions; the request goes on when the last has answered or died."""
@@ -271,7 +291,8 @@ class Machine:
             at_gate, self._at_gate = self._at_gate, []
             for pending in at_gate:
                 self._resume(pending)
-        waiting, self._for_servers = self._for_servers, []
+        waiting = [*self._cutting, *self._for_servers]
+        self._cutting, self._for_servers = [], []
         for pending in waiting:
             self._resume(pending)
 

@@ -105,6 +105,7 @@ class Master:
         engine = self.engine
         return bool(
             self.machine.seals.has_due_work(now_s)
+            or self.machine.has_due_work()
             or engine.closed_orphans
             or self.fleet.abandoned.is_due(now_s)
             or self.fleet.barriers.is_due()

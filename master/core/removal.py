@@ -17,6 +17,7 @@ from master.core.decision import Decision
 from master.core.transaction import Transaction
 
 NO_TRASH = b"user.gfs.trash"
+PAGE = 50  # inodes with the largest attributes, of which a record holds a few hundred
 _DEPTH_MAX = 4096
 
 
@@ -94,23 +95,29 @@ def reclaim(decision: Decision, ino: int, inode: Inode) -> None:
 
 
 def reclaim_orphan(decision: Decision, ino: int, budget: int) -> int:
-    """A file without a name that nobody holds; returns how many items that took.
+    """A file without a name that nobody holds; returns how many items that took, or their worth.
 
     One with more than `budget` extents gives back so many and stays an orphan.
     """
     inode: Inode | None = decision.tx.get(INODES, (ino,))
-    used = 1
+    used = _cost(inode)
     if inode is not None and inode.nlink <= 0:
         used += extents.release_some(decision, ino, inode, budget)
-        if used > budget:
+        if used > max(budget, _cost(inode)):
             return used
         reclaim(decision, ino, decision.inode(ino))
     decision.tx.delete(ORPHANS, (ino,))
     return used
 
 
+def _cost(inode: Inode | None) -> int:
+    """How many inodes without attributes would take as much of a record, about."""
+    attributes = inode.attributes.items() if inode is not None else ()
+    return 1 + sum(len(name) + len(value) for name, value in attributes) // 1024
+
+
 def reclaim_trash(decision: Decision, ino: int, budget: int) -> int:
-    """Reclaim a trash entry, a tree bottom-up, at most `budget` inodes; returns how many.
+    """Reclaim a trash entry, a tree bottom-up, `budget` inodes or a page more; returns how many.
 
     The entry itself goes last, so an unfinished tree is still listed.
     """
@@ -122,7 +129,7 @@ def reclaim_trash(decision: Decision, ino: int, budget: int) -> int:
     decision.tx.delete(DIRENTS, (TRASH_INO, trash_name(ino)))
     if inode is not None:
         reclaim_or_orphan(decision, ino, inode)
-    return used + 1
+    return used + _cost(inode)
 
 
 def _reclaim_below(decision: Decision, root: int, budget: int) -> int:
@@ -135,9 +142,9 @@ def _reclaim_below(decision: Decision, root: int, budget: int) -> int:
         if inode is None or not inode.is_directory:
             path.pop()
             continue
-        names = decision.tx.range(DIRENTS, here, limit=budget - used)
-        down = _remove_leaves(decision, names)
-        used += len(names) - len(down)
+        names = decision.tx.range(DIRENTS, here, limit=min(budget - used, PAGE))
+        down, cost = _remove_leaves(decision, names)
+        used += cost
         if down:
             path.append(down[0])
             continue
@@ -146,22 +153,26 @@ def _reclaim_below(decision: Decision, root: int, budget: int) -> int:
         path.pop()
         if path:
             _remove_directory(decision, path[-1], here)
-            used += 1
+            used += _cost(inode)
     return used
 
 
-def _remove_leaves(decision: Decision, names: list[tuple[tuple[int, bytes], Dirent]]) -> list[int]:
-    """Drop the names that are no directories; returns the inodes of those that are."""
+def _remove_leaves(
+    decision: Decision, names: list[tuple[tuple[int, bytes], Dirent]]
+) -> tuple[list[int], int]:
+    """Drop the names that are no directories; returns the inodes of those that are, and a cost."""
     directories = []
+    cost = 0
     for key, dirent in names:
         child: Inode | None = decision.tx.get(INODES, (dirent.ino,))
         if child is not None and child.is_directory:
             directories.append(dirent.ino)
             continue
         decision.tx.delete(DIRENTS, key)
+        cost += _cost(child)
         if child is not None:
             drop_link(decision, key[0], key[1], dirent.ino, child, to_trash=False)
-    return directories
+    return directories, cost
 
 
 def _remove_directory(decision: Decision, parent: int, ino: int) -> None:

@@ -27,6 +27,7 @@ from master.core.engine import Answer, Engine
 from master.core.seals import Seals
 
 BATCH = 500  # items looked at in one run
+WRITERS_BATCH = 100  # tables of up to 4,096 writers
 EXTENTS_BATCH = 10_000  # given back in one record
 SAFE_START_S = 60.0
 
@@ -155,7 +156,7 @@ class Upkeep:
     def _drop_writers(self) -> None:
         """Dedup facts of tails sealed long ago: whoever asks later gets EIO."""
         engine = self._engine
-        page = engine.tables.scan(WRITERS, limit=BATCH)
+        page = engine.tables.scan(WRITERS, limit=WRITERS_BATCH)
         age = engine.policy.reclaim_delay_ns
         due = [key for key, facts in page if engine.now_ns - facts.sealed_ns >= age]
 

@@ -27,6 +27,7 @@ from gfs.errors import (
     NotPrimary,
     Refused,
     SequenceGap,
+    TooLarge,
     Unreachable,
     Unsupported,
 )
@@ -235,6 +236,7 @@ class FakeMaster(Fake):
 
     Attributes:
       release_next: the next ResolveTail leases the same chunk again instead of sealing.
+      commit_pieces_max: a batch of more ranges is refused as a whole.
       refuse_commit: error codes for the next committed files, one each.
       lives: False = sessions are dead.
     """
@@ -250,6 +252,7 @@ class FakeMaster(Fake):
         self.batches: list[m.Commit] = []
         self.release_next = False
         self.refuse_commit: list[str] = []
+        self.commit_pieces_max = 1 << 30
         self.position = 0
         self.sessions_opened: list[m.OpenSession] = []
         self._landed: dict[int, Message] = {}
@@ -361,6 +364,8 @@ class FakeMaster(Fake):
         if isinstance(operation, m.Allocate):
             return m.Done(0, lease=self._new_chunk())
         if isinstance(operation, m.Commit):
+            if sum(len(file.ranges) for file in operation.files) > self.commit_pieces_max:
+                raise TooLarge("the record is too large")
             self.batches.append(operation)
             return m.Done(0, committed=[self._commit(file) for file in operation.files])
         if isinstance(operation, m.SealChunk):

@@ -10,7 +10,7 @@ import trio
 
 from gfs import messages as m
 from gfs.client.files import OpenFile
-from gfs.errors import DeadSession, Fenced, MemberFailed, NoSpace, Refused
+from gfs.errors import DeadSession, Fenced, MemberFailed, NoSpace, Refused, TooLarge
 from gfs.ids import KIB, MIB
 from gfs.messages import Message
 from tests.logcheck import ExpectLog
@@ -314,3 +314,32 @@ def strike(draw: random.Random, w: World) -> None:
         w.master.faults.after.append(draw.choice(changes))
     else:
         w.master.cut()
+
+
+async def test_a_batch_that_does_not_fit_a_record_is_committed_in_parts() -> None:
+    async with world() as w:
+        files = [await opened(w) for _ in range(5)]
+        for number, file in enumerate(files):
+            for at in range(3):
+                await file.write(at * 10, b"%d%d" % (number, at))
+        w.master.commit_pieces_max = 2
+        await w.client.flush_all(durable=False)
+        for number, file in enumerate(files):
+            content = b"".join(b"%d%d" % (number, at) + bytes(8) for at in range(3))
+            assert w.master.content(file.ino) == content[:22]
+            await file.sync()
+            file.release()
+        assert max(sum(len(f.ranges) for f in batch.files) for batch in w.master.batches) <= 2
+
+
+async def test_a_single_piece_that_does_not_fit_a_record_is_an_error(
+    expect_log: ExpectLog,
+) -> None:
+    expect_log("write.lost")
+    async with world() as w:
+        file = await opened(w)
+        await file.write(0, b"abc")
+        w.master.commit_pieces_max = 0
+        with pytest.raises(TooLarge):
+            await file.sync()
+        file.release()

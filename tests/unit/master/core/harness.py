@@ -36,6 +36,7 @@ from master.core.engine import Answer, Ready, Send
 from master.core.master import Master
 from master.core.transaction import apply
 from master.inspection import check_tables
+from master.segments import PAYLOAD_BYTES_MAX
 from master.state import MemoryTables
 
 ROOT = Actor(0, 0, groups=())
@@ -473,6 +474,7 @@ class Cluster:
             for record in records:
                 assert record.position == len(self.log) + 1
                 self.log.append(ENCODER.encode(record))
+                assert len(self.log[-1]) <= PAYLOAD_BYTES_MAX, record.operation
             self.tables.commit()
         else:
             self.tables.rollback()

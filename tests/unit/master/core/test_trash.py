@@ -247,7 +247,7 @@ def scattered(c: Cluster, a: Client, name: bytes, extents: int) -> tuple[int, m.
     return f, lease
 
 
-@pytest.mark.parametrize("extents", [100, 101, 12_000])
+@pytest.mark.parametrize("extents", [100, 101, 10_100])
 @pytest.mark.parametrize("way", ["unlink", "rename over", "trash", "open"])
 def test_a_file_of_many_extents_goes_in_bounded_records(
     c: Cluster, a: Client, extents: int, way: str
@@ -290,3 +290,91 @@ def test_what_does_not_fit_a_record_is_refused(c: Cluster, a: Client) -> None:
     assert len(c.log) == before
     a.do(m.Commit(batch[:50]))
     assert RECORD_BYTES_MAX < PAYLOAD_BYTES_MAX
+
+
+@pytest.mark.parametrize(("extents", "size"), [(5_003, 3), (10_100, 0), (10_100, 7_001)])
+def test_a_scattered_file_is_truncated_in_bounded_records(
+    c: Cluster, a: Client, b: Client, extents: int, size: int
+) -> None:
+    f, lease = scattered(c, a, b"f", extents)
+    b.lookup(b"f")
+    b.told()
+    call = a.start(m.SetAttributes(f, size=size))
+    assert not call.is_answered
+    shrunk = c.item(f)
+    assert shrunk is not None
+    assert size < shrunk.size < 2 * extents
+    c.check()
+    assert f in b.told()[0].inos
+    others = b.start(m.SetAttributes(ROOT_INO, mode=0o777))
+    assert others.is_answered, "others go on meanwhile"
+    c.pass_time(1)
+    entry = call.done.entry
+    assert entry is not None
+    assert entry.inode is not None
+    assert (entry.inode.size, entry.inode.stored) == (size, (size + 1) // 2)
+    assert c.chunk(lease.handle).references == (size + 1) // 2
+    assert max(len(record.changes) for record in c.records() if record.operation != "commit") < 5100
+
+
+def test_a_truncation_that_is_refused_has_cut_nothing(c: Cluster, a: Client) -> None:
+    f, _ = scattered(c, a, b"f", 6_000)
+    before = len(c.log)
+    for operation in (
+        m.SetAttributes(f, size=0),
+        m.SetAttributes(f, size=0, mtime_ns=5),
+        m.SetAttributes(f, size=0, uid=7),
+    ):
+        with pytest.raises(errors.GfsError):
+            a.do(operation, OTHER)
+    with pytest.raises(errors.InvalidArgument):
+        a.do(m.SetAttributes(f, size=0, atime_ns=1 << 62))
+    assert len(c.log) == before
+
+
+def test_a_master_that_dies_in_the_middle_of_a_truncation_goes_on_when_asked_again(
+    c: Cluster, a: Client
+) -> None:
+    f, lease = scattered(c, a, b"f", 10_100)
+    a.start(m.SetAttributes(f, size=0), number=50, low=50)
+    c.restart()
+    half = c.item(f)
+    assert half is not None
+    assert 0 < half.size < 20_200
+    call = a.start(m.SetAttributes(f, size=0), number=50, low=50)
+    c.pass_time(1)
+    assert call.done.entry is not None
+    assert c.chunk(lease.handle).references == 0
+
+
+def heavy(a: Client, parent: int, names: list[bytes]) -> list[int]:
+    """Files with the largest attributes there may be."""
+    files = [a.create(name, parent) for name in names]
+    for ino in files:
+        a.do(m.SetXattr(ino, b"user.big", b"x" * 65_536))
+        a.close_file(ino)
+    return files
+
+
+@pytest.mark.parametrize("way", ["empty", "upkeep", "orphans"])
+def test_heavy_attributes_go_in_bounded_records(c: Cluster, a: Client, way: str) -> None:
+    d = a.mkdir(b"d")
+    files = heavy(a, d, [b"%d" % number for number in range(300)])
+    if way == "orphans":
+        for ino in files:
+            a.open_file(ino, os.O_RDONLY)
+    a.do(m.RemoveTree(ROOT_INO, b"d"))
+    before = len(c.log)
+    if way == "upkeep":
+        c.now_s += 4 * 86_400
+    else:
+        a.do(m.EmptyTrash([]))
+    c.pass_time(70)
+    if way == "orphans":
+        assert c.tables.count(ORPHANS) == 300
+        for ino in files:
+            a.close_file(ino)
+        c.pass_time(2)
+    assert all(c.item(ino) is None for ino in files)
+    assert c.item(d) is None
+    assert max(len(payload) for payload in c.log[before:]) < RECORD_BYTES_MAX
