@@ -66,7 +66,6 @@ class MasterConfig(DaemonConfig):
     goal: Annotated[int, _about("replicas of a chunk", 1, 9)] = 3
     write_min: Annotated[int, _about("servers a new chunk needs at least", 1, 9)] = 2
     cache_lease_s: Annotated[float, _about("how long a mount may cache unasked", 0.5, 3600)] = 20.0
-    lease_s: Annotated[float, _about("chunk lease (GFS §3.1)", 1, 3600)] = 60.0
     trash_keep_s: Annotated[float, _about("how long trash is kept", 0)] = 259_200.0
     trash_min_age_s: Annotated[float, _about("younger files are not kept in trash", 0)] = 600.0
     checkpoint_records: Annotated[int, _about("log records between checkpoints", 100)] = 200_000

@@ -28,7 +28,15 @@ from gfs.client.leasing import join, suspects_of
 from gfs.client.metadata import MasterLink
 from gfs.client.peers import ChunkServers
 from gfs.connection import Connection
-from gfs.errors import DeadSession, GfsError, RemoteProtocolError, TimedOut, TryAgain, Unreachable
+from gfs.errors import (
+    DeadSession,
+    GfsError,
+    RemoteProtocolError,
+    TimedOut,
+    TooFewServers,
+    TryAgain,
+    Unreachable,
+)
 from gfs.ids import FRAME_BYTES, MIB
 from gfs.messages import (
     Actor,
@@ -240,10 +248,14 @@ class Appender:
                     await self._link.mutate(OpenTail(self.ino, self.writer), self._actor)
                 )
             except (TryAgain, DeadSession) as error:
-                dead = isinstance(error, DeadSession) and self._link.dead is not None
-                if dead or trio.current_time() + PAUSE_S > deadline:
+                if self._is_final(error) or trio.current_time() + PAUSE_S > deadline:
                     raise
             await trio.sleep(PAUSE_S)
+
+    def _is_final(self, error: GfsError) -> bool:
+        """Nothing to try again: no session, or the master has waited for servers already."""
+        dead = isinstance(error, DeadSession) and self._link.dead is not None
+        return dead or isinstance(error, TooFewServers)
 
     async def _join(self) -> None:
         """Ask the chain to take part; appends may follow at once.
@@ -281,8 +293,7 @@ class Appender:
                 await self._join()
             except (TryAgain, Unreachable, DeadSession) as again:
                 error = again
-                dead = isinstance(again, DeadSession) and self._link.dead is not None
-                if dead or trio.current_time() + pause_s > deadline:
+                if self._is_final(again) or trio.current_time() + pause_s > deadline:
                     self._fail(again)
                     return
             except GfsError as final:

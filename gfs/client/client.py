@@ -115,7 +115,7 @@ class Client:
         number = ino.ino if isinstance(ino, Entry) else ino
         inode = self._hold(number, flags)
         try:
-            opened = await self.link.ask(Open(number, flags & ~os.O_TRUNC, actor), Opened)
+            opened = await self.link.ask(Open(number, flags, actor), Opened)
             entry = opened.entry
             if entry.inode is None:
                 raise StaleInode(f"inode {number} is gone")
@@ -128,9 +128,10 @@ class Client:
         except BaseException:
             self.released(inode, writing=writes(flags))
             raise
-        if flags & os.O_TRUNC and file.writable and self._has_content(inode, entry.inode):
-            try:
-                file.entry = await file.truncate(0)
+        if flags & os.O_TRUNC and self._has_content(inode, entry.inode):
+            try:  # as Linux does, also for who only reads: the permission was checked
+                done = await self.truncate(number, 0, actor, opened=True)
+                file.entry = done.entry or entry
             except BaseException:
                 file.release()
                 raise
@@ -310,11 +311,10 @@ class Client:
     async def _landed_late(self, operation: Operation, done: Done) -> None:
         """What any other session was told before this answer left."""
         message = touched(operation, done.position)
-        entry = done.entry
-        if entry is not None and entry.ino:
-            message.inos.append(entry.ino)
+        if done.entry is not None and done.entry.ino:
+            message.inos.append(done.entry.ino)
             if isinstance(operation, Create):
-                self._opened_for_nobody(entry.ino)
+                self._opened_for_nobody(done.entry.ino)
         await self._invalidate(message)
         self.callbacks.on_known(touched(operation))
 
@@ -327,8 +327,8 @@ class Client:
         held = self._inodes.get(ino)
         if held is None:
             self._closing.closed(ino)
-        is_writer = held is not None and (held.writing or held.busy_appending)
-        if not is_writer and self.writeback.pending(ino) is None:
+        writing = held is not None and (held.writing or held.busy_appending)
+        if not writing and self.writeback.pending(ino) is None:
             self._closing.written(ino)
 
     def _committed(self, ino: int, entry: Entry) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import trio
 
-from gfs.errors import GfsError, Retry, TimedOut, TryAgain
+from gfs.errors import GfsError, Retry, TimedOut, TooFewServers, TryAgain
 from gfs.messages import Message, Mutate
 
 
@@ -55,8 +55,11 @@ def name_of(message: Message) -> str:
 
 
 async def pause(error: TryAgain, pause_s: float, deadline: float) -> float:
-    """Wait before the same request again; the error itself when that is not for us to do."""
-    if error.retry is not Retry.LATER:
+    """Wait before the same request again; the error itself when that is not for us to do.
+
+    Too few servers: the master has waited for them as long as anybody should.
+    """
+    if error.retry is not Retry.LATER or isinstance(error, TooFewServers):
         raise error
     if trio.current_time() + pause_s > deadline:
         raise TimedOut(str(error)) from error

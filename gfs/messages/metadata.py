@@ -99,9 +99,9 @@ class Open(Message):
     """Open a file or directory; `flags` as open(2) -> `Opened`.
 
     Checks permission, recalls writers elsewhere, registers the session as
-    holder (and as writer, unless O_RDONLY). O_TRUNC is not acted on: the client
-    sends `SetAttributes` in its name. Not logged: undone by `CloseFiles`, or the
-    session's end.
+    holder (and as writer, unless O_RDONLY). O_TRUNC needs permission to write and is
+    not acted on: the client sends `SetAttributes` in its name. Not logged: undone by
+    `CloseFiles`, or the session's end.
     """
 
     ino: int
@@ -195,7 +195,11 @@ class StatFilesystem(Message):
 
 
 class FilesystemStat(Message):
-    """Bytes as a user can store them: divided by the goal, trash counted as free."""
+    """Bytes as a user can store them: divided by the goal.
+
+    Trash counts as used: its space is there ten minutes after it is purged, not when it
+    is written to; and only a walk could tell how much a tree in it holds.
+    """
 
     total_bytes: int
     free_bytes: int

@@ -31,3 +31,12 @@ def test_truncating_open_cuts_off_records_on_their_way(here: Path) -> None:
     os.write(appender, b"record\n")
     os.close(appender)
     assert (here / "log").read_bytes() == b"newrecord\n"
+
+
+@pytest.mark.mount
+def test_truncating_open_for_reading_alone_truncates_as_linux_does(here: Path, there: Path) -> None:
+    (here / "f").write_bytes(b"content")
+    (there / "f").read_bytes()
+    os.close(os.open(here / "f", os.O_RDONLY | os.O_TRUNC))
+    assert os.stat(there / "f").st_size == 0
+    assert (here / "f").read_bytes() == b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
@@ -12,8 +13,9 @@ from gfs import messages as m
 from gfs.client.client import open_client
 from gfs.client.metadata import MasterLink
 from gfs.client.settings import Callbacks, ClientSettings
-from gfs.errors import BadKey, DeadSession, NotFound, NotReady, TimedOut
+from gfs.errors import BadKey, DeadSession, NotFound, NotReady, TimedOut, TooFewServers
 from gfs.messages import Message
+from mount.errnos import ERRNOS
 from tests.logcheck import ExpectLog
 from tests.shell.client_fakes import World, world
 
@@ -334,3 +336,30 @@ async def test_a_renewal_says_what_has_been_answered() -> None:
         await w.client.link.read(m.Renew())
         first = next(seen for seen in w.master.seen if isinstance(seen, m.Renew))
         assert first.low == 3
+
+
+async def test_too_few_servers_is_told_once_the_master_has_waited_for_them() -> None:
+    async with world() as w:
+        w.master.faults.before.append((m.Allocate, TooFewServers("too few chunk servers are up")))
+        with trio.fail_after(5), pytest.raises(TooFewServers):
+            await w.client.link.mutate(m.Allocate(), w.client.actor)
+
+
+async def test_writes_without_servers_fail_with_what_becomes_eio(expect_log: ExpectLog) -> None:
+    expect_log("write.lost|append.failed", times=2)
+    async with world() as w:
+        appended, written = w.master.new_file(), w.master.new_file()
+        for kind in (m.OpenTail, m.Allocate):
+            w.master.faults.before.append((kind, TooFewServers("too few chunk servers are up")))
+        log = await w.client.open(appended, os.O_WRONLY | os.O_APPEND, w.client.actor)
+        plain = await w.client.open(written, os.O_WRONLY, w.client.actor)
+        with trio.fail_after(5):
+            with pytest.raises(TooFewServers):
+                await log.append(b"a")
+                await log.flush()
+            await plain.write(0, b"a")
+            with pytest.raises(TooFewServers):
+                await plain.sync()
+        for file in (log, plain):
+            file.release()
+        assert ERRNOS[TooFewServers] == errno.EIO

@@ -115,12 +115,12 @@ def test_config_show_says_where_values_come_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "gfs.toml"
-    path.write_text("[master]\nlease_s = 30\n")
+    path.write_text("[master]\ncache_lease_s = 30\n")
     monkeypatch.setenv("GFS_MASTER_GOAL", "2")
     assert run(["config", "show", "--section", "master", "--config", str(path), "--json"]) == 0
     shown = json.loads(capfd.readouterr().out)["master"]
     assert shown["goal"] == {"value": 2, "origin": "$GFS_MASTER_GOAL"}
-    assert shown["lease_s"] == {"value": 30.0, "origin": f"{path} [master] lease_s"}
+    assert shown["cache_lease_s"] == {"value": 30.0, "origin": f"{path} [master] cache_lease_s"}
     assert shown["write_min"] == {"value": 2, "origin": "default"}
     assert "cluster_id" not in shown
 

@@ -20,7 +20,7 @@ def file(tmp_path: Path) -> Path:
         id = "c1"
         [master]
         goal = 2
-        lease_s = 30
+        cache_lease_s = 30
         log_segment_bytes = "16MiB"
         [chunkd]
         data_dirs = ["/a", "/b"]
