@@ -59,15 +59,16 @@ class Chunks:
         )
 
     def _choose(self, decision: Decision, goal: int, needed: int) -> list[int]:
-        """Servers nobody suspects, else any.
+        """Servers nobody suspects; if these are too few, those suspected longest ago, too.
 
         Raises:
           NeedsServers: too few are up. NoSpace: enough are, but they are full.
         """
-        for avoid in (self._servers.suspected(decision.now_s), []):
+        suspected = self._servers.suspected(decision.now_s)
+        for acquitted in range(len(suspected) + 1):
             try:
                 return placement.choose(
-                    self._servers.candidates(avoid),
+                    self._servers.candidates(suspected[acquitted:]),
                     goal=goal,
                     needed=needed,
                     chunk_bytes=decision.policy.chunk_bytes,

@@ -45,7 +45,6 @@ from master.core.decision import Decision
 
 FENCE_WAIT_S = 0.5
 NO_INTACT_WAIT_S = 30.0
-RETURN_WAIT_S = 2.0
 SLOW_DISK_WAIT_S = 10.0  # else a slow disk would make every seal a copy of the chunk
 ASK_AGAIN_S = 0.3
 
@@ -96,9 +95,7 @@ class Seal:
         return intact and self.length() >= self.referenced
 
     def _intact_wait_s(self, responsive: frozenset[int] = frozenset()) -> float:
-        if self.awaited & responsive:
-            return SLOW_DISK_WAIT_S
-        return RETURN_WAIT_S if self.returning else FENCE_WAIT_S
+        return SLOW_DISK_WAIT_S if self.awaited & responsive else FENCE_WAIT_S
 
     def next_look_s(self) -> float:
         """When `is_decidable` may turn without a new answer."""

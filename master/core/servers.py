@@ -105,11 +105,11 @@ class Servers:
             self._suspected_until_s[server] = now_s + SUSPECTED_S
 
     def suspected(self, now_s: float) -> list[int]:
-        """Servers under suspicion."""
+        """Servers under suspicion, the latest last."""
         if self._suspected_until_s:
             still = {s: until for s, until in self._suspected_until_s.items() if until > now_s}
             self._suspected_until_s = still
-        return list(self._suspected_until_s)
+        return sorted(self._suspected_until_s, key=self._suspected_until_s.__getitem__)
 
     def candidates(self, exclude: Iterable[int] = ()) -> list[Candidate]:
         """Servers that may take a new chunk."""
