@@ -18,7 +18,7 @@ import pytest
 import trio
 
 from gfs import messages as m
-from gfs.errors import GfsError, Unreachable
+from gfs.errors import DeadSession, GfsError, Unreachable
 from gfs.handshake import create_key, dial, load_key
 from gfs.readiness import read
 from tests.shell.master_server import RawClient
@@ -368,3 +368,27 @@ async def test_status_and_fsck_over_frames(daemon: MasterProcess) -> None:
             found = json.loads(answer.json)
             assert found.get("ok", True)
         assert found["checked"]["names"] == 1
+
+
+async def test_a_master_that_was_stopped_takes_its_sessions_back(tmp_path: Path) -> None:
+    """It has slept over every lease, and has not read a renewal when it wakes."""
+    daemon = MasterProcess(tmp_path / "m", "--cache-lease-s", "2")
+    daemon.start()
+    assert daemon.process is not None
+    try:
+        async with connected(daemon) as raw:
+            session = (await raw.open()).session
+            await raw.create(b"f")
+            daemon.process.send_signal(signal.SIGSTOP)
+            await trio.sleep(4.0)
+            daemon.process.send_signal(signal.SIGCONT)
+            await trio.sleep(0.5)
+        async with connected(daemon) as raw:
+            assert (await raw.open(session=session)).epoch == 1
+            assert (await raw.mutate(m.Create(1, b"g", 0o600, 0), number=2)).created
+            await trio.sleep(2.5)
+        async with connected(daemon) as raw:
+            with pytest.raises(DeadSession):
+                await raw.open(session=session)
+    finally:
+        daemon.end()
