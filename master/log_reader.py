@@ -26,7 +26,7 @@ _MAGIC = 0x31544D4D4F434647  # "GFCOMMT1", the format number at its end
 _WORDS = 16  # 8 bytes each: magic, unused, two slots of (count, position, epoch, check)
 _SLOTS = (2, 6)
 _MASK = (1 << 64) - 1
-_ATTEMPTS = 1000
+_ATTEMPTS = 1000  # both slots only change if two publishes pass meanwhile
 
 
 def _check(count: int, position: int, epoch: int) -> int:
@@ -79,10 +79,15 @@ class CommittedPosition:
         A new start of the master publishes what it recovered, so this does not go
         back unless the cluster was restored; then the epoch is higher.
         """
-        for _ in range(_ATTEMPTS):  # both slots only change if two publishes pass meanwhile
-            count, position, epoch = max(self._slot(at) for at in _SLOTS)
-            if count:
-                return Position(position), Epoch(epoch)
+        for _ in range(_ATTEMPTS):
+            first, second = (self._slot(at) for at in _SLOTS)
+            if first[0] and second[0]:
+                return _newest(first, second)
+            # One is being written, or unused, or torn for good by kill -9: the other is
+            # the newest, but only as it is read *after* that was seen.
+            other = self._slot(_SLOTS[1] if second[0] else _SLOTS[0])
+            if other[0]:
+                return _newest(other)
             if not any(self._words[2:]):
                 break
         return Position(0), Epoch(0)
@@ -95,6 +100,11 @@ class CommittedPosition:
         """Unmap the file."""
         self._words.release()
         self._map.close()
+
+
+def _newest(*slots: tuple[int, int, int]) -> tuple[Position, Epoch]:
+    _, position, epoch = max(slots)
+    return Position(position), Epoch(epoch)
 
 
 class LogReader:

@@ -65,10 +65,12 @@ class Service:
 
     def refusal(self, cursor: Cursor) -> str:
         """Why a reader cannot go on from `cursor`, or "". Blocks: it may walk a segment."""
-        self.tip.look()
+        # Not from the tip, which the loop moves while this runs in a thread: of two who
+        # look at once, the one that looked first may be the last to write it down.
+        position, epoch_now = self._committed.read()
         following = cursor.position + (cursor.rank == changes.WHOLE_RECORD)
-        if cursor.position > self.tip.position:
-            return f"the log ends at {self.tip.cursor}, before {cursor}"
+        if cursor.position > position:
+            return f"the log ends at {Cursor(int(epoch_now), int(position))}, before {cursor}"
         if following < self.first_position():
             return f"the log begins at {self.first_position()}, behind {cursor}"
         if cursor.position == 0:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -339,3 +342,33 @@ def test_the_committed_position_is_never_read_torn(tmp_path: Path) -> None:
     assert reader.read() == (50, 8)
     reader.close()
     again.close()
+
+
+def test_the_committed_position_never_goes_back_under_a_busy_writer(tmp_path: Path) -> None:
+    """A follower that was shown a position must not be told later that it does not exist."""
+    writer = CommittedPosition(tmp_path / "committed", create=True)
+    reader = CommittedPosition(tmp_path / "committed")
+    stop = threading.Event()
+
+    def publish() -> None:
+        for position in itertools.count(1):
+            writer.publish(position, 1)
+            if stop.is_set():
+                return
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that each sees the other half way
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        last = 0
+        for _ in range(50_000):
+            position, _ = reader.read()
+            assert position >= last
+            last = position
+    finally:
+        stop.set()
+        thread.join()
+        sys.setswitchinterval(interval)
+        reader.close()
+        writer.close()
