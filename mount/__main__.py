@@ -33,7 +33,7 @@ from gfs.running import GC_THRESHOLDS
 from gfs.sections import MountConfig
 from mount import mountpoint
 from mount.answering import Tables
-from mount.guard import guard_reads
+from mount.guard import end_guard, guard_reads
 from mount.handlers import Handlers
 from mount.invalidation import Invalidation, fuse_descriptor
 
@@ -131,6 +131,7 @@ class Mount:
 
     def _unmounted(self) -> None:
         pyfuse3.close(unmount=True)
+        end_guard()
         place = os.fsencode(self.place)
         if mounts.mount_at(place) is not None:  # the connection was aborted from outside
             mounts.detach(place)

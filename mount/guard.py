@@ -4,7 +4,9 @@ The freeze. pyfuse3 waits until the descriptor is readable and then reads it, bl
 and with the interpreter's lock held. If the caller of the only pending request was
 killed in between, that read waits for the next request, and with it everything in this
 process: lease renewals, heartbeats, threads. Seen in 12 to 20 of 150 kills. Polling
-once more right before the read narrows the window to microseconds (0 of 150).
+once more right before the read narrows the window to microseconds (0 of 150), but a
+busy machine can stop a process in microseconds too: so an alarm interrupts such a read
+after `ALARM_S` at most, and pyfuse3 then waits anew.
 
 The waste. Going round trio's loop for each request costs more than answering it from a
 cache. So a request that is there already is taken at once; after `TURN_S` of that the
@@ -17,6 +19,7 @@ This replaces a private name of pyfuse3 (its version is pinned; a test kills cal
 from __future__ import annotations
 
 import select
+import signal
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import cast
@@ -24,6 +27,7 @@ from typing import cast
 import pyfuse3
 
 TURN_S = 0.0005  # what the loop's other tasks may wait for because of this
+ALARM_S = 0.5  # leases and heartbeats bear that
 WAIT = "_wait_fuse_readable"
 
 
@@ -46,3 +50,14 @@ def guard_reads(descriptor: int) -> None:
         return False
 
     setattr(pyfuse3, WAIT, next_request)
+    signal.signal(signal.SIGALRM, _interrupt)
+    signal.setitimer(signal.ITIMER_REAL, ALARM_S, ALARM_S)
+
+
+def end_guard() -> None:
+    """No more alarms: at the interpreter's end one would kill the process."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _interrupt(_: int, __: object) -> None:
+    """That a handler runs at all is what ends the system call."""

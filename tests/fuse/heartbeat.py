@@ -16,7 +16,7 @@ import pyfuse3
 import trio
 
 from mount.attributes import only_inode
-from mount.guard import guard_reads
+from mount.guard import end_guard, guard_reads
 from mount.invalidation import fuse_descriptor
 
 BEAT_S = 0.02
@@ -57,6 +57,7 @@ def main(mountpoint: str) -> None:
         trio.run(_serve)
     finally:
         pyfuse3.close(unmount=True)
+        end_guard()
 
 
 if __name__ == "__main__":
