@@ -148,6 +148,9 @@ class StreamResponse(_LongResponse):
                 await self._deliver(send)
                 continue
             if self._next > tip.position + 1:
+                # What was delivered may be newer than the last look at the tip.
+                if tip.look():
+                    continue
                 self._refusal = f"the log ends at {tip.cursor}, before {self._scanned}"
                 return
             if not self._asked.follow:

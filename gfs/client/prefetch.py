@@ -76,8 +76,10 @@ class Prefetcher:
         found: list[_Ahead] = []
         for index in range(offset // PIECE_BYTES, (end - 1) // PIECE_BYTES + 1):
             piece = self._pieces.get((handle, index))
-            if piece is None or (piece.start > offset and not found) or piece.error is not None:
+            if piece is None or piece.error is not None:
                 return None
+            if piece.start > max(offset, index * PIECE_BYTES):
+                return None  # it was begun in the middle, for another read
             if piece.end < min(end, (index + 1) * PIECE_BYTES):
                 return None
             found.append(piece)
