@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -25,7 +26,7 @@ async def test_any_order_of_reads_returns_the_bytes_of_the_chunk(seed: int) -> N
     async with trio.open_nursery() as nursery:
         prefetcher = Prefetcher(nursery, fetch)
         cuts = sorted({0, len(CHUNK), *(draw.randrange(len(CHUNK)) for _ in range(12))})
-        files = list(zip(cuts, cuts[1:], strict=False))
+        files = list(itertools.pairwise(cuts))
         for _ in range(60):
             start, limit = draw.choice(files)
             offset = start if draw.random() < 0.7 else draw.randrange(start, limit)
