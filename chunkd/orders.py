@@ -73,9 +73,16 @@ class Orders:
         return type(message) in self._obey
 
     async def obey(self, connection: Connection, request: int, message: messages.Message) -> None:
-        """Do it and answer."""
+        """Do it and answer.
+
+        The master's connection may end meanwhile, and its successor asks for the same. A
+        thread that seals or deletes cannot be called back, so what it does is waited for and
+        written down; only what takes long without harm is given up.
+        """
+        gives_up = isinstance(message, messages.CopyReplica | messages.VerifyReplicas)
         try:
-            answer = await self._obey[type(message)](message)
+            with trio.CancelScope(shield=not gives_up):
+                answer = await self._obey[type(message)](message)
         except GfsError as error:
             log.info("order.refused %s: %s", message, error)
             connection.refuse(request, error)

@@ -15,6 +15,7 @@ from master.core.engine import Answer, Engine, OnAnswer
 
 RETRY_S = 1.0
 RETRY_MAX_S = 30.0
+CONDENSE_TRIES = 3  # then it copies, if anybody has the chunk
 
 
 @dataclass
@@ -23,6 +24,7 @@ class _Unfinished:
 
     due_s: float
     tries: int = 0
+    has_all: bool = False  # condense it; else it must copy
 
 
 class Finishing:
@@ -40,7 +42,7 @@ class Finishing:
     def condense(self, server: int, handle: int, version: int, length: int) -> None:
         """The member has it all: its side log becomes block checksums."""
         order = messages.Condense(handle, version, length, self._engine.epoch)
-        self._engine.order_server(server, order, self._on_condensed(handle, server))
+        self._engine.order_server(server, order, self._on_condensed(handle, server, has_all=True))
 
     def copy(self, server: int, handle: int, version: int, length: int) -> None:
         """The member lacks the end, or all: it fetches it from one that has it."""
@@ -53,20 +55,21 @@ class Finishing:
         order = messages.CopyReplica(handle, version, length, source, self._engine.epoch)
         self._engine.order_server(server, order, self._on_condensed(handle, server))
 
-    def _on_condensed(self, handle: int, server: int) -> OnAnswer:
+    def _on_condensed(self, handle: int, server: int, *, has_all: bool = False) -> OnAnswer:
         def condensed(answer: Answer) -> None:
             if isinstance(answer, messages.Condensed):
                 self._engine.servers.add_replica(server, handle)
                 self.condensed[handle] = answer.checksum
                 self._unfinished.pop((server, handle), None)
             else:
-                self._try_later(server, handle)
+                self._try_later(server, handle, has_all=has_all)
 
         return condensed
 
-    def _try_later(self, server: int, handle: int) -> None:
+    def _try_later(self, server: int, handle: int, *, has_all: bool = False) -> None:
         unfinished = self._unfinished.setdefault((server, handle), _Unfinished(0.0))
         unfinished.tries += 1
+        unfinished.has_all = has_all
         pause_s = min(RETRY_S * unfinished.tries, RETRY_MAX_S)
         unfinished.due_s = self._engine.now_s + pause_s
 
@@ -84,7 +87,11 @@ class Finishing:
                 del self._unfinished[server, handle]
             elif chunk.state is ChunkState.SEALED:
                 unfinished.due_s = float("inf")  # until its answer
-                self.copy(server, handle, chunk.version, chunk.length)
+                # Whoever may be the only one with all of it has nobody to copy from.
+                alone = not self._engine.servers.holders(handle)
+                condense = alone or (unfinished.has_all and unfinished.tries <= CONDENSE_TRIES)
+                again = self.condense if condense else self.copy
+                again(server, handle, chunk.version, chunk.length)
             else:
                 del self._unfinished[server, handle]
 

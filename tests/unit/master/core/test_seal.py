@@ -357,3 +357,19 @@ def test_a_master_that_dies_at_any_step_of_a_seal_starts_again(
     assert (chunk.state, chunk.length, chunk.references) == (ChunkState.SEALED, 150, 150)
     open_chunks = [one for _, one in c.tables.scan(CHUNKS) if one.state is ChunkState.OPEN]
     assert len(open_chunks) == 1
+
+
+def test_the_only_member_with_all_of_a_sealed_chunk_condenses_and_need_not_copy(
+    c: Cluster, a: Client
+) -> None:
+    """Its first order was refused, and there is nobody it could copy from: it counts again."""
+    lease = a.allocate()
+    c.append(lease, 100)
+    first, *others = members(c, lease)
+    assert sealed_length(seal(a, lease)) == 100
+    for server in others:
+        c.server(server).stop()
+    c.core.engine.servers.drop_replica(first, lease.handle)
+    c.core.machine.seals.finishing.copy(first, lease.handle, lease.version + 1, 100)
+    c.pass_time(3)
+    assert c.core.engine.servers.holders(lease.handle) == [first]
