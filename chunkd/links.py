@@ -13,8 +13,8 @@ from collections import deque
 import trio
 
 from gfs.buffers import BufferPool
-from gfs.connection import Connection, OnReply
-from gfs.errors import GfsError, RemoteProtocolError, TimedOut, Unreachable
+from gfs.connection import Connection, OnReply, answer_of
+from gfs.errors import GfsError, RemoteProtocolError, Unreachable
 from gfs.handshake import dial
 from gfs.messages import ChainMember, Message
 from gfs.outgoing import Payload
@@ -52,22 +52,11 @@ class Link:
         self, message: Message, *, timeout_s: float
     ) -> tuple[Message, memoryview | None]:
         """`request` for tasks; raises the error."""
-        done = trio.Event()
-        box: list[tuple[Message | GfsError, memoryview | None]] = []
-
-        def on_reply(answer: Message | GfsError, payload: memoryview | None) -> None:
-            box.append((answer, payload))
-            done.set()
-
-        self.request(message, on_reply)
-        with trio.move_on_after(timeout_s):
-            await done.wait()
-        if not box:
-            raise TimedOut(f"{type(message).__name__} to {self.member.address}: no answer")
-        answer, payload = box[0]
-        if isinstance(answer, GfsError):
-            raise answer
-        return answer, payload
+        return await answer_of(
+            lambda on_reply: self.request(message, on_reply),
+            f"{type(message).__name__} to {self.member.address}",
+            timeout_s,
+        )
 
     def stands(self, connection: Connection) -> None:
         """Send what waits."""

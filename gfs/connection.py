@@ -37,6 +37,7 @@ from gfs.errors import GfsError, Overloaded, RemoteProtocolError, TimedOut, Unre
 from gfs.frames import FrameParser, encode
 from gfs.messages import Message, Ping
 from gfs.outgoing import Outgoing, Payload
+from gfs.running import first_of
 
 log = logging.getLogger(__name__)
 
@@ -162,22 +163,11 @@ class Connection:
         self, message: Message, payload: Payload | None = None, *, timeout_s: float = 60.0
     ) -> tuple[Message, memoryview | None]:
         """`call` for answers that carry bytes."""
-        done = trio.Event()
-        box: list[tuple[Message | GfsError, memoryview | None]] = []
-
-        def on_reply(answer: Message | GfsError, payload: memoryview | None) -> None:
-            box.append((answer, payload))
-            done.set()
-
-        self.request(message, on_reply, payload)
-        with trio.move_on_after(timeout_s):
-            await done.wait()
-        if not box:
-            raise TimedOut(f"{type(message).__name__} to {self.peer}: no answer in {timeout_s} s")
-        answer, received = box[0]
-        if isinstance(answer, GfsError):
-            raise answer
-        return answer, received
+        return await answer_of(
+            lambda on_reply: self.request(message, on_reply, payload),
+            f"{type(message).__name__} to {self.peer}",
+            timeout_s,
+        )
 
     @contextlib.contextmanager
     def corked(self) -> Iterator[None]:
@@ -253,9 +243,9 @@ class Connection:
                 nursery.start_soon(self._keep_alive)
                 await self._receiver(on_message)
         except* GfsError as errors:
-            self.close(_first(errors))
+            self.close(typing.cast(GfsError, first_of(errors)))
         except* OSError as errors:
-            self.close(Unreachable(f"{self.peer}: {_first(errors)}"))
+            self.close(Unreachable(f"{self.peer}: {first_of(errors)}"))
         except* trio.ClosedResourceError:
             pass
         finally:
@@ -408,8 +398,27 @@ class Connection:
             callback(self)
 
 
-def _first(group: BaseExceptionGroup[typing.Any]) -> typing.Any:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+async def answer_of(
+    ask: Callable[[OnReply], None], what: str, timeout_s: float
+) -> tuple[Message, memoryview | None]:
+    """Ask by callback and wait for the answer and its payload.
+
+    Raises:
+      GfsError: the peer's refusal, or `TimedOut`, naming `what` was asked.
+    """
+    done = trio.Event()
+    box: list[tuple[Message | GfsError, memoryview | None]] = []
+
+    def on_reply(answer: Message | GfsError, payload: memoryview | None) -> None:
+        box.append((answer, payload))
+        done.set()
+
+    ask(on_reply)
+    with trio.move_on_after(timeout_s):
+        await done.wait()
+    if not box:
+        raise TimedOut(f"{what}: no answer in {timeout_s} s")
+    answer, received = box[0]
+    if isinstance(answer, GfsError):
+        raise answer
+    return answer, received

@@ -39,7 +39,7 @@ def run_daemon(name: str, serve: Callable[[], Awaitable[None]]) -> int:
     return code
 
 
-def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_of(group: BaseException) -> BaseException:
     """The first exception in it that is no group."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):

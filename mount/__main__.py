@@ -29,7 +29,7 @@ from gfs.errors import GfsError, UsageError
 from gfs.handshake import load_key
 from gfs.http import application, serve_http
 from gfs.messages import DropInterest, Entry
-from gfs.running import GC_THRESHOLDS
+from gfs.running import GC_THRESHOLDS, first_of
 from gfs.sections import MountConfig
 from mount import mountpoint
 from mount.answering import Tables
@@ -245,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         gc.set_threshold(*GC_THRESHOLDS)
         trio.run(Mount(config, place, key).serve)
     except (UsageError, GfsError, OSError, BaseExceptionGroup) as error:
-        reason = _first(error)
+        reason = first_of(error)
         if not isinstance(reason, UsageError | GfsError | OSError):
             raise
         if log_file:  # else the line would come twice
@@ -253,12 +253,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"gfs mount: {reason}", file=sys.stderr)
         return 2
     return 0
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from gfs.config import ProjectionsConfig
 from gfs.errors import GfsError, UsageError
 from gfs.handshake import load_key
 from gfs.http import application, serve_http
+from gfs.running import first_of
 from projections.analytics_view import AnalyticsView
 from projections.projection import Projection, choose
 from projections.queries import QueryService
@@ -115,15 +116,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         known = group.subgroup((UsageError, GfsError))
         if known is None or group.split((UsageError, GfsError))[1] is not None:
             raise
-        first = _first(known)
+        first = first_of(known)
         print(f"gfs: {first}", file=sys.stderr)
         return 2 if isinstance(first, UsageError) else 1
     return 0
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from sortedcontainers import SortedList
 
 from gfs.ids import MIB
 from gfs.items import LANDED, SESSIONS, Item, Key, Landed
-from gfs.records import CHANGE_OF, ENCODER, Record
+from gfs.records import CHANGE_OF, ENCODER, TABLE_OF, Record
 from master.core.tables import Tables
 
 LANDED_SWEEP = 64  # about every so many records of a session, older dedup facts go
@@ -155,7 +155,7 @@ def apply(record: Record, tables: Tables) -> None:
     Replay, shadow, checkpoint and tests all go through here.
     """
     for change in record.changes:
-        table = _TABLE_OF[type(change)]
+        table = TABLE_OF[type(change)]
         if change.new is None:
             tables.delete(table, change.key)
             if table == SESSIONS:
@@ -172,6 +172,3 @@ def apply(record: Record, tables: Tables) -> None:
 def _forget_landed(tables: Tables, session: int, *, below: int | None) -> None:
     for key, _ in tables.range(LANDED, session, before=below):
         tables.delete(LANDED, key)
-
-
-_TABLE_OF = {kind: table for table, kind in CHANGE_OF.items()}
