@@ -187,15 +187,14 @@ class OpenFiles(Held):
         self.sync_data()
         self.sync_side()
 
-    def persist_version(self, version: int, *, fenced: bool) -> None:
-        """Make a fence or its end durable, the names of the files too. May take long.
+    def persist_fence(self, version: int) -> None:
+        """Make a fence durable, the names of the files too. May take long.
 
-        A fence makes the content durable as well: what a seal finds landed may be
+        It makes the content durable as well: what a seal finds landed may be
         acknowledged to somebody who asked for fsync before the seal is carried out.
         """
-        if fenced or not self.named:
-            self.data.fdatasync()
-        self.side.persist_version(version, fenced=fenced)
+        self.data.fdatasync()
+        self.side.persist_fence(version)
         if not self.named:
             self.sync_side()
 

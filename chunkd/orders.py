@@ -1,4 +1,4 @@
-"""What the master orders: fence, unfence, condense, copy, delete, verify.
+"""What the master orders: fence, condense, copy, delete, verify.
 
 Orders come on the connection that this server opened to the master, one task
 each. Two orders about one chunk never overlap. A fence takes effect at once and
@@ -60,7 +60,6 @@ class Orders:
         self._copies = trio.Semaphore(COPIES_MAX)
         self._obey: dict[type, Callable[[Any], Awaitable[messages.Message]]] = {
             messages.Fence: self._fence,
-            messages.Unfence: self._unfence,
             messages.Condense: self._condense,
             messages.CopyReplica: self._copy,
             messages.DeleteReplicas: self._delete,
@@ -108,31 +107,22 @@ class Orders:
         answer, work = self.machine.fence(message)
         self.service.perform(work)
         log.info("replica.fence handle=%016x version=%d end=%d", handle, version, answer.end)
-        await self._persist(handle, version, fenced=True)
+        await self._persist(handle, version)
         return answer
 
-    async def _persist(self, handle: int, version: int, *, fenced: bool) -> None:
+    async def _persist(self, handle: int, version: int) -> None:
         async with self._alone(handle):
             files = self.store.open.get(handle)
             if files is None:
                 return  # sealed: nothing can be appended any more
             files.hold()
             try:
-                await self._workers.run(lambda: files.persist_version(version, fenced=fenced))
+                await self._workers.run(lambda: files.persist_fence(version))
             except GfsError as error:
                 self.store.note_failure(files.directory, error)
                 raise
             finally:
                 files.release()
-
-    async def _unfence(self, message: messages.Unfence) -> messages.Message:
-        self.machine.refuse_old_epoch(message.epoch)
-        replica = self.machine.replica(message.handle)
-        if replica.version != message.version:
-            raise StaleVersion(f"chunk {message.handle:016x} is at {replica.version}")
-        await self._persist(message.handle, message.version, fenced=False)
-        replica.unfence(message.version)
-        return messages.Ok()
 
     # --- seals
 

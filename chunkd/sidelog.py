@@ -1,7 +1,7 @@
 """The side log of an open replica: one entry an append, never rewritten.
 
     0      header block (what this belongs to)
-    512    fence slot, 1st, 3rd, ... change of version
+    512    fence slot, 1st, 3rd, ... fence
     1024   fence slot, 2nd, 4th, ...
     4096   entries of 32 bytes: end, CRC32C of the bytes, writer, sequence, own CRC
 
@@ -101,10 +101,10 @@ class SideLog:
         self.file.pwrite(body + _OWN.pack(crc32c(body, self._seed)), self._next)
         self._next += ENTRY_BYTES
 
-    def persist_version(self, version: int, *, fenced: bool) -> None:
-        """Record a fence, or its end, durably: certain when this returns. May take long."""
+    def persist_fence(self, version: int) -> None:
+        """Record a fence durably: certain when this returns. May take long."""
         turn = self._turn + 1
-        block = seal_block(FENCE, FenceSlot(turn, version, fenced))
+        block = seal_block(FENCE, FenceSlot(turn, version, fenced=True))
         self.file.pwrite(block.ljust(SECTOR_BYTES, b"\0"), SECTOR_BYTES * (2 - turn % 2))
         self.file.fdatasync()
         self._turn = turn

@@ -11,6 +11,16 @@ O_TRUNC = 0o1000
 O_APPEND = 0o2000
 
 
+def reads(flags: int) -> bool:
+    """Is a file opened so to be read?"""
+    return flags & O_ACCMODE != O_WRONLY
+
+
 def writes(flags: int) -> bool:
     """Is a file opened so to be written?"""
     return flags & O_ACCMODE != O_RDONLY
+
+
+def appends(flags: int) -> bool:
+    """Does each write through such a handle go to the end?"""
+    return bool(flags & O_APPEND) and writes(flags)

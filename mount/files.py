@@ -13,13 +13,13 @@ How a handle is opened decides how the kernel treats it:
 from __future__ import annotations
 
 import errno
-import os
 import stat
 from typing import TYPE_CHECKING
 
 import pyfuse3
 
 from gfs.errors import DeadSession
+from gfs.open_flags import O_APPEND, appends, reads
 from mount.answering import Answering, actor_of, answer, limited
 from mount.names import check_name
 
@@ -29,11 +29,7 @@ if TYPE_CHECKING:
 
 def is_direct(flags: int) -> bool:
     """Whether the kernel's page cache is by-passed for a handle opened with `flags`."""
-    return bool(flags & os.O_APPEND) or flags & os.O_ACCMODE == os.O_WRONLY
-
-
-def appends(flags: int) -> bool:
-    return bool(flags & os.O_APPEND) and flags & os.O_ACCMODE != os.O_RDONLY
+    return bool(flags & O_APPEND) or not reads(flags)
 
 
 class FileCalls(Answering):

@@ -1,8 +1,6 @@
 """One replica of a chunk as its server knows it: what it has, and what it still takes.
 
     OPEN --fence(v+1)--> FENCED --condense--> SEALED
-      ^                    |
-      +----unfence(v+1)----+
 
 An OPEN replica takes appends of exactly its version. A FENCED one takes nothing
 more of any version; a fence is the one thing that makes a seal safe, so it
@@ -116,23 +114,6 @@ class Replica:
         self.role = Role.NONE
         self.chain = None
         self.members = []
-
-    def unfence(self, version: int) -> None:
-        """Go on at `version`: all members stood at the same end, so that end is acknowledged.
-
-        Raises:
-          StaleVersion: another version was fenced.
-          Fenced: sealed meanwhile.
-        """
-        if version != self.version:
-            raise StaleVersion(f"chunk {self.handle:016x} is at {self.version}, not {version}")
-        if self.state is ReplicaState.SEALED:
-            raise Fenced(f"chunk {self.handle:016x} is sealed")
-        if self.state is ReplicaState.FENCED:
-            self.state = ReplicaState.OPEN
-            self.acknowledged = self.end
-            self.failed = None
-            self.recovered = False
 
     def seal(self, version: int, length: int) -> None:
         """Final: `length` bytes at `version`."""

@@ -22,6 +22,7 @@ from gfs.client.writing import WriteBack
 from gfs.errors import GfsError, InvalidArgument
 from gfs.ids import RECORD_BYTES_MAX
 from gfs.messages import Actor, Done, Entry
+from gfs.open_flags import appends, reads, writes
 
 
 class Owner(Protocol):
@@ -58,10 +59,9 @@ class OpenFile:
         self.flags = flags
         self.actor = actor
         self.entry = entry
-        mode = flags & os.O_ACCMODE
-        self.readable = mode != os.O_WRONLY
-        self.writable = mode != os.O_RDONLY
-        self.appending = bool(flags & os.O_APPEND) and self.writable
+        self.readable = reads(flags)
+        self.writable = writes(flags)
+        self.appending = appends(flags)
         # O_SYNC contains the bit of O_DSYNC; both wait for data and its commit here.
         self._synchronous = bool(flags & os.O_DSYNC)
         self._client = client

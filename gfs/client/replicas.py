@@ -20,15 +20,14 @@ import trio
 
 from gfs.checksum import Buffer, crc32c
 from gfs.client.layouts import LayoutCache
+from gfs.client.locating import locate
 from gfs.client.metadata import MasterLink
 from gfs.client.peers import ChunkServers
 from gfs.errors import Corrupt, GfsError, NoReplica, NoSuchReplica, RemoteProtocolError
 from gfs.ids import BLOCK_BYTES
 from gfs.messages import (
     ChainMember,
-    Locate,
     Located,
-    Locations,
     Message,
     PassReplica,
     Read,
@@ -129,7 +128,7 @@ class Replicas:
                 return False
             del self._unpassable[handle]
             self._layouts.forget_chunk(handle)  # it may have been sealed since
-        located = await self._locate(handle)
+        located = await locate(self._link, self._layouts, handle)
         if located is None or not located.sealed:
             self._unpassable[handle] = trio.current_time() + RECHECK_S
             return False
@@ -201,7 +200,7 @@ class Replicas:
         pause_s = PAUSE_S
         while True:
             error: GfsError = NoReplica(f"chunk {handle:016x}: no server has a replica")
-            located = await self._locate(handle)
+            located = await locate(self._link, self._layouts, handle)
             for member in self._servers.order(located.members if located else ()):
                 try:
                     return await self._read_from(member, located, offset, length, least)
@@ -213,14 +212,6 @@ class Replicas:
                 raise NoReplica(f"chunk {handle:016x}: {error}")
             await trio.sleep(pause_s)
             pause_s = min(pause_s * 2, PAUSE_MAX_S)
-
-    async def _locate(self, handle: int) -> Located | None:
-        located = self._layouts.locate(handle)
-        if located is None:
-            answer = await self._link.ask(Locate([handle]), Locations)
-            self._layouts.learn(answer.chunks)
-            located = self._layouts.locate(handle)
-        return located
 
     async def _read_from(
         self, member: ChainMember, located: Located | None, offset: int, length: int, least: int

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import trio
 
 from gfs.client.layouts import LayoutCache
+from gfs.client.locating import learn, locate
 from gfs.client.metadata import MasterLink
 from gfs.client.peers import ChunkServers
 from gfs.connection import Connection
@@ -22,9 +23,6 @@ from gfs.items import Inode
 from gfs.messages import (
     ChainMember,
     Entry,
-    Locate,
-    Located,
-    Locations,
     Message,
     TailEnds,
     TailEndsAre,
@@ -71,7 +69,7 @@ class TailSizes:
         """
         deadline = trio.current_time() + GIVE_UP_S
         while True:
-            located = await self._locate(handle)
+            located = await locate(self._link, self._layouts, handle)
             if located is not None and located.sealed:
                 return TailEnd(located.length, 0)
             for member in located.members if located is not None else ():
@@ -96,7 +94,7 @@ class TailSizes:
         tailed = [(at, e.ino, e.inode) for at, e in enumerate(entries) if e.inode and e.inode.tail]
         unknown = [i.tail for _, _, i in tailed if self._layouts.locate(i.tail) is None]
         if unknown:
-            self._layouts.learn((await self._link.ask(Locate(unknown), Locations)).chunks)
+            await learn(self._link, self._layouts, unknown)
 
         async def ask(at: int, ino: int, inode: Inode) -> None:
             await before(ino)
@@ -114,14 +112,6 @@ class TailSizes:
                 for one in tailed:
                     nursery.start_soon(ask, *one)
         return sizes
-
-    async def _locate(self, handle: int) -> Located | None:
-        located = self._layouts.locate(handle)
-        if located is None:
-            answer = await self._link.ask(Locate([handle]), Locations)
-            self._layouts.learn(answer.chunks)
-            located = self._layouts.locate(handle)
-        return located
 
     async def _ask(self, member: ChainMember, handle: int) -> TailEnd | None:
         server = member.server

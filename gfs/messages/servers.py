@@ -121,14 +121,6 @@ class CopyReplica(Message):
     epoch: int = 0
 
 
-class Unfence(Message):
-    """A tail is leased again at `version` with unchanged members -> `Ok`."""
-
-    handle: int
-    version: int
-    epoch: int = 0
-
-
 class DeleteReplicas(Message):
     """Garbage (GFS §4.4): the chunk is condemned, or the replica stale -> `Ok`."""
 

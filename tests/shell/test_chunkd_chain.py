@@ -199,24 +199,6 @@ async def test_fence_refuses_what_waits_and_what_comes_and_seal_makes_members_eq
             await append_records(connection, HANDLE, 3, b"late\n", version=2)
 
 
-async def test_tail_goes_on_at_the_next_version_after_unfence(tmp_path: Path) -> None:
-    async with in_process(tmp_path) as servers:
-        connection = await servers.connect(servers.tasks[0])
-        await join_tail(connection, HANDLE, servers.members)
-        await append_records(connection, HANDLE, 1, b"first\n")
-        assert {answer.end for answer in await fence_all(servers, 2)} == {6}
-        for member in servers.members:
-            order = messages.Unfence(HANDLE, 2)
-            assert await servers.master.order(member.server, order) == messages.Ok()
-        with pytest.raises(StaleVersion):
-            await append_records(connection, HANDLE, 2, b"old version\n")
-        joined = await join_tail(connection, HANDLE, servers.members, version=2)
-        assert joined.end == 6
-        assert len(joined.boots) == 3
-        landed = await append_records(connection, HANDLE, 2, b"second\n", version=2)
-        assert landed.offset == 6
-
-
 async def test_older_epoch_is_refused(tmp_path: Path, expect_log: Callable[..., None]) -> None:
     expect_log("master.old", optional=True)
     async with in_process(tmp_path, 1) as servers:

@@ -1,6 +1,6 @@
 """Power is lost in every operation of a chunk server's disk; what was certain is still there.
 
-A small workload appends to several replicas, syncs, fences, unfences, condenses,
+A small workload appends to several replicas, syncs, fences, condenses,
 copies and deletes, and notes what each step promised once it returned. It is run
 once for each of its operations with the power lost in that one; then a new store is
 loaded from what the disk kept and compared with the notes:
@@ -82,7 +82,7 @@ class Workload:
     def run(self) -> None:
         actions: list[Callable[[int, Promised], None]] = [
             self.append, self.append, self.append, self.append, self.sync, self.sync, self.fence,
-            self.unfence, self.condense, self.seal, self.copy, self.remove, self.obey,
+            self.condense, self.seal, self.copy, self.remove, self.obey,
         ]  # fmt: skip
         for _ in range(STEPS):
             handle = self.random.choice(HANDLES)
@@ -132,17 +132,9 @@ class Workload:
         version = replica.version + 1
         promised.fencing = True
         replica.fence(version)
-        files.persist_version(version, fenced=True)
+        files.persist_fence(version)
         promised.version, promised.fenced, promised.fencing = version, True, False
         promised.exists = True
-
-    def unfence(self, handle: int, promised: Promised) -> None:
-        replica = self.store.machine.replicas.get(handle)
-        if replica is None or replica.state is not ReplicaState.FENCED:
-            return
-        promised.fenced = False  # from here on it may be either
-        self.store.open[handle].persist_version(replica.version, fenced=False)
-        replica.unfence(replica.version)
 
     def condense(self, handle: int, promised: Promised) -> None:
         replica = self.store.machine.replicas.get(handle)
@@ -235,7 +227,7 @@ def check_open(store: Store, handle: int, promised: Promised, where: str) -> Non
     sequence = promised.sequences[promised.ends.index(replica.end)]
     assert replica.writers == ({5: sequence} if sequence else {}), where
     # It can be used again, and what is added now survives the next loss of power.
-    files.persist_version(replica.version + 1, fenced=False)
+    files.persist_fence(replica.version + 1)
     content = promised.content[: replica.end] + b"after the crash"
     files.append(
         b"after the crash", end=len(content), checksum=crc32c(b"after the crash"), writer=6,

@@ -256,32 +256,15 @@ def test_fence_refuses_what_waits_and_late_acknowledgements_are_dropped() -> Non
         chain.first.machine.fence(Fence(H, 1, 0))
 
 
-def test_unfenced_tail_goes_on_where_it_stood() -> None:
-    chain = ChainOf(1)
-    chain.first.records("a", 1)
-    machine = chain.first.machine
-    machine.fence(Fence(H, 2, 0))
-    replica = machine.replicas[H]
-    with pytest.raises(StaleVersion):
-        replica.unfence(3)
-    replica.unfence(2)
-    chain.first.perform(machine.join("j2", Join(H, 2, 0, True, CHUNK, []), by_client=True))
-    chain.first.records("again", 1, version=2)
-    chain.first.records("b", 2, version=2)
-    assert chain.first.answers["again"] == RecordsAppended(-1, 10)
-    assert chain.first.answers["b"] == RecordsAppended(10, 20)
-
-
 def test_recovered_replica_waits_for_the_master() -> None:
     chain = ChainOf(1)
     replica = chain.first.machine.replicas[H]
     replica.recovered = True
     with pytest.raises(Fenced):
         chain.first.records("a", 1)
-    chain.first.machine.fence(Fence(H, 2, 0))
-    replica.unfence(2)
-    assert replica.state is ReplicaState.OPEN
-    assert not replica.recovered
+    answer, _ = chain.first.machine.fence(Fence(H, 2, 0))
+    assert answer.end == 0
+    assert replica.state is ReplicaState.FENCED
 
 
 def test_synced_records_share_rounds_and_wait_for_every_disk() -> None:
