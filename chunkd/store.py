@@ -258,14 +258,17 @@ class Store:
         self.sealed_now(replica, version, sums)
 
     def reports(self) -> Iterator[ReplicaReport]:
-        """The block report (GFS §2.6.2); replicas known to be bad are not offered."""
+        """The block report (GFS §2.6.2)."""
         for replica in list(self.machine.replicas.values()):
-            sealed = replica.state is ReplicaState.SEALED
-            if not (sealed and replica.bad):
-                yield ReplicaReport(
-                    replica.handle, replica.version, sealed, replica.end,
-                    self.checksums.get(replica.handle, 0), replica.recovered,
-                )  # fmt: skip
+            yield self.report(replica)
+
+    def report(self, replica: Replica) -> ReplicaReport:
+        """One replica as the master is to hear of it."""
+        return ReplicaReport(
+            replica.handle, replica.version, replica.state is ReplicaState.SEALED, replica.end,
+            self.checksums.get(replica.handle, 0), replica.recovered,
+            sound=not replica.bad,
+        )  # fmt: skip
 
     def close(self) -> None:
         """Close everything; makes nothing durable."""

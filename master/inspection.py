@@ -111,7 +111,9 @@ class Inspection:
 
     def _copies(self, handle: int, chunk: Chunk) -> int:
         servers = self._core.engine.servers
-        return len(servers.members_of(handle, chunk))
+        if chunk.state is ChunkState.OPEN:
+            return len(servers.members_of(handle, chunk))
+        return len(servers.holders(handle))
 
     async def _count_chunks(self) -> dict[str, int]:
         """By state; sealed and referenced ones also by how many copies there are."""

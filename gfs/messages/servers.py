@@ -16,6 +16,7 @@ class ReplicaReport(Message):
     length: int
     checksum: int  # CRC32C over block checksums, sealed only
     recovered: bool = False  # open, and its server has restarted: it takes no appends
+    sound: bool = True  # False: a block is bad or its directory fails; it does not count
 
 
 class RegisterServer(Message):

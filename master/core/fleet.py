@@ -79,11 +79,15 @@ class Fleet:
         elif chunk.state is ChunkState.OPEN:
             if replica.recovered:
                 self.abandoned.broken(replica.handle)
-        elif agrees(replica, chunk) or chunk.state is ChunkState.CONDEMNED:
+        elif chunk.state is ChunkState.CONDEMNED:
             servers.add_replica(server, replica.handle)
+        elif agrees(replica, chunk):
+            add = servers.add_replica if replica.sound else servers.add_spare
+            add(server, replica.handle)
         elif replica.version == chunk.version and not replica.sealed:
             # Fenced in time, but the order that should have followed was lost.
-            if replica.length >= chunk.length:
+            servers.add_spare(server, replica.handle)
+            if replica.sound and replica.length >= chunk.length:
                 self._finishing.condense(server, replica.handle, chunk.version, chunk.length)
             else:
                 self._finishing.copy(server, replica.handle, chunk.version, chunk.length)
@@ -100,7 +104,8 @@ class Fleet:
         live.free_bytes, live.total_bytes = beat.free_bytes, beat.total_bytes
         live.errors = beat.errors
         for handle in beat.bad:
-            self._engine.servers.drop_replica(server, handle)
+            if handle in live.replicas:
+                self._engine.servers.add_spare(server, handle)
         self._grown(beat.growth)
 
     def _grown(self, growth: list[m.TailGrowth]) -> None:

@@ -113,7 +113,7 @@ class Seals:
         return frozenset(server for server, one in live.items() if one.heard_s > since)
 
     def _tell_members(self, seal: Seal) -> None:
-        """Complete members count at once and condense; short ones copy first."""
+        """Complete members count at once and condense; short ones copy first, and help out."""
         servers, length = self._engine.servers, seal.length()
         for server in seal.members:
             servers.chunk_closed(server)
@@ -121,6 +121,7 @@ class Seals:
             servers.add_replica(server, seal.handle)
             self.finishing.condense(server, seal.handle, seal.version, length)
         for server in seal.short_members():
+            servers.add_spare(server, seal.handle)
             self.finishing.copy(server, seal.handle, seal.version, length)
 
     def _release(self, handle: int, position: int) -> None:

@@ -3,6 +3,12 @@
 All of it is volatile: servers register and report (GFS §2.6.2), so after a
 restart this fills by itself. A replica counts when its report agrees with the
 chunk table: same version, and for sealed chunks same length.
+
+A *spare* does not count, but is better than nothing: a replica with a bad block,
+one whose directory fails, one that lacks the end of a sealed chunk. Readers are sent
+to it while no server has a whole one. Each of its blocks is verified when it is read,
+and a chain acknowledges only what all of its members have, so below its end a spare
+has whatever was acknowledged.
 """
 
 from __future__ import annotations
@@ -31,6 +37,7 @@ class LiveServer:
     heard_s: float = 0.0  # last heartbeat, master's clock
     reported: bool = False  # the block report is complete
     replicas: set[int] = field(default_factory=set)
+    spares: set[int] = field(default_factory=set)
     open_chunks: int = 0
     errors: list[str] = field(default_factory=list)
 
@@ -38,13 +45,15 @@ class LiveServer:
 class Servers:
     """Live servers and locations of sealed chunks.
 
-    Invariant: a server is in `_holders[handle]` iff handle is in its `replicas`.
+    Invariant: a server is in `_holders[handle]` iff handle is in its `replicas`, in
+    `_spares[handle]` iff it is in its `spares`; never in both.
     """
 
     def __init__(self) -> None:
         self.live: dict[int, LiveServer] = {}
         self._suspected_until_s: dict[int, float] = {}
         self._holders: defaultdict[int, list[int]] = defaultdict(list)
+        self._spares: defaultdict[int, list[int]] = defaultdict(list)
 
     def register(self, server: LiveServer) -> None:
         self.remove(server.member.server)
@@ -55,44 +64,60 @@ class Servers:
         gone = self.live.pop(server, None)
         if gone is not None:
             for handle in gone.replicas:
-                self._drop(handle, server)
-
-    def _drop(self, handle: int, server: int) -> None:
-        holders = self._holders.get(handle)
-        if holders and server in holders:
-            holders.remove(server)
-            if not holders:
-                del self._holders[handle]
+                _take_out(self._holders, handle, server)
+            for handle in gone.spares:
+                _take_out(self._spares, handle, server)
 
     def add_replica(self, server: int, handle: int) -> None:
+        """It counts from now on."""
         live = self.live.get(server)
         if live is not None and handle not in live.replicas:
+            self.drop_replica(server, handle)
             live.replicas.add(handle)
             self._holders[handle].append(server)
 
+    def add_spare(self, server: int, handle: int) -> None:
+        """It does not count, or no more, but may be read while no other can."""
+        live = self.live.get(server)
+        if live is not None and handle not in live.spares:
+            self.drop_replica(server, handle)
+            live.spares.add(handle)
+            self._spares[handle].append(server)
+
     def drop_replica(self, server: int, handle: int) -> None:
+        """It is gone, or of no use."""
         live = self.live.get(server)
         if live is not None:
             live.replicas.discard(handle)
-        self._drop(handle, server)
+            live.spares.discard(handle)
+        _take_out(self._holders, handle, server)
+        _take_out(self._spares, handle, server)
 
     def forget_chunk(self, handle: int) -> list[int]:
-        """The chunk is deleted; returns who held it."""
-        holders = self._holders.pop(handle, [])
-        for server in holders:
-            self.live[server].replicas.discard(handle)
-        return holders
+        """The chunk is deleted; returns who has files of it."""
+        had = [*self._holders.get(handle, ()), *self._spares.get(handle, ())]
+        for server in had:
+            self.drop_replica(server, handle)
+        return had
 
     def holders(self, handle: int) -> list[int]:
         """Live servers with a good replica of a sealed chunk."""
         return self._holders.get(handle, [])
+
+    def spares(self, handle: int) -> list[int]:
+        """Live servers with a replica of a sealed chunk that does not count."""
+        return self._spares.get(handle, [])
+
+    def sources(self, handle: int) -> list[int]:
+        """Whom to read a sealed chunk from: who holds it, else who has some of it."""
+        return self.holders(handle) or self.spares(handle)
 
     def members_of(self, handle: int, chunk: Chunk) -> list[ChainMember]:
         """Who can serve reads of the chunk now."""
         if chunk.state is ChunkState.OPEN:
             ids: Iterable[int] = (member.server for member in chunk.members)
         else:
-            ids = self.holders(handle)
+            ids = self.sources(handle)
         return [self.live[server].member for server in ids if server in self.live]
 
     def member(self, server: int) -> ChainMember | None:
@@ -132,6 +157,14 @@ class Servers:
             sum(live.total_bytes for live in self.live.values()),
             sum(live.free_bytes for live in self.live.values()),
         )
+
+
+def _take_out(lists: defaultdict[int, list[int]], handle: int, server: int) -> None:
+    servers = lists.get(handle)
+    if servers and server in servers:
+        servers.remove(server)
+        if not servers:
+            del lists[handle]
 
 
 def agrees(report: ReplicaReport, chunk: Chunk | None) -> bool:

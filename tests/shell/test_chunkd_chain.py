@@ -257,7 +257,7 @@ async def test_replica_with_a_flipped_bit_is_refused_reported_and_kept_aside(
         servers.master.servers.clear()
         await servers.tasks[0].start(servers.nursery)
         await servers.master.wait_for(lambda: first.server in servers.master.servers)
-        assert HANDLE not in servers.master.replicas[first.server]
+        assert not servers.master.replicas[first.server][HANDLE].sound
         copy = messages.CopyReplica(HANDLE, 2, len(content), second)
         await servers.master.order(first.server, copy)
         connection = await servers.connect(servers.tasks[0])

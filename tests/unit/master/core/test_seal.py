@@ -57,6 +57,27 @@ def test_a_short_member_does_not_count_before_it_has_copied(c: Cluster, a: Clien
     assert [member.server for member in located.members] == [first]
 
 
+def test_short_members_are_read_while_the_only_whole_one_is_down(c: Cluster, a: Client) -> None:
+    """A chain acknowledges what all have: below their ends they have whatever was promised."""
+    lease = a.allocate()
+    f = a.create(b"f")
+    first, second, third = members(c, lease)
+    c.append(lease, 100)
+    c.append(lease, 50, upto=1)
+    a.commit(f, (0, 100, lease.handle, 0))
+    a.send(m.SealChunk(lease.handle, lease.version))
+    c.deliver(c.step_queued())  # fences answered
+    c.server(second).hung = c.server(third).hung = True  # their copies never come
+    c.settle()
+    c.server(first).stop()
+    servers = c.core.engine.servers
+    assert (servers.holders(lease.handle), servers.spares(lease.handle)) == ([], [second, third])
+    located = c.core.engine.queries.locations([lease.handle])[0]
+    assert sorted(member.server for member in located.members) == sorted([second, third])
+    c.server(first).register()
+    assert servers.sources(lease.handle) == [first]
+
+
 def test_the_version_is_logged_before_anybody_is_fenced(c: Cluster, a: Client) -> None:
     lease = a.allocate()
     a.send(m.SealChunk(lease.handle, lease.version))

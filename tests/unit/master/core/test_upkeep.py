@@ -108,6 +108,43 @@ def test_locations_come_from_reports_alone(c: Cluster, a: Client) -> None:
     assert [member.server for member in located.members] == [3]
 
 
+def test_a_bad_replica_is_asked_only_while_nobody_has_a_whole_one(c: Cluster, a: Client) -> None:
+    """Its other blocks may be all that is left."""
+    lease = referenced_chunk(c, a)
+    for number in (2, 3):
+        c.core.fleet.heartbeat(number, m.Heartbeat(0, 0, [], bad=[lease.handle]))
+    assert readable_at(c, lease) == [1]
+    c.server(1).stop()
+    assert readable_at(c, lease) == [2, 3]
+    assert c.core.engine.servers.holders(lease.handle) == []
+    c.server(1).register()
+    assert readable_at(c, lease) == [1]
+
+
+def test_a_bad_replica_goes_with_its_chunk(c: Cluster, a: Client) -> None:
+    lease = referenced_chunk(c, a)
+    c.core.fleet.heartbeat(2, m.Heartbeat(0, 0, [], bad=[lease.handle]))
+    a.do(m.Unlink(1, b"kept"))
+    c.pass_time(700)
+    assert all(server.deleted == [lease.handle] for server in c.servers.values())
+
+
+def referenced_chunk(c: Cluster, a: Client) -> m.Lease:
+    """A sealed chunk that a file refers to."""
+    f = a.create(b"kept")
+    lease = a.allocate()
+    c.append(lease, 100)
+    a.commit(f, (0, 100, lease.handle, 0))
+    a.do(m.SealChunk(lease.handle, lease.version))
+    a.close_file(f)
+    return lease
+
+
+def readable_at(c: Cluster, lease: m.Lease) -> list[int]:
+    located = c.core.engine.queries.locations([lease.handle])[0]
+    return sorted(member.server for member in located.members)
+
+
 def test_a_replica_that_disagrees_does_not_count(c: Cluster, a: Client) -> None:
     f = a.create(b"f")
     lease = a.allocate()
