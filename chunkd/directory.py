@@ -7,6 +7,7 @@
                       .bad    instead of .meta: sealed, but a checksum did not hold
                       .copy   a copy that is not finished; removed at the next start
     quarantine/         what cannot be trusted and is not deleted
+    probe               written now and then, to see whether the disk answers
 
 Nothing of a directory that is not this server's is ever changed.
 """
@@ -15,14 +16,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from chunkd.core.health import Health
 from chunkd.formats import IDENTITY, Identity, open_block, refuse_stranger, seal_block
 from gfs.disk import Disk, File
-from gfs.errors import GfsError, NotFound, WrongCluster
+from gfs.errors import GfsError, NoSpace, NotFound, StorageFailed, WrongCluster
 from gfs.ids import GIB
 
 RESERVE_SHARE = 20  # one 20th of the disk
 RESERVE_BYTES_MAX = 2 * GIB
-_OURS = {"identity", "identity.new", "lock", "obeyed", "obeyed.new", "chunks", "quarantine"}
+_OURS = {"identity", "identity.new", "lock", "obeyed", "obeyed.new", "probe"}
+_OURS |= {"chunks", "quarantine"}
 _HARMLESS = {"lost+found", "chunkd.sock"}
 _FANOUT = [f"{number:02x}" for number in range(256)]
 _BLOCK_BYTES_MAX = 4096
@@ -32,16 +35,17 @@ class DataDirectory:
     """See the module's text. Create with `open`.
 
     Attributes:
-      failing: why nothing new is put here, or None.
+      health: whether it works; see chunkd.core.health.
     """
 
     def __init__(self, path: Path, disk: Disk, identity: Identity, lock: File) -> None:
         self.path = path
         self.disk = disk
         self.identity = identity
-        self.failing: GfsError | None = None
+        self.health = Health()
         self._lock = lock
         self._reserve_bytes = -1
+        self._room = (0, 0)
 
     @classmethod
     def open(
@@ -72,12 +76,37 @@ class DataDirectory:
         self._reserve_bytes = reserve_bytes
 
     def room(self) -> tuple[int, int]:
-        """Bytes that new chunks may still take, and the size of the disk."""
-        free, total = self.disk.free_bytes(self.path)
-        reserve = self._reserve_bytes
-        if reserve < 0:
-            reserve = min(total // RESERVE_SHARE, RESERVE_BYTES_MAX)
-        return max(0, free - reserve), total
+        """Bytes that new chunks may still take, and the size of the disk.
+
+        A disk that does not work is not asked: what it said last.
+        """
+        if self.health.is_working:
+            free, total = self.disk.free_bytes(self.path)
+            reserve = self._reserve_bytes
+            if reserve < 0:
+                reserve = min(total // RESERVE_SHARE, RESERVE_BYTES_MAX)
+            self._room = (max(0, free - reserve), total)
+        return self._room
+
+    def probe(self) -> None:
+        """Is it still ours, and does the disk take a write? May take long, or for ever.
+
+        Raises:
+          StorageFailed: it is not there any more, another's, or refuses.
+        """
+        try:
+            if _read_identity(self.path, self.disk) != self.identity:
+                raise StorageFailed(f"{self.path} is not the directory it was")
+            file = self.disk.open(self.path / "probe", create=True)
+            try:
+                file.pwrite(b"probe", 0)
+                file.fdatasync()
+            finally:
+                file.close()
+        except NoSpace:
+            return  # full, not failed
+        except GfsError as error:
+            raise StorageFailed(f"{error}") from None
 
     def folder(self, handle: int) -> Path:
         """The subdirectory of a chunk's files, by the low byte (counters spread evenly)."""
@@ -98,6 +127,11 @@ class DataDirectory:
                 except ValueError:
                     continue  # not ours; left alone
         return found
+
+    def endings(self, handle: int) -> set[str]:
+        """Endings of the files that a chunk has here."""
+        all_of_them = ("data", "side", "meta", "bad")
+        return {one for one in all_of_them if self.disk.exists(self.file(handle, one))}
 
     def quarantine(self, handle: int, endings: set[str]) -> None:
         """Move files out of the way; the last ones of a chunk are kept."""

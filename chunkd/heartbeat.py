@@ -18,6 +18,7 @@ from collections.abc import Iterator
 import trio
 
 from chunkd.core.machine import Machine
+from chunkd.directory import DataDirectory
 from chunkd.obeyed import ObeyedFile
 from chunkd.orders import Orders
 from chunkd.store import Store
@@ -63,6 +64,13 @@ class MasterLink:
         self._cluster = cluster
         self._reported: dict[int, tuple[int, float]] = {}  # tail -> end, when
         self._save_wanted = trio.Event()
+        self._news: set[DataDirectory] = set()
+        self._news_wanted = trio.Event()
+
+    def directory_changed(self, directory: DataDirectory) -> None:
+        """What is in it counts no more, or again: the master hears of it next."""
+        self._news.add(directory)
+        self._news_wanted.set()
 
     async def run(self) -> None:
         """Keep a connection to the master."""
@@ -106,6 +114,7 @@ class MasterLink:
             connection.close(error)
             return
         self.registered = True
+        nursery.start_soon(self._tell_news, connection)
         log.info("master.registered address=%s epoch=%d", self._master, self.machine.epoch)
         while True:
             connection.post(self._heartbeat())
@@ -125,6 +134,29 @@ class MasterLink:
         await self._obey_epoch(answer.epoch)
         for batch, complete in _batches(list(self.store.reports())):
             await connection.call(messages.ReportReplicas(batch, complete))
+
+    async def _tell_news(self, connection: Connection) -> None:
+        """Report the replicas of directories that failed, hang or are back."""
+        try:
+            while True:
+                await self._news_wanted.wait()
+                self._news_wanted = trio.Event()
+                news, self._news = self._news, set()
+                for directory in news:
+                    await self._tell(connection, directory)
+        except GfsError as error:
+            connection.close(error)  # the next registration reports everything
+
+    async def _tell(self, connection: Connection, directory: DataDirectory) -> None:
+        found = self.store.in_directory(directory)
+        if directory.health.is_hung:
+            handles = [replica.handle for replica in found]
+            for start in range(0, len(handles), REPORT_BATCH):
+                gone = handles[start : start + REPORT_BATCH]
+                await connection.call(messages.ReportReplicas([], False, gone))
+            return
+        for batch, _ in _batches([self.store.report(replica) for replica in found]):
+            await connection.call(messages.ReportReplicas(batch, False))
 
     async def _obey_epoch(self, epoch: int) -> None:
         if epoch < self.machine.epoch:

@@ -20,11 +20,11 @@ import trio
 from chunkd.core.machine import Machine
 from chunkd.core.replica import Replica, ReplicaState
 from chunkd.files import CopyFile
+from chunkd.lanes import Lanes
 from chunkd.links import Link, Links
 from chunkd.service import DataService
 from chunkd.store import Store, delete
 from chunkd.sums import BlockSums
-from chunkd.workers import Workers
 from gfs import messages
 from gfs.checksum import crc32c
 from gfs.connection import Connection
@@ -34,6 +34,7 @@ from gfs.errors import (
     NoSuchReplica,
     RemoteProtocolError,
     StaleVersion,
+    StorageFailed,
 )
 from gfs.ids import BLOCK_BYTES, CHUNK_BYTES, MIB
 
@@ -49,13 +50,13 @@ class Orders:
     """See the module's text."""
 
     def __init__(
-        self, machine: Machine, store: Store, service: DataService, links: Links, workers: Workers
+        self, machine: Machine, store: Store, service: DataService, links: Links, lanes: Lanes
     ) -> None:
         self.machine = machine
         self.store = store
         self.service = service
         self.links = links
-        self._workers = workers
+        self._lanes = lanes
         self._locks: dict[int, trio.Lock] = {}
         self._copies = trio.Semaphore(COPIES_MAX)
         self._obey: dict[type, Callable[[Any], Awaitable[messages.Message]]] = {
@@ -88,6 +89,11 @@ class Orders:
             return
         connection.reply(request, answer)
 
+    def _refuse_if_hung(self, handle: int) -> None:
+        directory = self.store.places.get(handle)
+        if directory is not None and directory.health.is_hung:
+            raise StorageFailed(f"{directory.path} {directory.health.reason}")
+
     @asynccontextmanager
     async def _alone(self, handle: int) -> AsyncIterator[None]:
         lock = self._locks.setdefault(handle, trio.Lock())
@@ -101,6 +107,7 @@ class Orders:
     async def _fence(self, message: messages.Fence) -> messages.Message:
         self.machine.refuse_old_epoch(message.epoch)
         handle, version = message.handle, message.version
+        self._refuse_if_hung(handle)
         if handle not in self.machine.replicas:
             self.store.create(handle, version, tail=False, chunk_bytes=CHUNK_BYTES)
             self.machine.replica(handle).made_by_fence = True
@@ -117,7 +124,9 @@ class Orders:
                 return  # sealed: nothing can be appended any more
             files.hold()
             try:
-                await self._workers.run(lambda: files.persist_fence(version))
+                await self._lanes.of(files.directory).order.run(
+                    lambda: files.persist_fence(version)
+                )
             except GfsError as error:
                 self.store.note_failure(files.directory, error)
                 raise
@@ -128,6 +137,7 @@ class Orders:
 
     async def _condense(self, message: messages.Condense) -> messages.Message:
         self.machine.refuse_old_epoch(message.epoch)
+        self._refuse_if_hung(message.handle)
         async with self._alone(message.handle):
             replica = self.machine.replica(message.handle)
             sums = await self._seal_own(replica, message.version, message.length)
@@ -146,7 +156,9 @@ class Orders:
         files, writers = self.store.open[handle], dict(replica.writers)
         files.hold()
         try:
-            sums = await self._workers.run(lambda: files.condense(version, length, writers))
+            sums = await self._lanes.of(files.directory).order.run(
+                lambda: files.condense(version, length, writers)
+            )
         except GfsError as error:
             self.store.note_failure(files.directory, error)
             raise
@@ -162,11 +174,13 @@ class Orders:
         handle, version, length = message.handle, message.version, message.length
         async with self._copies, self._alone(handle):
             replica = self.machine.replicas.get(handle)
-            if replica is not None and _is_it(replica, version, length):
+            out = replica is not None and self.store.places[handle].health.is_out
+            if replica is not None and not out and _is_it(replica, version, length):
                 return messages.Condensed(self.store.checksums[handle])
-            if replica is not None and replica.bad:
-                await self._remove(handle)
-                replica = None
+            if replica is not None and (replica.bad or out):
+                if not out:
+                    await self._remove(handle)
+                replica = None  # nothing of it is taken over
             copy = self.store.begin_copy(handle, length)
             try:
                 sums = await self._fill(copy, replica, message)
@@ -181,41 +195,56 @@ class Orders:
         self, copy: CopyFile, replica: Replica | None, message: messages.CopyReplica
     ) -> BlockSums:
         version, length = message.version, message.length
+        workers = self._lanes.of(copy.directory).order
         own = self.store.open.get(copy.handle)
         # Fenced for this seal: what we have is the beginning of what the others have.
         if own is not None and replica is not None and replica.version == version:
             own.hold()
             try:
-                await self._workers.run(lambda: copy.take_from(own, length))
+                await workers.run(lambda: copy.take_from(own, length))
             finally:
                 own.release()
         link = self.links.get(message.source)
         while copy.sums.end < length:
             parts = await _fetch(link, message, copy.sums.end)
-            await self._workers.run(partial(copy.write_all, parts))
+            await workers.run(partial(copy.write_all, parts))
         writers = dict(replica.writers) if replica is not None else {}
         if own is not None and self.store.open.pop(copy.handle, None) is not None:
             own.retire()
-        return await self._workers.run(lambda: copy.finish(version, writers))
+        return await workers.run(lambda: copy.finish(version, writers))
 
     # --- deletion and checks
 
     async def _delete(self, message: messages.DeleteReplicas) -> messages.Message:
         self.machine.refuse_old_epoch(message.epoch)
+        first: GfsError | None = None
         for handle in message.handles:
-            async with self._alone(handle):
-                await self._remove(handle)
+            try:
+                async with self._alone(handle):
+                    await self._remove(handle)
+            except GfsError as error:
+                first = first or error
+        if first is not None:
+            raise first
         return messages.Ok()
 
     async def _remove(self, handle: int) -> None:
         replica = self.machine.replicas.get(handle)
         if replica is None:
             return
-        bad = replica.bad
+        bad, place = replica.bad, self.store.places.get(handle)
+        if place is not None and place.health.is_hung:
+            return  # it is reported again when the disk answers
         self.service.perform(self.machine.drop(handle))
         directory = self.store.forget(handle)
         if directory is not None:
-            await self._workers.run(lambda: delete(directory, handle, bad=bad))
+            try:
+                await self._lanes.of(directory).order.run(
+                    lambda: delete(directory, handle, bad=bad)
+                )
+            except GfsError as error:
+                self.store.note_failure(directory, error)
+                raise
             log.info("replica.%s handle=%016x", "quarantined" if bad else "deleted", handle)
 
     async def _verify(self, message: messages.VerifyReplicas) -> messages.Message:

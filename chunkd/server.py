@@ -20,16 +20,19 @@ from typing import Any
 
 import trio
 
+from chunkd.core.health import Health
 from chunkd.core.machine import Machine
 from chunkd.core.replica import ReplicaState
 from chunkd.directory import DataDirectory, read_identity
 from chunkd.heartbeat import MasterLink
+from chunkd.lanes import Lanes
 from chunkd.links import SILENCE_S, Links
 from chunkd.obeyed import ObeyedFile
 from chunkd.orders import Orders
 from chunkd.passing import ReplicaPasser
 from chunkd.service import DataService, Peer
 from chunkd.store import Store
+from chunkd.watch import Watch
 from chunkd.workers import Workers
 from gfs.buffers import BufferPool
 from gfs.config import ChunkdConfig
@@ -45,7 +48,6 @@ log = logging.getLogger(__name__)
 
 GRACE_S = 2.0
 UNIX_PATH_BYTES_MAX = 107
-SYNC_THREADS, READ_THREADS, ORDER_THREADS = 4, 2, 2
 SERVER_ID_BITS = 53  # a JSON number holds it
 
 
@@ -76,6 +78,7 @@ def open_directories(config: ChunkdConfig, disk: Disk) -> tuple[list[DataDirecto
             )
             found.append(directory)
             directory.reserve(config.reserve_bytes)
+            directory.health = Health(hung_s=config.disk_hung_s)
     except BaseException:
         for directory in found:
             directory.close()
@@ -134,13 +137,10 @@ class ChunkServer:
         listeners = listen(self.config.address, unix)
         host, port = listeners[0].getsockname()[:2]
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        workers = [
-            Workers("sync", SYNC_THREADS), Workers("read", READ_THREADS),
-            Workers("check", 1), Workers("order", ORDER_THREADS), Workers("obey", 1),
-        ]  # fmt: skip
+        lanes, obey_worker = Lanes(self.directories), Workers("obey", 1)
         try:
             async with trio.open_nursery() as nursery:
-                await self._start(nursery, workers, unix)
+                await self._start(nursery, lanes, obey_worker, unix)
                 nursery.start_soon(self._serve, listeners)
                 log.info("chunkd.serving server=%d address=%s", self.server, self.address)
                 task_status.started()
@@ -148,8 +148,8 @@ class ChunkServer:
                 await self._finish(listeners)
                 nursery.cancel_scope.cancel()
         finally:
-            for pool in workers:
-                pool.stop()
+            lanes.stop()
+            obey_worker.stop()
             for listener in listeners:
                 listener.close()
             with suppress(OSError):
@@ -158,8 +158,9 @@ class ChunkServer:
             self.obeyed.close()
             self.store.close()
 
-    async def _start(self, nursery: trio.Nursery, workers: list[Workers], unix: str) -> None:
-        syncers, readers, checkers, order_workers, obey_worker = workers
+    async def _start(
+        self, nursery: trio.Nursery, lanes: Lanes, obey_worker: Workers, unix: str
+    ) -> None:
         config = self.config
         self._pool = BufferPool(MIB + 2 * BLOCK_BYTES)  # a frame, or the blocks around a read
         own_host = host_id()
@@ -170,11 +171,10 @@ class ChunkServer:
             nursery, key=self.key, cluster=self.cluster, host_id=own_host, pool=self._pool
         )
         service = self._service = DataService(
-            self.machine, self.store, links,
-            syncers=syncers, readers=readers, checkers=checkers, pool=self._pool,
-        )  # fmt: skip
+            self.machine, self.store, links, lanes=lanes, pool=self._pool
+        )
         ReplicaPasser(self.machine, self.store, nursery).attach(service)
-        orders = Orders(self.machine, self.store, service, links, order_workers)
+        orders = Orders(self.machine, self.store, service, links, lanes)
         if config.http:
             app = application(
                 daemon="chunkd", key=self.key, health=self.health, statistics=self.statistics
@@ -186,6 +186,8 @@ class ChunkServer:
             key=self.key, cluster=self.cluster,
         )  # fmt: skip
         nursery.start_soon(self._master.run)
+        watch = Watch(self.store, service, lanes, self._master.directory_changed)
+        nursery.start_soon(watch.run)
 
     async def _serve(self, listeners: list[Any]) -> None:
         await serve(listeners, self._handle, pool=self._pool, silence_limit_s=10 * SILENCE_S)

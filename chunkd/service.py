@@ -23,10 +23,12 @@ from chunkd.core.appends import Landing
 from chunkd.core.chain import Chain
 from chunkd.core.machine import Forward, Machine, Reply, SyncFiles, Work
 from chunkd.core.replica import Replica, ReplicaState
+from chunkd.directory import DataDirectory
 from chunkd.files import OpenFiles
+from chunkd.gate import Gate
+from chunkd.lanes import Lanes
 from chunkd.links import Links
 from chunkd.store import Store
-from chunkd.workers import Workers
 from gfs import messages
 from gfs.buffers import BufferPool
 from gfs.connection import Connection, OnReply
@@ -92,16 +94,14 @@ class DataService:
     """See the module's text. `on_message` is what connections call, each with its peer."""
 
     def __init__(
-        self, machine: Machine, store: Store, links: Links, *,
-        syncers: Workers, readers: Workers, checkers: Workers, pool: BufferPool,
-    ) -> None:  # fmt: skip
+        self, machine: Machine, store: Store, links: Links, *, lanes: Lanes, pool: BufferPool
+    ) -> None:
         self.machine = machine
         self.store = store
         self.links = links
         self.counters: Any = Counters()
-        self._syncers = syncers
-        self._readers = readers
-        self._checkers = checkers
+        self.gate = Gate(store)
+        self._lanes = lanes
         self._pool = pool
         self._handlers: dict[type, Callable[[Asker, Any], None]] = {
             messages.Append: self._append,
@@ -130,10 +130,35 @@ class DataService:
         if handler is None:
             raise RemoteProtocolError(f"{type(message).__name__} is no question to a chunk server")
         try:
+            if self.gate.is_needed and self.gate.holds_back(
+                message, payload, lambda: self._take_up(peer, connection, request, message, payload)
+            ):
+                return
             handler(Asker(peer, connection, request, payload), message)
         except GfsError:
             self.counters.refused_total += 1
             raise
+
+    def _take_up(
+        self,
+        peer: Peer,
+        connection: Connection,
+        request: int,
+        message: messages.Message,
+        payload: memoryview | None,
+    ) -> None:
+        """A message that was held back: as if it came now."""
+        try:
+            self.on_message(peer, connection, request, message, payload)
+        except GfsError as error:
+            connection.refuse(request, error)
+
+    def directory_out(self, directory: DataDirectory) -> None:
+        """It failed or hangs: chains through it end at once, not when each finds out."""
+        error = StorageFailed(f"{directory.path}: {directory.health.reason}")
+        for replica in self.store.in_directory(directory):
+            if replica.state is not ReplicaState.SEALED:
+                self.perform(self.machine.give_up(replica, error))
 
     # --- what the machine wants done
 
@@ -213,9 +238,10 @@ class DataService:
             elif not left:
                 self.perform(self.machine.round_part_done(replica, chain, local=True))
 
+        sync = self._lanes.of(files.directory).sync
         for job in (files.sync_data, files.sync_side):
             files.hold()
-            self._syncers.submit(job, on_done)
+            sync.submit(job, on_done)
 
     def _sync_failed(
         self, replica: Replica, chain: Chain, files: OpenFiles, error: GfsError
@@ -280,7 +306,7 @@ class DataService:
         hint = files.take_write_behind()
         if hint is not None:
             files.hold()
-            self._syncers.submit(hint, lambda _: files.release())
+            self._lanes.of(files.directory).sync.submit(hint, lambda _: files.release())
         self.perform(self.machine.landed(landing, time.time_ns()))
 
     def _write_failed(self, landing: Landing, files: OpenFiles, error: GfsError) -> None:
@@ -326,14 +352,16 @@ class DataService:
             self._answer_read(asker, replica, result)
 
         files.hold()
-        self._readers.submit(lambda: sums.read(files.data, offset, length, buffer), on_done)
+        read = self._lanes.of(self.store.places[message.handle]).read
+        read.submit(lambda: sums.read(files.data, offset, length, buffer), on_done)
 
     def _answer_read(self, asker: Asker, replica: Replica, found: object) -> None:
         if isinstance(found, GfsError):
             if isinstance(found, Corrupt):
                 self.distrust(replica, found)
-            elif isinstance(found, StorageFailed) and replica.handle in self.store.places:
-                self.store.note_failure(self.store.places[replica.handle], found)
+            elif isinstance(found, StorageFailed):
+                self.distrust(replica, found)
+                self.store.note_unreadable(replica, found)
             self._refuse(asker, found)
             return
         part, checksum = typing.cast("tuple[memoryview, int]", found)
@@ -345,12 +373,21 @@ class DataService:
             self._pool.give(part)
 
     def distrust(self, replica: Replica, error: GfsError) -> None:
-        """A checksum of a replica did not hold: the master hears of it, appends end."""
+        """A block of a replica cannot be had: the master hears of it, appends end."""
         self.counters.corrupt_total += 1
-        if self.machine.replicas.get(replica.handle) is replica:
+        if self.machine.replicas.get(replica.handle) is not replica:
+            return
+        directory = self.store.places[replica.handle]
+        if replica.state is not ReplicaState.SEALED:
             self.store.mark_bad(replica)
-            if replica.state is not ReplicaState.SEALED:
-                self.perform(self.machine.distrust(replica, error))
+            self.perform(self.machine.distrust(replica, error))
+        elif self.store.mark_bad(replica):
+
+            def done(result: object) -> None:
+                if isinstance(result, GfsError):
+                    self.store.note_failure(directory, result)
+
+            self._lanes.of(directory).order.submit(lambda: self.store.remember_bad(replica), done)
 
     def _report_bad(self, asker: Asker, message: messages.ReportBad) -> None:
         """A client says so; look ourselves."""
@@ -376,8 +413,10 @@ class DataService:
 
         def finish(result: int | GfsError) -> None:
             files.release()
-            if isinstance(result, Corrupt):
+            if isinstance(result, Corrupt | StorageFailed):
                 self.distrust(replica, result)
+            if isinstance(result, StorageFailed):
+                self.store.note_unreadable(replica, result)
             on_done(result)
 
-        self._checkers.submit(job, finish)
+        self._lanes.of(self.store.places[replica.handle]).check.submit(job, finish)

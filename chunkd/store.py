@@ -2,14 +2,15 @@
 
 Joins the machine's replicas (what may be done with them) with their files (where
 the bytes are). New replicas go to the directory with most room; one that is nearly
-full or has failed takes none, but goes on serving.
+full or has failed takes none, but goes on serving. Two replicas of one chunk in two
+directories (one had failed, and came back) are compared at the start: the better stays.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from chunkd.core.machine import Machine
 from chunkd.core.replica import Replica, ReplicaState
@@ -38,6 +39,7 @@ class Store:
         self.checksums: dict[int, int] = {}  # of sealed replicas, over their block checksums
         self.bad: set[int] = set()  # replicas with a checksum that did not hold
         self._sealed: OrderedDict[int, SealedFiles] = OrderedDict()
+        self.on_failure: Callable[[DataDirectory], None] = lambda _: None
 
     # --- start
 
@@ -48,11 +50,29 @@ class Store:
           NewerFormat, WrongCluster: a file that is not ours to touch.
         """
         for directory in self.directories:
-            for handle, endings in directory.contents().items():
-                if handle in self.places:
-                    log.error("replica.twice handle=%016x in=%s", handle, directory.path)
-                    continue
-                self._load(directory, handle, endings)
+            try:
+                for handle, endings in directory.contents().items():
+                    self._load_one(directory, handle, endings)
+            except StorageFailed as error:
+                self.note_failure(directory, error)
+
+    def _load_one(self, directory: DataDirectory, handle: int, endings: set[str]) -> None:
+        """One found in a directory; there may be another of it in one before."""
+        other, elsewhere = self.machine.replicas.get(handle), self.places.get(handle)
+        if other is None or elsewhere is None:
+            self._load(directory, handle, endings)
+            return
+        self.forget(handle)
+        self._load(directory, handle, endings)
+        found = self.machine.replicas.get(handle)
+        worse = directory
+        if found is not None and _rank(found) > _rank(other):
+            worse = elsewhere
+        log.warning("replica.twice handle=%016x quarantined in=%s", handle, worse.path)
+        self.forget(handle)
+        worse.quarantine(handle, {"data", "side", "meta", "bad"})
+        best = directory if worse is elsewhere else elsewhere
+        self._load(best, handle, best.endings(handle))
 
     def _load(self, directory: DataDirectory, handle: int, endings: set[str]) -> None:
         for unfinished in endings & {"copy", "meta.new"}:
@@ -114,38 +134,52 @@ class Store:
     # --- room
 
     def room(self) -> tuple[int, int]:
-        """Bytes that new chunks may take on all healthy disks, and the size of all."""
+        """Bytes that new chunks may take on all working disks, and the size of all."""
         free = total = 0
         seen: set[tuple[int, int]] = set()
         for directory in self.directories:
             try:
                 here = directory.room()
             except GfsError as error:
-                directory.failing = directory.failing or error
+                self.note_failure(directory, error)
                 continue
             if here not in seen:  # two directories on one disk share its room
                 seen.add(here)
                 total += here[1]
-                free += 0 if directory.failing else here[0]
+                free += 0 if directory.health.is_out else here[0]
         return free, total
 
     def failing(self) -> list[str]:
-        """Directories that failed, with the reason."""
+        """Directories that are out, with the reason."""
         return [
-            f"{directory.path}: {directory.failing}"
+            f"{directory.path}: {directory.health.reason}"
             for directory in self.directories
-            if directory.failing is not None
+            if directory.health.is_out
         ]
+
+    def only_slow(self) -> DataDirectory | None:
+        """A directory to wait for, if none works and one is only slow."""
+        if any(directory.health.is_working for directory in self.directories):
+            return None
+        slow = (one for one in self.directories if one.health.is_slow and not one.health.is_out)
+        return next(slow, None)
+
+    def in_directory(self, directory: DataDirectory) -> list[Replica]:
+        """Its replicas, working or not."""
+        replicas = self.machine.replicas
+        return [replicas[h] for h, place in self.places.items() if place is directory]
 
     def _place(self, length: int) -> DataDirectory:
         best, most = None, -1
         for directory in self.directories:
-            if directory.failing is not None:
+            if not directory.health.is_working:
                 continue
             free, total = directory.room()
             if free >= min(length, total // ROOM_SHARE_MIN) and free > most:
                 best, most = directory, free
         if best is None:
+            if all(directory.health.is_out for directory in self.directories):
+                raise StorageFailed("; ".join(self.failing()))
             raise NoSpace("no data directory has room for a new chunk")
         return best
 
@@ -164,7 +198,7 @@ class Store:
         )
         try:
             files = OpenFiles.create(directory, header)
-        except StorageFailed as error:
+        except GfsError as error:
             self.note_failure(directory, error)
             raise
         replica = Replica(handle, version, tail=tail, chunk_bytes=chunk_bytes)
@@ -173,10 +207,21 @@ class Store:
         return replica
 
     def note_failure(self, directory: DataDirectory, error: GfsError) -> None:
-        """A disk failed: nothing new goes there; the master hears of it."""
-        if directory.failing is None and isinstance(error, StorageFailed):
+        """A disk refused what it has room for: nothing new goes there; the master hears of it."""
+        if isinstance(error, NoSpace | Corrupt):
+            return
+        if directory.health.failed(str(error)):
             log.error("disk.failed directory=%s: %s", directory.path, error)
-            directory.failing = error
+            self.on_failure(directory)
+
+    def note_unreadable(self, replica: Replica, error: GfsError) -> None:
+        """The disk does not give a replica's bytes; several such fail the directory."""
+        directory = self.places.get(replica.handle)
+        if directory is None:
+            return
+        if directory.health.unreadable(replica.handle, str(error)):
+            log.error("disk.failed directory=%s: %s", directory.path, directory.health.failure)
+            self.on_failure(directory)
 
     def sealed_now(self, replica: Replica, version: int, sums: BlockSums) -> None:
         """`OpenFiles.condense` or a copy is done: count the replica as sealed."""
@@ -217,20 +262,24 @@ class Store:
             oldest.retire()
         return sealed
 
-    def mark_bad(self, replica: Replica) -> None:
-        """A checksum did not hold: remember it over restarts; blocks that hold are still served."""
+    def mark_bad(self, replica: Replica) -> bool:
+        """A block of it cannot be had; those that hold are still served. False: known."""
         if replica.handle in self.bad:
-            return
+            return False
         replica.bad = True
         self.bad.add(replica.handle)
-        handle, directory = replica.handle, self.places[replica.handle]
-        log.error("replica.corrupt handle=%016x version=%d", handle, replica.version)
-        if replica.state is ReplicaState.SEALED:
-            try:
-                directory.disk.rename(directory.file(handle, "meta"), directory.file(handle, "bad"))
-                directory.disk.sync_directory(directory.folder(handle))
-            except GfsError as error:
-                self.note_failure(directory, error)
+        log.error("replica.corrupt handle=%016x version=%d", replica.handle, replica.version)
+        return True
+
+    def remember_bad(self, replica: Replica) -> None:
+        """Make `mark_bad` of a sealed replica outlast a restart. May take long."""
+        directory = self.places.get(replica.handle)
+        if directory is None or not replica.bad:
+            return  # deleted, or replaced by a good one
+        meta, bad = (directory.file(replica.handle, ending) for ending in ("meta", "bad"))
+        if directory.disk.exists(meta):
+            directory.disk.rename(meta, bad)
+            directory.disk.sync_directory(bad.parent)
 
     # --- leaving and coming
 
@@ -245,29 +294,36 @@ class Store:
         return self.places.pop(handle, None)
 
     def begin_copy(self, handle: int, length: int) -> CopyFile:
-        """Raises `NoSpace`."""
-        directory = self.places.get(handle) or self._place(length)
+        """Where the old replica is if that disk works, else elsewhere. Raises `NoSpace`."""
+        directory = self.places.get(handle)
+        if directory is None or not directory.health.is_working:
+            directory = self._place(length)
         return CopyFile(directory, handle)
 
     def finish_copy(self, copy: CopyFile, version: int, sums: BlockSums) -> None:
         """A finished copy is a sealed replica."""
         replica = self.machine.replicas.get(copy.handle)
+        if replica is not None and self.places[copy.handle] is not copy.directory:
+            self.forget(copy.handle)  # that directory is out; the next start clears it up
+            replica = None
         if replica is None:
             replica = Replica(copy.handle, version, tail=False, chunk_bytes=sums.end)
             self._admit(replica, copy.directory)
         self.sealed_now(replica, version, sums)
 
     def reports(self) -> Iterator[ReplicaReport]:
-        """The block report (GFS §2.6.2)."""
+        """The block report (GFS §2.6.2); a directory that hangs has nothing to offer."""
         for replica in list(self.machine.replicas.values()):
-            yield self.report(replica)
+            place = self.places.get(replica.handle)
+            if place is not None and not place.health.is_hung:
+                yield self.report(replica)
 
     def report(self, replica: Replica) -> ReplicaReport:
         """One replica as the master is to hear of it."""
         return ReplicaReport(
             replica.handle, replica.version, replica.state is ReplicaState.SEALED, replica.end,
             self.checksums.get(replica.handle, 0), replica.recovered,
-            sound=not replica.bad,
+            sound=not (replica.bad or self.places[replica.handle].health.is_out),
         )  # fmt: skip
 
     def close(self) -> None:
@@ -278,6 +334,12 @@ class Store:
             sealed.close()
         for directory in self.directories:
             directory.close()
+
+
+def _rank(replica: Replica) -> tuple[int, bool, bool, int]:
+    """Of two replicas of one chunk the higher is to be kept."""
+    sealed = replica.state is ReplicaState.SEALED
+    return replica.version, sealed, not replica.bad, replica.end
 
 
 def delete(directory: DataDirectory, handle: int, *, bad: bool) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -26,6 +27,7 @@ class Workers:
     def __init__(self, name: str, count: int) -> None:
         self._token = trio.lowlevel.current_trio_token()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._began_s: dict[int, float] = {}  # of the job that a thread is at
         self._threads = [
             threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True)
             for number in range(count)
@@ -34,8 +36,15 @@ class Workers:
             thread.start()
 
     def _work(self) -> None:
+        me = threading.get_ident()
         while (job := self._jobs.get()) is not None:
+            self._began_s[me] = time.monotonic()
             job()
+            del self._began_s[me]
+
+    def running_since_s(self) -> float | None:
+        """When the oldest job now running began, by the monotonic clock; None: none runs."""
+        return min(list(self._began_s.values()), default=None)
 
     def submit(self, function: Callable[[], _T], on_done: Callable[[_T | GfsError], None]) -> None:
         """Call `function` in a thread, then `on_done` with its result or GfsError in the loop."""

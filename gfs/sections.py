@@ -90,6 +90,9 @@ class ChunkdConfig(DaemonConfig):
     reserve_bytes: Annotated[
         int, _about("left free on each disk; -1: 5 % of the disk, at most 2 GiB", -1)
     ] = -1
+    disk_hung_s: Annotated[
+        float, _about("a disk that answers nothing for so long is taken out", 0.1)
+    ] = 10.0
 
 
 class MountConfig(DaemonConfig):

@@ -293,6 +293,10 @@ class Machine:
         replica.bad = True
         return self._fail(replica, error)
 
+    def give_up(self, replica: Replica, error: GfsError) -> list[Work]:
+        """Its disk does not work now: no more appends at this version. What it has is right."""
+        return self._fail(replica, error)
+
     def drop(self, handle: int) -> list[Work]:
         """The replica is deleted; who waits for it is told."""
         replica = self.replicas.pop(handle, None)

@@ -76,7 +76,8 @@ class Chunks:
                 )
             except TooFewServers:
                 continue
-        if len(self._servers.live) >= needed:
+        working = [live for live in self._servers.live.values() if not live.takes_nothing]
+        if len(working) >= needed:
             raise NoSpace("the chunk servers are full")
         raise NeedsServers
 

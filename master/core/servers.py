@@ -39,7 +39,12 @@ class LiveServer:
     replicas: set[int] = field(default_factory=set)
     spares: set[int] = field(default_factory=set)
     open_chunks: int = 0
-    errors: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)  # data directories that are out
+
+    @property
+    def takes_nothing(self) -> bool:
+        """It has room for nothing because its disks do not work, not because they are full."""
+        return bool(self.errors) and not self.free_bytes
 
 
 class Servers:

@@ -21,7 +21,7 @@ from gfs.buffers import BufferPool
 from gfs.checksum import crc32c
 from gfs.config import ChunkdConfig
 from gfs.connection import Connection
-from gfs.disk import PosixDisk
+from gfs.disk import Disk, PosixDisk
 from gfs.errors import GfsError
 from gfs.handshake import accept, create_key, dial, host_id, listen, load_key, serve
 from gfs.ids import CHUNK_BYTES
@@ -112,12 +112,13 @@ class ChunkdTask:
             data_dirs=[str(directory)], key_file=str(key_file), cluster_id=CLUSTER, master=master,
             http="", **settings,  # type: ignore[arg-type]
         )  # fmt: skip
+        self.disk: Disk = PosixDisk()
         self.server: ChunkServer | None = None
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
 
     async def start(self, nursery: trio.Nursery) -> ChunkdTask:
-        self.server = ChunkServer(self.config, PosixDisk())
+        self.server = ChunkServer(self.config, self.disk)
         self._scope, self._ended = trio.CancelScope(), trio.Event()
         await nursery.start(self._run)
         return self
@@ -187,6 +188,8 @@ class SmallMaster:
         elif isinstance(message, messages.ReportReplicas):
             server = self.named[connection]
             self.replicas[server].update({one.handle: one for one in message.replicas})
+            for handle in message.gone:
+                self.replicas[server].pop(handle, None)
             connection.reply(request, messages.Ok())
             if message.complete:
                 self.servers[server] = connection

@@ -173,7 +173,8 @@ class Workload:
         promised.sealed = sums.end
 
     def remove(self, handle: int, promised: Promised) -> None:
-        if promised.sealed is None or self.random.random() < 0.7:
+        gone = promised.sealed is None or promised.deleting
+        if gone or self.random.random() < 0.7:
             return
         promised.deleting = True
         directory = self.store.forget(handle)
