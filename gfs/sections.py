@@ -123,7 +123,10 @@ class ProjectionsConfig(DaemonConfig):
     unix: HttpUnixPath = ""
     history: Annotated[bool, _about("keep growth and deletions, which no rebuild drops")] = True
     batch_events: Annotated[int, _about("events in one transaction at most", 1)] = 10_000
-    batch_s: Annotated[float, _about("an event waits at most, while more come", 0, 5)] = 0.05
+    batch_s: Annotated[float, _about("an event waits while more come and somebody asks", 0, 5)] = (
+        0.05
+    )
+    unasked_s: Annotated[float, _about("an event waits while nobody asks the view", 0, 60)] = 1.0
     query_s: Annotated[float, _about("time limit of a query", 0.01)] = 30.0
     query_rows: Annotated[int, _about("rows of one SQL answer at most", 1)] = 100_000
     query_memory_bytes: Annotated[int, _about("memory of one SQL query", MIB)] = 512 * MIB

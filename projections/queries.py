@@ -109,6 +109,8 @@ class QueryService:
         if wanted:
             cursor = changes.parse_cursor(wanted)
             await self.view.wait_for(cursor, self.config.wait_s, history=history)
+        else:
+            await self.view.freshen()
         if self.view.store is None:
             raise NotReady(f"view {self.view.name} is being built")
         now = self.now()

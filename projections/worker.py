@@ -34,6 +34,8 @@ RETRY_S = (0.05, 2.0)  # first and longest pause before the stream is asked agai
 FAILURES_MAX = 3  # one after another, of the view itself, until it is built anew
 SAVE_CURSOR_S = 5.0  # how often progress without events is written down
 LOOK_S = 1.0  # between looks whether the view's file is still there
+ASKED_S = 5.0  # for so long after a question the next one is expected
+FRESHEN_S = 1.0  # a question waits at most for what has come before it
 LAGS_KEPT = 1000
 
 
@@ -58,7 +60,10 @@ class View:
         self.rebuilding = True
         self.cursor = changes.START
         self._moved = trio.Event()
-        self._idle_since: float | None = None  # nothing was left to apply, trio's clock
+        self._asked = trio.Event()
+        self._asked_at = -1e9  # trio's clock, as all of these
+        self._unapplied_since: float | None = None  # events lie here that the view lacks
+        self._idle_since: float | None = None  # nothing was left to apply
         self._heard_at = -1e9
         self._last_ns = 0
         self._saved_at = self._noted_at = 0.0
@@ -81,11 +86,25 @@ class View:
             return 0.0 if silent < 2 * LOOK_S else silent * 1000
         return max(0.0, (time.time_ns() - self._last_ns) / 1e6) if self._last_ns else -1.0
 
+    def ask(self) -> None:
+        """Somebody wants an answer: what waits is applied soon, now and for a while."""
+        self._asked_at = trio.current_time()
+        self._asked.set()
+
+    async def freshen(self) -> None:
+        """Return when what came more than `batch_s` ago is in the view, or will be late."""
+        self.ask()
+        since = self._unapplied_since
+        if since is not None and trio.current_time() - since > self._config.batch_s:
+            with trio.move_on_after(FRESHEN_S):
+                await self._moved.wait()
+
     async def wait_for(self, cursor: Cursor, limit_s: float, *, history: bool = False) -> None:
         """Return when everything up to `cursor` is in the view (or in its history).
 
         Raises: TimedOut.
         """
+        self.ask()
         with trio.move_on_after(limit_s):
             while True:
                 reached = self.history_cursor if history else self.cursor
@@ -153,7 +172,7 @@ class View:
                         self._drop(self.path)
                         failures = 0
                 self.retries_total += 1
-                self._idle_since = None
+                self._idle_since = self._unapplied_since = None
                 pause = RETRY_S[0] if self.events_total > before else min(pause * 2, RETRY_S[1])
                 await trio.sleep(pause)
         finally:
@@ -261,10 +280,8 @@ class View:
         while True:
             await pump.wait_news(LOOK_S)
             self._heard_at = pump.heard_at
-            if 0 < pump.pending < self._config.batch_events:
-                self._idle_since = None
-                # The first event of a quiet time goes at once, a crowd at most each batch_s.
-                await trio.sleep_until(began + self._config.batch_s)
+            if not until_caught_up:
+                await self._gather(pump, began)
             self._look()
             if self._noted and store is self.store and not pump.has_news:
                 await trio.to_thread.run_sync(self._write_history, store)
@@ -273,10 +290,30 @@ class View:
             batch = pump.batch(self._config.batch_events)
             if batch is not None:
                 await self._apply(store, batch)
+            self._unapplied_since = trio.current_time() if pump.has_news else None
             if pump.is_at_end:
                 self._idle_since = trio.current_time()
                 if until_caught_up:
                     return
+
+    async def _gather(self, pump: Pump, began: float) -> None:
+        """Let more come in: a batch has a price of its own, whatever its size.
+
+        While somebody asks the first event of a quiet time goes at once and a crowd each
+        `batch_s`; what nobody asks for may wait `unasked_s`.
+        """
+        while 0 < pump.pending < self._config.batch_events:
+            now = trio.current_time()
+            self._idle_since = None
+            if self._unapplied_since is None:
+                self._unapplied_since = now
+            asked = now < self._asked_at + ASKED_S
+            due = began + (self._config.batch_s if asked else self._config.unasked_s)
+            if now >= due:
+                return
+            self._asked = trio.Event()
+            with trio.move_on_at(min(due, now + self._config.batch_s)):
+                await self._asked.wait()
 
     def _look(self) -> None:
         if self._identity != (0, 0) and identity(self.path) != self._identity:

@@ -106,16 +106,19 @@ def punch(tx: Transaction, ino: int, begin: int, end: int, references: Reference
     return gone
 
 
-def insert(tx: Transaction, ino: int, laid_out: LaidOut, references: References) -> int:
+def insert(
+    tx: Transaction, ino: int, laid_out: LaidOut, references: References, *, stored: int
+) -> int:
     """Make [offset, offset + length) the given extent; returns growth of `stored`.
 
     Joins the extent before it when both the file and the chunk go on there, so
-    that a file streamed in has one extent a chunk.
+    that a file streamed in has one extent a chunk. A file that has `stored` nothing
+    has no extent to look for: of small files that is most.
     """
     offset, extent = laid_out.file_offset, laid_out.extent
-    gone = punch(tx, ino, offset, offset + extent.length, references)
+    gone = punch(tx, ino, offset, offset + extent.length, references) if stored else 0
     references.add(extent.handle, extent.length)
-    before = overlapping(tx, ino, offset - 1, offset) if offset else []
+    before = overlapping(tx, ino, offset - 1, offset) if stored and offset else []
     if before:
         start, left = before[0]
         if left.handle == extent.handle and left.chunk_offset + left.length == extent.chunk_offset:
@@ -141,7 +144,7 @@ def commit(decision: Decision, ino: int, inode: Inode, ranges: list[LaidOut]) ->
             raise TooLarge(f"range up to {end}")
         _check_target(decision, laid_out.extent)
     for laid_out in ranges:
-        stored += insert(tx, ino, laid_out, references)
+        stored += insert(tx, ino, laid_out, references, stored=stored)
         size = max(size, laid_out.file_offset + laid_out.extent.length)
     references.settle()
     return replace(inode, size=size, stored=stored)
