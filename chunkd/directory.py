@@ -7,6 +7,7 @@
                       .bad    instead of .meta: sealed, but a checksum did not hold
                       .copy   a copy that is not finished; removed at the next start
     quarantine/         what cannot be trusted and is not deleted
+    scrub               how far the verification of all blocks has come
     probe               written now and then, to see whether the disk answers
 
 Nothing of a directory that is not this server's is ever changed.
@@ -24,7 +25,7 @@ from gfs.ids import GIB
 
 RESERVE_SHARE = 20  # one 20th of the disk
 RESERVE_BYTES_MAX = 2 * GIB
-_OURS = {"identity", "identity.new", "lock", "obeyed", "obeyed.new", "probe"}
+_OURS = {"identity", "identity.new", "lock", "obeyed", "obeyed.new", "probe", "scrub", "scrub.new"}
 _OURS |= {"chunks", "quarantine"}
 _HARMLESS = {"lost+found", "chunkd.sock"}
 _FANOUT = [f"{number:02x}" for number in range(256)]
@@ -87,6 +88,11 @@ class DataDirectory:
                 reserve = min(total // RESERVE_SHARE, RESERVE_BYTES_MAX)
             self._room = (max(0, free - reserve), total)
         return self._room
+
+    @property
+    def is_there(self) -> bool:
+        """Is its filesystem still mounted?"""
+        return self.disk.exists(self.path / "identity")
 
     def probe(self) -> None:
         """Is it still ours, and does the disk take a write? May take long, or for ever.

@@ -25,7 +25,7 @@ from chunkd.sidelog import SideLog
 from chunkd.sums import BlockSums, joined
 from gfs.checksum import Buffer, block_checksums, crc32c
 from gfs.disk import File
-from gfs.errors import Corrupt, NoSpace, StorageFailed
+from gfs.errors import Corrupt, NoSpace, NotFound, StorageFailed
 from gfs.ids import BLOCK_BYTES, MIB
 
 TAIL_STEP_BYTES = MIB  # tails are synced often: a reserved range makes that short
@@ -231,9 +231,12 @@ class SealedFiles(Held):
         self.sums = sums
 
     @classmethod
-    def open(cls, directory: DataDirectory, handle: int, *, bad: bool) -> SealedFiles:
-        """Raises `Corrupt` and `StorageFailed`."""
-        meta = read_meta(directory, handle, "bad" if bad else "meta")
+    def open(cls, directory: DataDirectory, handle: int) -> SealedFiles:
+        """Raises `Corrupt`, `StorageFailed`, `NotFound`."""
+        try:
+            meta = read_meta(directory, handle, "meta")
+        except NotFound:
+            meta = read_meta(directory, handle, "bad")
         data = directory.disk.open(directory.file(handle, "data"))
         try:
             return cls(data, BlockSums.from_bytes(meta.sums, meta.length))

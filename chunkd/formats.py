@@ -32,6 +32,7 @@ SIDE = b"gfs-side"
 FENCE = b"gfs-fnce"
 SEALED = b"gfs-seal"
 OBEYED = b"gfs-obey"
+SCRUB = b"gfs-scrb"
 
 
 class Identity(Struct, array_like=True):

@@ -21,6 +21,7 @@ class Lane:
       sync: fdatasync and write-out of what grows.
       read: long reads that somebody waits for.
       check: whole replicas, verified.
+      scrub: every block, in the background.
       order: what the master ordered: fences, seals, copies, deletions.
       probe: looks whether the disk answers.
     """
@@ -29,12 +30,13 @@ class Lane:
         self.sync = Workers(f"sync-{name}", SYNC_THREADS)
         self.read = Workers(f"read-{name}", READ_THREADS)
         self.check = Workers(f"check-{name}", 1)
+        self.scrub = Workers(f"scrub-{name}", 1, background=True)
         self.order = Workers(f"order-{name}", ORDER_THREADS)
         self.probe = Workers(f"probe-{name}", 1)
 
     @property
     def all(self) -> tuple[Workers, ...]:
-        return (self.sync, self.read, self.check, self.order, self.probe)
+        return (self.sync, self.read, self.check, self.scrub, self.order, self.probe)
 
     def running_since_s(self) -> float | None:
         """When the oldest job now running began, by the monotonic clock; None: none runs."""

@@ -270,7 +270,7 @@ class Orders:
             done.set()
 
         try:
-            self.service.check(self.machine.replica(handle), on_done)
+            self.service.reading.check(self.machine.replica(handle), on_done)
         except GfsError as error:
             return error
         await done.wait()

@@ -10,22 +10,28 @@ import os
 
 import trio
 
+from chunkd.askers import Asker
 from chunkd.core.machine import Machine
-from chunkd.core.replica import ReplicaState
-from chunkd.service import Asker, DataService
+from chunkd.core.replica import Replica, ReplicaState
+from chunkd.files import OpenFiles, SealedFiles
+from chunkd.reading import Reading
+from chunkd.service import DataService
 from chunkd.store import Store
 from gfs.connection import Connection
-from gfs.errors import NoSuchReplica, StaleVersion, StorageFailed, Unsupported
+from gfs.errors import GfsError, NoSuchReplica, StaleVersion, StorageFailed, Unsupported
 from gfs.messages import PassReplica, ReplicaPassed
 
 
 class ReplicaPasser:
     """Answers `PassReplica`."""
 
-    def __init__(self, machine: Machine, store: Store, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, machine: Machine, store: Store, reading: Reading, nursery: trio.Nursery
+    ) -> None:
         self._machine = machine
         self._store = store
         self._nursery = nursery
+        self._reading = reading
 
     def attach(self, service: DataService) -> None:
         """Let `service` send us the question."""
@@ -40,18 +46,34 @@ class ReplicaPasser:
             raise StaleVersion(f"replica of {message.handle:016x} is at {replica.version}")
         if replica.state is not ReplicaState.SEALED or replica.bad:
             raise NoSuchReplica(f"replica of {message.handle:016x} is not sealed and sound")
-        files = self._store.files(replica)
-        path = self._store.places[message.handle].file(message.handle, "data")
+        self._reading.with_files(
+            replica,
+            lambda files: self._send(asker, replica, files),
+            lambda error: connection.refuse(asker.request, error),
+        )
+
+    def _send(self, asker: Asker, replica: Replica, files: OpenFiles | SealedFiles) -> None:
+        """Called when nothing may be raised any more."""
+        connection = asker.connection
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise StorageFailed(f"open {path}: {error.strerror}") from None
-        sums = files.sums.to_bytes()
-        connection.reply(asker.request, ReplicaPassed(replica.end), sums, [descriptor])
+            descriptor = self._open_to_read(replica)
+        except GfsError as error:
+            connection.refuse(asker.request, error)
+            return
+        connection.reply(
+            asker.request, ReplicaPassed(replica.end), files.sums.to_bytes(), [descriptor]
+        )
         if connection.queued_bytes:
             self._nursery.start_soon(_close_when_sent, connection, descriptor)
         else:
             os.close(descriptor)
+
+    def _open_to_read(self, replica: Replica) -> int:
+        path = self._store.places[replica.handle].file(replica.handle, "data")
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise StorageFailed(f"open {path}: {error.strerror}") from None
 
 
 async def _close_when_sent(connection: Connection, descriptor: int) -> None:

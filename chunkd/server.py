@@ -20,6 +20,7 @@ from typing import Any
 
 import trio
 
+from chunkd.askers import Peer
 from chunkd.core.health import Health
 from chunkd.core.machine import Machine
 from chunkd.core.replica import ReplicaState
@@ -30,7 +31,8 @@ from chunkd.links import SILENCE_S, Links
 from chunkd.obeyed import ObeyedFile
 from chunkd.orders import Orders
 from chunkd.passing import ReplicaPasser
-from chunkd.service import DataService, Peer
+from chunkd.scrub import Scrubber
+from chunkd.service import DataService
 from chunkd.store import Store
 from chunkd.watch import Watch
 from chunkd.workers import Workers
@@ -104,6 +106,7 @@ class ChunkServer:
         self.address = self.http = ""
         self.machine = Machine(boot=boot_id())
         self.store = Store(self.directories, self.machine)
+        self.scrubbers: list[Scrubber] = []
         self.stop = trio.Event()
         self._live: dict[Connection, Peer] = {}
         self._service: DataService | None = None
@@ -173,7 +176,7 @@ class ChunkServer:
         service = self._service = DataService(
             self.machine, self.store, links, lanes=lanes, pool=self._pool
         )
-        ReplicaPasser(self.machine, self.store, nursery).attach(service)
+        ReplicaPasser(self.machine, self.store, service.reading, nursery).attach(service)
         orders = Orders(self.machine, self.store, service, links, lanes)
         if config.http:
             app = application(
@@ -185,7 +188,15 @@ class ChunkServer:
             http=self.http, master=config.master, master_unix=config.master_unix,
             key=self.key, cluster=self.cluster,
         )  # fmt: skip
+        self._master.verified_ns = self._verified_ns
         nursery.start_soon(self._master.run)
+        for directory in self.directories if config.scrub_period_s else ():
+            scrubber = Scrubber(
+                directory, self.store, service.reading, lanes.of(directory).scrub,
+                period_s=config.scrub_period_s, bytes_per_s_max=config.scrub_bytes_per_s,
+            )  # fmt: skip
+            self.scrubbers.append(scrubber)
+            nursery.start_soon(scrubber.run)
         watch = Watch(self.store, service, lanes, self._master.directory_changed)
         nursery.start_soon(watch.run)
 
@@ -246,8 +257,24 @@ class ChunkServer:
             "replicas_sealed": sealed,
             "replicas_open": len(replicas) - sealed,
             "replicas_bad": len(self.store.bad),
+            "scrub": self._scrubbed(),
             "stored_bytes": sum(replica.end for replica in replicas),
             "data": {name: getattr(counters, name) for name in getattr(counters, "__slots__", ())},
+        }
+
+    def _verified_ns(self) -> int:
+        """The begin of the last whole pass, of the directory where that is longest ago."""
+        return min((one.progress.last_began_ns for one in self.scrubbers), default=0)
+
+    def _scrubbed(self) -> Mapping[str, object]:
+        found = [scrubber.progress for scrubber in self.scrubbers]
+        return {
+            "blocks": sum(one.blocks for one in found),
+            "bad": sum(one.bad for one in found),
+            "verified_ns": self._verified_ns(),
+            "last_blocks": sum(one.last_blocks for one in found),
+            "last_bad": sum(one.last_bad for one in found),
+            "behind": sum(scrubber.is_behind for scrubber in self.scrubbers),
         }
 
 

@@ -1,12 +1,12 @@
-"""The data service: appends, syncs and reads, from clients and along the chain.
+"""The data service: appends and syncs, from clients and along the chain.
 
 Works in the callbacks of connections: a message in, the machine decides, the
 bytes are written, what follows is forwarded or answered. No task and no thread a
 frame: a write of a MiB into the page cache costs less than a thread's switch.
 Only what waits for the disk (fdatasync, long reads) goes to a thread.
 
-Limits: `IN_FLIGHT_BYTES_MAX` of appends unanswered, and `QUEUED_BYTES_MAX` of
-answers unread, on a client's connection; more is refused as overload.
+Limits: `IN_FLIGHT_BYTES_MAX` of appends unanswered on a client's connection; more is
+refused as overload. Reads are answered by chunkd.reading.
 
 Source: GFS §3.1-3.3, §5.2.
 """
@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import logging
 import time
-import typing
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from chunkd.askers import Asker, Counters, Peer
 from chunkd.core.appends import Landing
 from chunkd.core.chain import Chain
 from chunkd.core.machine import Forward, Machine, Reply, SyncFiles, Work
@@ -28,6 +28,7 @@ from chunkd.files import OpenFiles
 from chunkd.gate import Gate
 from chunkd.lanes import Lanes
 from chunkd.links import Links
+from chunkd.reading import Reading
 from chunkd.store import Store
 from gfs import messages
 from gfs.buffers import BufferPool
@@ -38,56 +39,15 @@ from gfs.errors import (
     InvalidArgument,
     Overloaded,
     RemoteProtocolError,
-    StaleVersion,
     StorageFailed,
 )
-from gfs.frames import PAYLOAD_BYTES_MAX
-from gfs.ids import BLOCK_BYTES, CHUNK_BYTES, GIB, KIB, MIB
+from gfs.ids import CHUNK_BYTES, GIB, MIB
 
 log = logging.getLogger(__name__)
 
-INLINE_READ_BYTES = 256 * KIB  # longer ones may wait for the disk longer than a switch costs
 IN_FLIGHT_BYTES_MAX = 64 * MIB
-QUEUED_BYTES_MAX = 32 * MIB
 CHUNK_BYTES_MAX = max(GIB, CHUNK_BYTES)
 _T = TypeVar("_T")
-
-
-class Peer:
-    """What the service knows about the other end of a connection."""
-
-    __slots__ = ("by_client", "in_flight")
-
-    def __init__(self, role: str) -> None:
-        self.by_client = role != "chunkd"
-        self.in_flight = 0
-
-
-class Asker:
-    """Whom to answer, and the bytes that came with the question."""
-
-    __slots__ = ("connection", "payload", "peer", "request")
-
-    def __init__(
-        self, peer: Peer, connection: Connection, request: int, payload: memoryview | None
-    ) -> None:
-        self.peer = peer
-        self.connection = connection
-        self.request = request
-        self.payload = payload
-
-
-class Counters:
-    """Totals since the start, for /statistics and /metrics."""
-
-    __slots__ = (
-        "appends_total", "bytes_read_total", "bytes_written_total", "corrupt_total",
-        "reads_total", "refused_total", "syncs_total",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        for name in self.__slots__:
-            setattr(self, name, 0)
 
 
 class DataService:
@@ -106,12 +66,11 @@ class DataService:
         self._handlers: dict[type, Callable[[Asker, Any], None]] = {
             messages.Append: self._append,
             messages.RecordAppend: self._record_append,
-            messages.Read: self._read,
             messages.Sync: self._sync,
             messages.TailEnds: self._tail_ends,
             messages.Join: self._join,
-            messages.ReportBad: self._report_bad,
         }
+        self.reading = Reading(self, lanes, pool)
 
     def add_handler(self, kind: type[_T], handler: Callable[[Asker, _T], None]) -> None:
         """Let another part answer messages of `kind`."""
@@ -173,7 +132,7 @@ class DataService:
             elif kind is SyncFiles:
                 self._sync_files(item.replica, item.chain)  # type: ignore[union-attr]
             else:
-                self._refuse(item.asker, item.error)  # type: ignore[union-attr, arg-type]
+                self.refuse(item.asker, item.error)  # type: ignore[union-attr, arg-type]
 
     def _reply(self, asker: Asker, message: messages.Message) -> None:
         payload = asker.payload
@@ -183,7 +142,7 @@ class DataService:
             asker.payload = None
         asker.connection.reply(asker.request, message)
 
-    def _refuse(self, asker: Asker, error: GfsError) -> None:
+    def refuse(self, asker: Asker, error: GfsError) -> None:
         self.counters.refused_total += 1
         payload = asker.payload
         if payload is not None:  # not given back: it may still be queued for the next member
@@ -321,102 +280,3 @@ class DataService:
         found = [self.machine.tail_end(handle) for handle in message.handles]
         ends, times = [end for end, _ in found], [mtime_ns for _, mtime_ns in found]
         asker.connection.reply(asker.request, messages.TailEndsAre(ends, times))
-
-    # --- reads
-
-    def _read(self, asker: Asker, message: messages.Read) -> None:
-        replica = self.machine.replica(message.handle)
-        if replica.version < message.version:
-            raise StaleVersion(f"replica of {message.handle:016x} is at {replica.version}")
-        if message.offset < 0 or not 0 <= message.length <= PAYLOAD_BYTES_MAX:
-            raise InvalidArgument(f"read of {message.length} bytes at {message.offset}")
-        if asker.connection.queued_bytes > QUEUED_BYTES_MAX:
-            raise Overloaded("answers wait to be read")
-        length = min(message.length, replica.readable_end - message.offset)
-        if length <= 0:
-            asker.connection.reply(asker.request, messages.ReadData(0))
-            return
-        files, offset = self.store.files(replica), message.offset
-        buffer = self._pool.take(length + 2 * BLOCK_BYTES) if length > BLOCK_BYTES else None
-        if length <= INLINE_READ_BYTES:
-            try:
-                found: object = files.sums.read(files.data, offset, length, buffer)
-            except GfsError as error:
-                found = error
-            self._answer_read(asker, replica, found)
-            return
-        sums = files.sums.copy() if replica.state is not ReplicaState.SEALED else files.sums
-
-        def on_done(result: object) -> None:
-            files.release()
-            self._answer_read(asker, replica, result)
-
-        files.hold()
-        read = self._lanes.of(self.store.places[message.handle]).read
-        read.submit(lambda: sums.read(files.data, offset, length, buffer), on_done)
-
-    def _answer_read(self, asker: Asker, replica: Replica, found: object) -> None:
-        if isinstance(found, GfsError):
-            if isinstance(found, Corrupt):
-                self.distrust(replica, found)
-            elif isinstance(found, StorageFailed):
-                self.distrust(replica, found)
-                self.store.note_unreadable(replica, found)
-            self._refuse(asker, found)
-            return
-        part, checksum = typing.cast("tuple[memoryview, int]", found)
-        self.counters.reads_total += 1
-        self.counters.bytes_read_total += len(part)
-        connection = asker.connection
-        connection.reply(asker.request, messages.ReadData(checksum), part)
-        if not connection.queued_bytes:  # it is sent: the buffer can serve the next read
-            self._pool.give(part)
-
-    def distrust(self, replica: Replica, error: GfsError) -> None:
-        """A block of a replica cannot be had: the master hears of it, appends end."""
-        self.counters.corrupt_total += 1
-        if self.machine.replicas.get(replica.handle) is not replica:
-            return
-        directory = self.store.places[replica.handle]
-        if replica.state is not ReplicaState.SEALED:
-            self.store.mark_bad(replica)
-            self.perform(self.machine.distrust(replica, error))
-        elif self.store.mark_bad(replica):
-
-            def done(result: object) -> None:
-                if isinstance(result, GfsError):
-                    self.store.note_failure(directory, result)
-
-            self._lanes.of(directory).order.submit(lambda: self.store.remember_bad(replica), done)
-
-    def _report_bad(self, asker: Asker, message: messages.ReportBad) -> None:
-        """A client says so; look ourselves."""
-        self.check(self.machine.replica(message.handle), lambda _: None)
-        asker.connection.reply(asker.request, messages.Ok())
-
-    def check(self, replica: Replica, on_done: Callable[[int | GfsError], None]) -> None:
-        """Read all of a replica in a thread; `on_done` gets the blocks checked, or the error.
-
-        A replica that fails is distrusted before `on_done` is called.
-
-        Raises:
-          GfsError: its files cannot be opened.
-        """
-        files = self.store.files(replica)
-        files.hold()
-        sums = files.sums.copy()
-
-        def job() -> int:
-            for offset in range(0, sums.end, MIB):
-                sums.read(files.data, offset, MIB)
-            return len(sums.sums)
-
-        def finish(result: int | GfsError) -> None:
-            files.release()
-            if isinstance(result, Corrupt | StorageFailed):
-                self.distrust(replica, result)
-            if isinstance(result, StorageFailed):
-                self.store.note_unreadable(replica, result)
-            on_done(result)
-
-        self._lanes.of(self.store.places[replica.handle]).check.submit(job, finish)

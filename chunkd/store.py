@@ -238,12 +238,8 @@ class Store:
 
     # --- reading
 
-    def files(self, replica: Replica) -> OpenFiles | SealedFiles:
-        """What to read the replica from; `hold` it while a thread does.
-
-        Raises:
-          Corrupt: the checksums of a sealed replica cannot be read.
-        """
+    def files(self, replica: Replica) -> OpenFiles | SealedFiles | None:
+        """What to read the replica from, if it is open here; `hold` it while a thread reads."""
         handle = replica.handle
         found = self.open.get(handle)
         if found is not None:
@@ -251,11 +247,34 @@ class Store:
         sealed = self._sealed.get(handle)
         if sealed is not None:
             self._sealed.move_to_end(handle)
-            return sealed
+        return sealed
+
+    def open_sealed(self, directory: DataDirectory, handle: int) -> SealedFiles:
+        """Open a sealed replica's files; `keep` them then. May take long.
+
+        Raises:
+          Corrupt: its checksums cannot be read.
+          NoSuchReplica: deleted meanwhile.
+        """
         try:
-            sealed = SealedFiles.open(self.places[handle], handle, bad=replica.bad)
+            return SealedFiles.open(directory, handle)
         except NotFound as error:
             raise NoSuchReplica(str(error)) from None
+
+    def keep(self, replica: Replica, sealed: SealedFiles) -> OpenFiles | SealedFiles:
+        """Remember opened files; returns those to use, which somebody may have opened before.
+
+        Raises:
+          NoSuchReplica: deleted or replaced meanwhile.
+        """
+        handle = replica.handle
+        if self.machine.replicas.get(handle) is not replica:
+            sealed.close()
+            raise NoSuchReplica(f"no replica of chunk {handle:016x} here any more")
+        known = self.files(replica)
+        if known is not None:
+            sealed.close()
+            return known
         self._sealed[handle] = sealed
         if len(self._sealed) > SEALED_OPEN_MAX:
             _, oldest = self._sealed.popitem(last=False)

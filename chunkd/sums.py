@@ -120,21 +120,69 @@ class BlockSums:
         stop = min(offset + length, self.end)
         if offset >= stop:
             return memoryview(b""), 0
-        start = offset - offset % BLOCK_BYTES
-        aligned_stop = min(-(-stop // BLOCK_BYTES) * BLOCK_BYTES, self.end)
+        start, aligned_stop = self._blocks_around(offset, stop)
         if buffer is None or len(buffer) < aligned_stop - start:
             found = memoryview(file.pread(aligned_stop - start, start))
         else:
             found = buffer[: aligned_stop - start]
             found = found[: file.preadv_into(found, start)]
-        first = start // BLOCK_BYTES
-        if len(found) != aligned_stop - start:
-            raise Corrupt(f"file ends at {start + len(found)}, before {aligned_stop}")
-        got = block_checksums(found)
-        for number, checksum in enumerate(got):
-            if checksum != self.sums[first + number]:
-                raise Corrupt(f"block {first + number} fails its checksum")
+        return self._cut_out(found, start, offset, stop)
+
+    def read_cached(
+        self, file: File, offset: int, length: int, buffer: memoryview | None = None
+    ) -> tuple[memoryview, int] | None:
+        """`read` without waiting for the disk; None: it would have to.
+
+        Raises:
+          Corrupt: as `read`.
+        """
+        stop = min(offset + length, self.end)
+        if offset >= stop:
+            return memoryview(b""), 0
+        start, aligned_stop = self._blocks_around(offset, stop)
+        size = aligned_stop - start
+        if buffer is None or len(buffer) < size:
+            buffer = memoryview(bytearray(size))
+        found = buffer[:size]
+        if file.read_cached(found, start) != size:
+            return None  # or the file is short: `read` tells
+        return self._cut_out(found, start, offset, stop)
+
+    def _blocks_around(self, offset: int, stop: int) -> tuple[int, int]:
+        start = offset - offset % BLOCK_BYTES
+        return start, min(-(-stop // BLOCK_BYTES) * BLOCK_BYTES, self.end)
+
+    def _cut_out(
+        self, found: memoryview, start: int, offset: int, stop: int
+    ) -> tuple[memoryview, int]:
+        got = self._compare(found, start, self._blocks_around(offset, stop)[1])
         part = found[offset - start : stop - start]
         if len(part) == len(found):
             return part, joined(got, part)
         return part, crc32c(part)
+
+    def _compare(self, found: memoryview, start: int, stop: int) -> list[int]:
+        first = start // BLOCK_BYTES
+        if len(found) != stop - start:
+            raise Corrupt(f"file ends at {start + len(found)}, before {stop}")
+        got = block_checksums(found)
+        for number, checksum in enumerate(got):
+            if checksum != self.sums[first + number]:
+                raise Corrupt(f"block {first + number} fails its checksum")
+        return got
+
+    def check_aside(self, file: File, offset: int, buffer: memoryview) -> None:
+        """Verify, on the disk itself, what `buffer` takes from `offset`, the begin of a block.
+
+        The buffer begins at a page, the bytes end with a block or with the file.
+
+        Raises:
+          Corrupt: a block does not match, or the file is too short.
+        """
+        found = buffer[: file.read_aside(buffer, offset)]
+        self._compare(found, offset, min(offset + len(buffer), self.end))
+
+    def check_cached(self, file: File, offset: int, buffer: memoryview) -> None:
+        """`check_aside`, through the page cache."""
+        found = buffer[: file.preadv_into(buffer, offset)]
+        self._compare(found, offset, min(offset + len(buffer), self.end))

@@ -7,6 +7,7 @@ small record; here a job is a queue entry and its answer one callback.
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import threading
 import time
@@ -19,12 +20,18 @@ from gfs.errors import GfsError
 
 _T = TypeVar("_T")
 _Job = Callable[[], None]
+LOWEST = 19
 
 
 class Workers:
-    """A few threads with one queue. Create within a trio run; `stop` it at the end."""
+    """A few threads with one queue. Create within a trio run; `stop` it at the end.
 
-    def __init__(self, name: str, count: int) -> None:
+    Args:
+      background: give way to all others, on CPU and disk.
+    """
+
+    def __init__(self, name: str, count: int, *, background: bool = False) -> None:
+        self._background = background
         self._token = trio.lowlevel.current_trio_token()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._began_s: dict[int, float] = {}  # of the job that a thread is at
@@ -37,6 +44,8 @@ class Workers:
 
     def _work(self) -> None:
         me = threading.get_ident()
+        if self._background:  # of this thread alone; the disk's priority follows from it
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
         while (job := self._jobs.get()) is not None:
             self._began_s[me] = time.monotonic()
             job()

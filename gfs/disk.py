@@ -55,6 +55,18 @@ class File(Protocol):
         """Fill `buffer` from `offset`; return the bytes read, fewer only at the end."""
         ...
 
+    def read_cached(self, buffer: memoryview, offset: int) -> int:
+        """`preadv_into` of what is in the cache: bytes read; -1: it would wait for the disk."""
+        ...
+
+    def read_aside(self, buffer: memoryview, offset: int) -> int:
+        """`preadv_into` from the disk itself, past what is cached, leaving nothing there.
+
+        `buffer` begins at a page; it and `offset` are of whole blocks of the disk. Where
+        that cannot be done it reads as usual and drops from the cache what it read.
+        """
+        ...
+
     def fdatasync(self) -> None:
         """Make the bytes, and the size they need, durable."""
 
@@ -189,6 +201,30 @@ class PosixFile:
                 done += more
         except OSError as error:
             raise translate(error, f"read {self._path}") from error
+        return done
+
+    def read_cached(self, buffer: memoryview, offset: int) -> int:
+        try:
+            return os.preadv(self._fd, [buffer], offset, os.RWF_NOWAIT)
+        except OSError as error:
+            if error.errno == errno.EAGAIN:
+                return -1
+            if error.errno == errno.EOPNOTSUPP:  # filesystems in memory never wait
+                return self.preadv_into(buffer, offset)
+            raise translate(error, f"read {self._path}") from error
+
+    def read_aside(self, buffer: memoryview, offset: int) -> int:
+        try:
+            fd = os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
+            try:
+                return os.preadv(fd, [buffer], offset)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # what a filesystem says that has no such reads
+                raise translate(error, f"read {self._path}") from error
+        done = self.preadv_into(buffer, offset)
+        os.posix_fadvise(self._fd, offset, done, os.POSIX_FADV_DONTNEED)
         return done
 
     def fdatasync(self) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-from gfs.ids import CHUNK_BYTES, GIB, MIB
+from gfs.ids import CHUNK_BYTES, GIB, KIB, MIB
 
 Level = Literal["debug", "info", "warning", "error"]
 View = Literal["search", "analytics", "all"]
@@ -90,6 +90,12 @@ class ChunkdConfig(DaemonConfig):
     reserve_bytes: Annotated[
         int, _about("left free on each disk; -1: 5 % of the disk, at most 2 GiB", -1)
     ] = -1
+    scrub_period_s: Annotated[
+        float, _about("every block is verified once in; 0: never (GFS §5.2)", 0)
+    ] = 604_800.0
+    scrub_bytes_per_s: Annotated[
+        int, _about("read by that from each data directory, at most", 64 * KIB)
+    ] = 32 * MIB
     disk_hung_s: Annotated[
         float, _about("a disk that answers nothing for so long is taken out", 0.1)
     ] = 10.0

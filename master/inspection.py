@@ -105,6 +105,7 @@ class Inspection:
                     "free_bytes": live.free_bytes if live else 0,
                     "total_bytes": live.total_bytes if live else 0,
                     "errors": live.errors if live else [],
+                    "verified_ns": live.verified_ns if live else 0,
                 }
             )
         return found

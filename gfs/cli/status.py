@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import Any
 
 import click
@@ -110,7 +111,7 @@ def _print_master(console: Any, master: dict[str, Any]) -> None:
     if isinstance(chunks, dict):
         text = ", ".join(f"{count} {name.replace('_', '-')}" for name, count in chunks.items())
         console.print(f"chunks: {text}", style="red" if chunks.get("missing") else None)
-    table = _table("server", "address", "rack", "state", "replicas", "free", "of")
+    table = _table("server", "address", "rack", "state", "replicas", "free", "of", "verified")
     for server in master.get("servers", []):
         alive = server.get("alive", True)
         table.add_row(
@@ -121,9 +122,21 @@ def _print_master(console: Any, master: dict[str, Any]) -> None:
             str(server.get("replicas", "?")),
             size_text(server.get("free_bytes", 0)),
             size_text(server.get("total_bytes", 0)),
+            _since(server.get("verified_ns", 0)),
             style=None if alive else "red",
         )
     console.print(table)
+    for server in master.get("servers", []):
+        for error in server.get("errors", ()):
+            console.print(f"server {server.get('server')}: {error}", style="red", markup=False)
+
+
+def _since(when_ns: int) -> str:
+    """How long ago, roughly; "-": never."""
+    if not when_ns:
+        return "-"
+    hours = max(0, time.time_ns() - when_ns) / 3.6e12
+    return f"{hours:.0f} h ago" if hours < 48 else f"{hours / 24:.0f} d ago"
 
 
 def _views(views: list[dict[str, Any]]) -> Any:

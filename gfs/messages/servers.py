@@ -60,7 +60,8 @@ class Heartbeat(Message):
     total_bytes: int
     growth: list[TailGrowth]
     bad: list[int] = field(default_factory=list)  # replicas found corrupt
-    errors: list[str] = field(default_factory=list)  # data directories that fail
+    errors: list[str] = field(default_factory=list)  # data directories that are out
+    verified_ns: int = 0  # since then every block has been verified (wall clock); 0: not yet
 
 
 class HeartbeatAnswer(Message):

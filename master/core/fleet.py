@@ -102,7 +102,7 @@ class Fleet:
             return
         live.heard_s = max(live.heard_s, now_s)
         live.free_bytes, live.total_bytes = beat.free_bytes, beat.total_bytes
-        live.errors = beat.errors
+        live.errors, live.verified_ns = beat.errors, beat.verified_ns
         for handle in beat.bad:
             if handle in live.replicas:
                 self._engine.servers.add_spare(server, handle)

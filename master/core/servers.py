@@ -41,6 +41,8 @@ class LiveServer:
     open_chunks: int = 0
     errors: list[str] = field(default_factory=list)  # data directories that are out
 
+    verified_ns: int = 0  # since then it has verified every block; 0: not yet
+
     @property
     def takes_nothing(self) -> bool:
         """It has room for nothing because its disks do not work, not because they are full."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,21 @@ def test_written_bytes_are_read_back(disk: Disk, directory: Path) -> None:
     assert file.preadv_into(buffer, 14) == 0
     file.close()
     file.close()
+
+
+def test_bytes_are_read_past_the_cache(disk: Disk, directory: Path) -> None:
+    file = disk.open(directory / "f", create=True)
+    content = bytes(range(256)) * 300
+    file.pwrite(content, 0)
+    file.fsync()
+    buffer = memoryview(mmap.mmap(-1, 1 << 16))
+    assert file.read_cached(buffer[:600], 256) in (600, -1)
+    assert bytes(buffer[:600]) in (content[:600], bytes(600))
+    assert file.read_aside(buffer, 0) == 1 << 16
+    assert bytes(buffer) == content[: 1 << 16]
+    rest = len(content) - (1 << 16)
+    assert file.read_aside(buffer, 1 << 16) == rest
+    assert bytes(buffer[:rest]) == content[1 << 16 :]
 
 
 def test_more_buffers_than_one_call_takes_are_written(disk: Disk, directory: Path) -> None:

@@ -15,6 +15,7 @@ WRITING = frozenset(
     ("pwrite", "pwritev", "fdatasync", "fsync", "allocate", "zero", "truncate", "create",
      "rename", "link", "unlink", "mkdir", "sync_directory", "replace_file")
 )  # fmt: skip
+READING = frozenset(("pread", "preadv_into", "read_aside"))
 SYNCING = frozenset(("fdatasync", "fsync", "sync_directory", "replace_file"))
 
 
@@ -39,14 +40,19 @@ class SickDisk(PosixDisk):
         self._hanging.clear()
         self._healed.set()
 
+    def is_hanging(self, operation: str, path: Path) -> bool:
+        return any(
+            operation in operations and directory in path.parents
+            for directory, operations in self._hanging.items()
+        )
+
     def suffer(self, operation: str, path: Path) -> None:
         """Called before each operation."""
         for directory, operations in list(self._failing.items()):
             if operation in operations and directory in path.parents:
                 raise StorageFailed(f"{operation} {path}: {os.strerror(5)}")
-        for directory, operations in list(self._hanging.items()):
-            if operation in operations and directory in path.parents:
-                self._healed.wait(30)
+        if self.is_hanging(operation, path):
+            self._healed.wait(30)
 
     def open(self, path: Path, *, create: bool = False, exclusive: bool = False) -> Any:
         self.suffer("create" if create or exclusive else "open", path)
@@ -78,6 +84,9 @@ class SickFile:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._file, name)
+
+        if name == "read_cached" and self._disk.is_hanging("pread", self._path):
+            return lambda *_: -1
 
         def call(*arguments: Any, **named: Any) -> Any:
             self._disk.suffer(name, self._path)

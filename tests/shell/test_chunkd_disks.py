@@ -21,7 +21,7 @@ from tests.shell.chunkd_processes import (
     in_process,
     join_tail,
 )
-from tests.shell.sick_disk import SickDisk
+from tests.shell.sick_disk import READING, SYNCING, SickDisk
 
 SEALED, GROWING, OTHER = 0x100, 0x101, 0x102
 HUNG_S = 0.4
@@ -149,6 +149,29 @@ async def test_a_directory_that_hangs_stops_nothing_but_what_is_in_it(
         answer = await c.master.order(c.server, messages.Fence(GROWING, 2, 1))
         assert isinstance(answer, messages.FencedAt)
         assert (answer.end, bool(answer.boot)) == (8, True), "it has all of it, and is intact"
+
+
+@pytest.mark.timeout(30)
+async def test_a_small_read_of_a_disk_that_hangs_does_not_stop_the_loop(
+    tmp_path: Path, expect_log: Callable[..., None]
+) -> None:
+    expect_log("disk.hung", times=1)
+    expect_log("disk.back", times=1)
+    disk = SickDisk()
+    async with two_directories(tmp_path, disk) as c:
+        disk.hang(c.sick.path, READING | SYNCING)
+        got: list[bytes] = []
+
+        async def read() -> None:
+            got.append(await c.read(SEALED))
+
+        c.servers.nursery.start_soon(read)
+        for number in range(20):
+            await append_records(c.connection, OTHER, number + 1, b"fine", sync=True)
+        await c.master.wait_for(lambda: c.errors)
+        disk.heal()
+        await c.master.wait_for(lambda: not c.errors)
+        assert got == [b"kept"]
 
 
 @pytest.mark.timeout(30)

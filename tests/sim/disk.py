@@ -141,6 +141,12 @@ class SimFile:
         view[: len(content)] = content
         return len(content)
 
+    def read_cached(self, buffer: memoryview, offset: int) -> int:
+        return self.preadv_into(buffer, offset)
+
+    def read_aside(self, buffer: memoryview, offset: int) -> int:
+        return self.preadv_into(buffer, offset)
+
     def fdatasync(self) -> None:
         with self._changing("fdatasync"):
             self._inode.sync()

@@ -198,7 +198,7 @@ def check(workload: Workload, disk: SimDisk, crash: str) -> None:
             may_lack = promised.deleting or (promised.sealing and promised.sealed is None)
             assert may_lack or not promised.exists, where
             continue
-        files = store.files(replica)
+        files = store.files(replica) or store.open_sealed(store.directories[0], handle)
         end = replica.end
         content = bytes(promised.content[:end])
         assert len(content) == end, where
