@@ -72,7 +72,11 @@ class MasterConfig(DaemonConfig):
     log_segment_bytes: Annotated[int, _about("size of a log segment file", MIB)] = 64 * MIB
     log_retain_bytes: Annotated[int, _about("log kept for readers of the stream", MIB)] = GIB
     reclaim_delay_s: Annotated[float, _about("from condemned to deleted (GFS §4.4)", 0)] = 600.0
-    safe_start_s: Annotated[float, _about("after a start nothing is deleted or copied", 0)] = 60.0
+    safe_start_s: Annotated[float, _about("after a start nothing is deleted", 0)] = 60.0
+    repair_delay_s: Annotated[
+        float, _about("a lost server is waited for before its chunks are copied (GFS §4.3)", 0)
+    ] = 10.0
+    repair_streams: Annotated[int, _about("copies at a time from and to a server", 1, 16)] = 3
 
 
 class ChunkdConfig(DaemonConfig):

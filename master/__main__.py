@@ -49,6 +49,8 @@ def _policy(config: MasterConfig) -> Policy:
         int(config.trash_min_age_s * NS),
         int(config.reclaim_delay_s * NS),
         int(config.trash_keep_s * NS),
+        repair_delay_s=config.repair_delay_s,
+        repair_streams=config.repair_streams,
     )
 
 

@@ -60,6 +60,7 @@ class Inspection:
             "sessions": len(engine.sessions.live),
             "chunk_servers": len(engine.servers.live),
             "seals_running": len(self._core.machine.seals),
+            "repair": self._core.fleet.repair.statistics(),
             **engine.registry.statistics(),
             "log": msgspec.to_builtins(self._ledger.log.statistics()),
         }
@@ -76,6 +77,7 @@ class Inspection:
             "sessions": len(engine.sessions.live),
             "sessions_awaited": len(engine.sessions.awaited),
             "servers": self._servers(),
+            "repair": self._core.fleet.repair.statistics(),
             "recovered": self._recovered(),
         }
 

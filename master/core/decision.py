@@ -32,6 +32,8 @@ class Policy:
     trash_min_age_ns: int
     reclaim_delay_ns: int
     trash_keep_ns: int
+    repair_delay_s: float = 10.0
+    repair_streams: int = 3
 
 
 class Suspend(Exception):

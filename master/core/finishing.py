@@ -37,12 +37,14 @@ class Finishing:
     def __init__(self, engine: Engine) -> None:
         self.condensed: dict[int, int] = {}
         self._engine = engine
+        self._under_way: dict[int, list[int]] = {}  # handle -> servers with an order
         self._unfinished: dict[tuple[int, int], _Unfinished] = {}  # (server, handle)
 
     def condense(self, server: int, handle: int, version: int, length: int) -> None:
         """The member has it all: its side log becomes block checksums."""
         order = messages.Condense(handle, version, length, self._engine.epoch)
         self._engine.order_server(server, order, self._on_condensed(handle, server, has_all=True))
+        self._under_way.setdefault(handle, []).append(server)
 
     def copy(self, server: int, handle: int, version: int, length: int) -> None:
         """The member lacks the end, or all: it fetches it from one that has it."""
@@ -54,9 +56,21 @@ class Finishing:
             return
         order = messages.CopyReplica(handle, version, length, source, self._engine.epoch)
         self._engine.order_server(server, order, self._on_condensed(handle, server))
+        self._under_way.setdefault(handle, []).append(server)
+
+    def under_way(self, handle: int) -> set[int]:
+        """Servers that are just getting what they lack of the chunk."""
+        return set(self._under_way.get(handle, ()))
+
+    def _ended(self, server: int, handle: int) -> None:
+        self._under_way[handle].remove(server)
+        if not self._under_way[handle]:
+            del self._under_way[handle]
+        self._engine.servers.changed.add(handle)
 
     def _on_condensed(self, handle: int, server: int, *, has_all: bool = False) -> OnAnswer:
         def condensed(answer: Answer) -> None:
+            self._ended(server, handle)
             if isinstance(answer, messages.Condensed):
                 self._engine.servers.add_replica(server, handle)
                 self.condensed[handle] = answer.checksum
@@ -83,7 +97,7 @@ class Finishing:
             if self._engine.now_s < unfinished.due_s:
                 continue
             chunk: Chunk | None = self._engine.tables.get(CHUNKS, (handle,))
-            if chunk is None or not self._lacks(server, handle):
+            if chunk is None or not self._lacks(server, handle, chunk.goal):
                 del self._unfinished[server, handle]
             elif chunk.state is ChunkState.SEALED:
                 unfinished.due_s = float("inf")  # until its answer
@@ -95,6 +109,8 @@ class Finishing:
             else:
                 del self._unfinished[server, handle]
 
-    def _lacks(self, server: int, handle: int) -> bool:
+    def _lacks(self, server: int, handle: int, goal: int) -> bool:
+        """Is it still without a whole replica, and others with too few?"""
         servers = self._engine.servers
-        return server in servers.live and server not in servers.holders(handle)
+        holders = servers.holders(handle)
+        return server in servers.live and server not in holders and len(holders) < goal

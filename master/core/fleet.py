@@ -11,6 +11,7 @@ from master.core.abandoned import Abandoned
 from master.core.barriers import Barriers
 from master.core.decision import Decision
 from master.core.engine import Caller, Engine, Pending
+from master.core.repair import Repair
 from master.core.seals import Seals
 from master.core.servers import LiveServer, agrees
 from master.core.strays import Strays
@@ -30,6 +31,7 @@ class Fleet:
             engine, seals, self.abandoned, grown=self._grown, log_growth=self.log_growth
         )
         self.strays = Strays(engine)
+        self.repair = Repair(engine, seals)
         self._growth: dict[int, m.TailGrowth] = {}
 
     def register(self, caller: Caller, ask: m.RegisterServer) -> None:
@@ -68,6 +70,7 @@ class Fleet:
         if live is not None and report.complete:
             live.reported = True
             self.abandoned.back(server)
+            self.repair.back(server)
         self._engine.answer(Pending(0, caller, report, self._engine.now_s), m.Ok())
 
     def _reported(self, server: int, replica: m.ReplicaReport) -> None:
@@ -122,6 +125,7 @@ class Fleet:
 
     def lost(self, server: int) -> None:
         """Its connection ended: it cannot be asked, and its replicas do not count."""
+        self.repair.lost(server)
         self._engine.servers.remove(server)
         self._engine.give_up_orders(server=server)
         self.strays.forget(server)

@@ -90,6 +90,7 @@ class Master:
         self.fleet.abandoned.tick()
         self.machine.seals.tick()
         self.fleet.barriers.tick()
+        self.fleet.repair.tick()
         self.machine.resume_waiting()
         self.upkeep.reclaim_orphans()
         if engine.now_s - self._slow_round_at_s >= SLOW_ROUND_S:
@@ -99,6 +100,7 @@ class Master:
             self.upkeep.run()
             if self.upkeep.may_destroy():
                 self.fleet.strays.run()
+            self.fleet.repair.slow_round(may_destroy=self.upkeep.may_destroy())
 
     def has_due_work(self, now_s: float) -> bool:
         """Is a tick worth a step now?"""
@@ -109,6 +111,7 @@ class Master:
             or engine.closed_orphans
             or self.fleet.abandoned.is_due(now_s)
             or self.fleet.barriers.is_due()
+            or self.fleet.repair.has_due_work(now_s)
             or engine.sessions.expired(now_s)
             or now_s - self._slow_round_at_s >= SLOW_ROUND_S
         )

@@ -129,6 +129,7 @@ class Reading:
         return self._queries.layout(self._position, session, ask)
 
     def _locate(self, session: int, ask: m.Locate, step: bool, _: _Uncache | None) -> Message:
+        self._engine.servers.want(ask.handles)
         return m.Locations(self._queries.locations(ask.handles))
 
     def _walk(self, session: int, ask: m.Walk, step: bool, _: _Uncache | None) -> Message:

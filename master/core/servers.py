@@ -21,6 +21,7 @@ from gfs.items import Chunk, ChunkState
 from gfs.messages import ChainMember, ReplicaReport
 from master.core.placement import Candidate
 
+WANTED_MAX = 10_000
 SUSPECTED_S = 5.0  # longer than it takes to find out that a server hangs
 
 
@@ -38,6 +39,7 @@ class LiveServer:
     reported: bool = False  # the block report is complete
     replicas: set[int] = field(default_factory=set)
     spares: set[int] = field(default_factory=set)
+    draining: bool = False  # its replicas count no more toward the goal
     open_chunks: int = 0
     errors: list[str] = field(default_factory=list)  # data directories that are out
 
@@ -52,12 +54,18 @@ class LiveServer:
 class Servers:
     """Live servers and locations of sealed chunks.
 
+    Attributes:
+      changed: chunks that gained or lost a replica since repair has looked at them.
+      wanted: chunks that clients asked for anew, as one does whose read has failed.
+
     Invariant: a server is in `_holders[handle]` iff handle is in its `replicas`, in
     `_spares[handle]` iff it is in its `spares`; never in both.
     """
 
     def __init__(self) -> None:
         self.live: dict[int, LiveServer] = {}
+        self.changed: set[int] = set()
+        self.wanted: set[int] = set()
         self._suspected_until_s: dict[int, float] = {}
         self._holders: defaultdict[int, list[int]] = defaultdict(list)
         self._spares: defaultdict[int, list[int]] = defaultdict(list)
@@ -97,6 +105,7 @@ class Servers:
         if live is not None:
             live.replicas.discard(handle)
             live.spares.discard(handle)
+            self.changed.add(handle)
         _take_out(self._holders, handle, server)
         _take_out(self._spares, handle, server)
 
@@ -127,6 +136,13 @@ class Servers:
             ids = self.sources(handle)
         return [self.live[server].member for server in ids if server in self.live]
 
+    def want(self, handles: Iterable[int]) -> None:
+        """A client asks where these are: what is short of copies among them is copied first."""
+        if len(self.wanted) < WANTED_MAX:
+            fresh = set(handles) - self.wanted
+            self.wanted |= fresh
+            self.changed |= fresh
+
     def member(self, server: int) -> ChainMember | None:
         live = self.live.get(server)
         return live.member if live else None
@@ -149,7 +165,7 @@ class Servers:
         return [
             Candidate(server, live.member.rack, live.free_bytes, live.open_chunks)
             for server, live in self.live.items()
-            if server not in out
+            if server not in out and not live.draining
         ]
 
     def chunk_closed(self, server: int) -> None:

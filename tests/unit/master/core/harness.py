@@ -114,6 +114,7 @@ class ChunkServer:
         self.replicas: dict[int, Replica] = {}
         self.deleted: list[int] = []
         self.orders: list[Message] = []
+        self.waiting: list[Send] = []  # came while it was hung
 
     @property
     def member(self) -> m.ChainMember:
@@ -158,6 +159,14 @@ class ChunkServer:
         for replica in self.replicas.values():
             if not replica.sealed and keep is not None:
                 replica.end = min(replica.end, keep)
+
+    def answer_all(self) -> None:
+        """It hangs no more: what it was asked meanwhile is done."""
+        self.hung = False
+        waiting, self.waiting = self.waiting, []
+        for send in waiting:
+            self.cluster.deliver_send(send)
+        self.cluster.settle()
 
     def obey(self, order: Message) -> Answer | None:
         """The answer, or None: none yet."""
@@ -517,6 +526,8 @@ class Cluster:
         answer: Answer | None = Unreachable("down")
         if server.up:
             answer = server.obey(send.message)
+            if server.hung:
+                server.waiting.append(send)
         if answer is not None:
             self.queue(partial(engine.answered, send.token, answer))
 
@@ -526,6 +537,7 @@ class Cluster:
         while self.now_s < until:
             idle = not self.core.has_due_work(self.now_s + 0.05)
             self.now_s = min(until, self.now_s + (0.25 if idle else 0.05))
+            self.core.notice(self.now_s)
             if renewing:
                 for session, client in list(self.sessions.items()):
                     if client.connected:
