@@ -2,7 +2,7 @@
 
     master 10.77.0.1    chunk servers 10.77.0.11, .12, .13    client and mount 10.77.0.20
 
-A namespace of its own holds a bridge; nothing here is seen by the host's network. File
+Nothing here is seen by the host's network (tests.system.network). File
 names are shared, so Unix sockets are left out on purpose: everything goes by TCP.
 """
 
@@ -20,6 +20,7 @@ import pytest
 from gfs import mounts
 from gfs.handshake import create_key
 from tests.system.clusters import ROOT
+from tests.system.network import Network
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
 
@@ -28,43 +29,19 @@ CLIENT = 20
 READY_S = 40.0
 
 
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, timeout=10)
-
-
 class Hosts:
-    """Namespaces joined by a bridge, and the daemons in them."""
+    """Hosts on a network of their own, and the daemons on them."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, network: Network) -> None:
         self.directory = directory
-        self.tag = f"gfs{os.getpid()}"
+        self.network = network
         self.running: list[subprocess.Popen[bytes]] = []
-        self.names: list[str] = []
         self.key = directory / "key"
         create_key(self.key)
 
-    def add(self, number: int) -> None:
-        """A host 10.77.0.NUMBER; number 0 is the bridge."""
-        name = f"{self.tag}-{number}"
-        ip("netns", "add", name)
-        self.names.append(name)
-        ip("-n", name, "link", "set", "lo", "up")
-        if number == 0:
-            ip("-n", name, "link", "add", "br0", "type", "bridge")
-            ip("-n", name, "link", "set", "br0", "up")
-            return
-        hub = f"{self.tag}-0"
-        port = f"p{number}"
-        ip("-n", name, "link", "add", "eth0", "type", "veth", "peer", "name", port, "netns", hub)
-        ip("-n", name, "addr", "add", f"10.77.0.{number}/24", "dev", "eth0")
-        ip("-n", name, "link", "set", "eth0", "up")
-        ip("-n", hub, "link", "set", port, "master", "br0")
-        ip("-n", hub, "link", "set", port, "up")
-
     def words(self, number: int, *words: str) -> list[str]:
-        """A command on that host; nsenter keeps the host's mounts, `ip netns exec` would not."""
-        inside = ["nsenter", f"--net=/run/netns/{self.tag}-{number}", "--"]
-        return [*inside, sys.executable, "-m", *words]
+        """A command on that host."""
+        return [*self.network.prefix(number), sys.executable, "-m", *words]
 
     def start(self, number: int, program: str, *flags: str) -> Path:
         """Start a daemon there; its ready file."""
@@ -117,19 +94,19 @@ class Hosts:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        for name in self.names:
-            subprocess.run(["ip", "netns", "del", name], check=False, timeout=10)
 
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> Iterator[Hosts]:
-    found = Hosts(tmp_path)
+    network = Network()
+    found = Hosts(tmp_path, network)
     try:
-        for number in (0, 1, *SERVERS, CLIENT):
-            found.add(number)
+        for number in (1, *SERVERS, CLIENT):
+            network.add(number)
         yield found
     finally:
         found.end()
+        network.end()
 
 
 def bring_up(hosts: Hosts) -> None:
