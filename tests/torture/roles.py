@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from tests.torture.content import HEAD, file_of, landed, line_of, seed_of
@@ -161,8 +163,7 @@ class Namer:
         self.worker.known.maybe.discard(new)
         self.worker.known.files[new] = None
 
-    def _remove(self, name: str, how: object, what: str) -> None:
-        assert callable(how)
+    def _remove(self, name: str, how: Callable[[Path], None], what: str) -> None:
         path = self.worker.path(name)
         self.worker.known.files.pop(name, None)
         self.worker.known.directories.discard(name)
@@ -317,7 +318,7 @@ class Reader:
         self.worker.known.wrong.append(Trouble(time.monotonic(), self.worker.mount, what))
 
 
-ROLES = {
+ROLES: dict[str, Callable[[Worker], Role]] = {
     "appender": Appender, "saver": Saver, "namer": Namer, "copier": Copier,
     "streamer": Streamer, "reader": Reader,
 }  # fmt: skip

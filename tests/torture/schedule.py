@@ -111,9 +111,7 @@ def _first_kinds(field: Field, length_s: float) -> list[Kind]:
     return [kind for kind in wanted if kind in field.kinds()]
 
 
-def _fault(
-    rng: random.Random, kind: Kind, at_s: float, before: list[Fault], field: Field
-) -> Fault:
+def _fault(rng: random.Random, kind: Kind, at_s: float, before: list[Fault], field: Field) -> Fault:
     lasts_s = rng.uniform(*LASTS_S[kind])
     target = _target(rng, kind, field)
     away = {f.target for f in before if f.until_s + 3.0 > at_s and f.target.startswith("chunkd")}

@@ -1,9 +1,6 @@
-"""A program that works on the mounts while things break, and tells what was acknowledged.
+"""What all workers share: mounts to work on, timing, the account of what was acknowledged.
 
-    python -m tests.torture.worker ROLE NAME SEED PLACE
-
-PLACE has `mounts` (one directory a line), `stop` (made when it is time to end) and receives
-NAME.json (`Expected`). A call that fails is noted and its names are given up; if its
+A call that fails is noted and its names are given up; if its
 mount is gone the next one is used. What is read is judged at once.
 """
 
@@ -12,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import random
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -37,7 +33,7 @@ class Failed(Exception):
 
 
 class Worker:
-    """What all roles share: mounts, timing, the account of what was acknowledged."""
+    """See the module's text; `place` is as tests.torture.work says."""
 
     def __init__(self, name: str, seed: int, place: Path) -> None:
         self.name = name
@@ -149,9 +145,9 @@ class Worker:
             (self.known.wrong if error.errno == errno.ENOENT else self.known.failed).append(trouble)
             return
         if len(content) != expected.size or seed_of(content) != expected.seed:
-            if expected.mount == 0:
-                what = f"{name} read with {len(content)} bytes, {expected.size} were acknowledged"
-                self.known.wrong.append(Trouble(time.monotonic(), mount, what))
+            what = f"{name} read with {len(content)} bytes, {expected.size} were acknowledged"
+            # What was not fsynced is only as safe as the mount that holds it.
+            self.known.wrong.append(Trouble(time.monotonic(), expected.mount or mount, what))
         self.known.calls["read"] = self.known.calls.get("read", 0) + 1
 
     # --- life
@@ -166,16 +162,3 @@ class Worker:
         target = self.place / f"{self.name}.json"
         target.with_suffix(".new").write_bytes(msgspec.json.encode(self.known))
         target.with_suffix(".new").rename(target)
-
-
-def main(words: list[str]) -> None:
-    """See the module's text."""
-    from tests.torture.roles import ROLES
-
-    role, name, seed, place = words
-    worker = Worker(name, int(seed), Path(place))
-    worker.run(ROLES[role](worker).step)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
