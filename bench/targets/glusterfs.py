@@ -20,7 +20,7 @@ from bench.targets.commands import (
 )
 from bench.targets.namespace import Namespace
 from bench.targets.packages import require, require_root, version_of
-from bench.targets.target import Target, TargetFailed
+from bench.targets.target import NotApplicable, Target, TargetFailed
 
 ADDRESS = "10.213.72.1"
 BRICKS = 3
@@ -107,6 +107,9 @@ class GlusterFS(Target):
 
     def stop_server(self) -> None:
         signal_process(self._victim(), signal.SIGSTOP)
+
+    def restart_master(self) -> None:
+        raise NotApplicable("no server has all names")
 
     def heal(self) -> None:
         for pid in self._net.pids():

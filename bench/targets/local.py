@@ -41,6 +41,9 @@ class Local(Target):
     def stop_server(self) -> None:
         raise NotApplicable("no server")
 
+    def restart_master(self) -> None:
+        raise NotApplicable("no server")
+
     def heal(self) -> None:
         """Nothing can be broken."""
 

@@ -78,6 +78,13 @@ class MooseFS(Target):
     def stop_server(self) -> None:
         signal_process(self._victim(), signal.SIGSTOP)
 
+    def restart_master(self) -> None:
+        for pid in self._pids_of("mfsmaster"):
+            signal_process(pid, signal.SIGKILL)
+        wait_until(lambda: not self._pids_of("mfsmaster"), "mfsmaster ends", READY_LIMIT_S)
+        # -a: take what its changelogs have, as after any kill.
+        self._net.run("mfsmaster", "-a", "-c", self.directory / "master.cfg", "start")
+
     def heal(self) -> None:
         for pid in self._net.pids():
             signal_process(pid, signal.SIGCONT)

@@ -79,6 +79,12 @@ class Ours(Target):
     def stop_server(self) -> None:
         signal_process(self._victim(), signal.SIGSTOP)
 
+    def restart_master(self) -> None:
+        pid = self.pids()["master"]
+        signal_process(pid, signal.SIGKILL)
+        wait_until(lambda: not alive(pid), "the master ends", COMMAND_LIMIT_S)
+        self._up()
+
     def heal(self) -> None:
         for pid in self.pids().values():
             signal_process(pid, signal.SIGCONT)

@@ -72,6 +72,10 @@ class Target(ABC):
         """SIGSTOP one server that holds data."""
 
     @abstractmethod
+    def restart_master(self) -> None:
+        """SIGKILL the one server that has the names, and start it; returns when it is started."""
+
+    @abstractmethod
     def heal(self) -> None:
         """Continue what is stopped, start what is dead, return when all is up."""
 

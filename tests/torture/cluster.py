@@ -17,7 +17,6 @@ from gfs.cluster import plan, processes
 from gfs.cluster.layout import Facts, choose_address
 from gfs.cluster.plan import Spec
 from gfs.cluster.processes import Process, Registry
-from gfs.cluster.up import prepare_mountpoint
 from tests.system.faults.processes import FaultyCluster
 from tests.system.network import Network
 from tests.torture.schedule import Field
@@ -58,6 +57,8 @@ class TortureCluster(FaultyCluster):
         self.layout.ensure_runtime_dir(facts)
         self._choose_addresses(facts)
         self.layout.save(facts)
+        for number in range(1, mounts + 1):
+            self.mnt(number).mkdir()
         if os.geteuid() == 0:
             self._make_small_disk(f"chunkd{chunkservers}")
 
@@ -109,8 +110,6 @@ class TortureCluster(FaultyCluster):
             registry.put(self._start(spec))
 
     def _start(self, spec: Spec) -> Process:
-        if spec.mountpoint is not None and not spec.mountpoint.exists():
-            prepare_mountpoint(spec.mountpoint)
         words, environment = processes.program_command(spec.program)
         prefix = self.network.prefix(self.hosts[spec.name]) if self.network else []
         with open(self.layout.log(spec.name), "ab") as output:
@@ -196,9 +195,7 @@ class TortureCluster(FaultyCluster):
         if self.network is not None:
             with suppress(OSError, subprocess.SubprocessError):
                 self.network.mend()
-        super().end()
-        if self.small_disk is not None:
-            subprocess.run(["umount", "-l", self.small_disk], check=False, timeout=10)
+        super().end()  # the small disk is a mount below the directory, too
         for child in self.children:
             with suppress(subprocess.TimeoutExpired):
                 child.wait(5)
