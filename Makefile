@@ -3,20 +3,23 @@
 DIR ?= ./.cluster
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+MINUTES ?= 2
+TORTURE_ARGS ?=
 export PYTHON
 
 VENV := .venv/bin
 PACKAGES := gfs master chunkd mount projections bench tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status test check bench bench-peers clean
+.PHONY: help setup demo up down status test check torture bench bench-peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  DIR=PATH          where the local cluster lives (default ./.cluster)"
 	@echo "  PYTHON=PATH       the Python, 3.11 or newer, that .venv is made with"
-	@echo "  PYTEST_ARGS, BENCH_ARGS   words added to pytest and to the benchmarks"
+	@echo "  MINUTES=N         how long make torture breaks things (default 2)"
+	@echo "  PYTEST_ARGS, BENCH_ARGS, TORTURE_ARGS   words added to pytest, benchmarks, torture"
 
 setup: ## install what is missing: system packages, .venv, the command .venv/bin/gfs
 	@scripts/setup
@@ -41,6 +44,9 @@ check: setup ## formatting, lint, types, architecture
 	@$(VENV)/ruff check $(PACKAGES)
 	@$(VENV)/mypy
 	@$(VENV)/python -m pytest -q tests/test_architecture.py
+
+torture: setup ## break a real cluster at random for MINUTES, then check everything (root: links too)
+	@$(VENV)/python -m tests.torture --minutes $(MINUTES) $(TORTURE_ARGS)
 
 bench: setup ## measure this project beside the local disk
 	@$(VENV)/python -m bench --targets local,ours $(BENCH_ARGS)

@@ -41,18 +41,26 @@ log_segment_bytes = 4194304
 class TortureCluster(FaultyCluster):
     """`gfs cluster` in network namespaces; `expected_alive` is what we have not killed."""
 
-    def __init__(self, directory: Path, *, network: Network | None, chunkservers: int, mounts: int):
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        network: Network | None,
+        chunkservers: int,
+        mounts: int,
+        projections: bool = True,
+    ) -> None:
         super().__init__(directory)
         self.network = network
         self.hosts: dict[str, int] = {}
         self.small_disk: Path | None = None
         self.children: list[subprocess.Popen[bytes]] = []
-        self._make(chunkservers, mounts)
+        self._make(chunkservers, mounts, projections)
 
-    def _make(self, chunkservers: int, mounts: int) -> None:
+    def _make(self, chunkservers: int, mounts: int, projections: bool) -> None:
         facts = self.layout.create()
         facts.chunkservers, facts.mounts, facts.goal = chunkservers, mounts, 3
-        facts.projections = True
+        facts.projections = projections
         self.layout.config.write_text(CONFIG)
         self.layout.ensure_runtime_dir(facts)
         self._choose_addresses(facts)
