@@ -1,11 +1,12 @@
-"""Tails whose chain is broken while nobody appends: sealed, so that readers learn their length.
+"""Open chunks whose chain is broken while nobody writes: sealed, so that they are whole again.
 
 The length that all members have acknowledged is known to the primary alone, in
 memory. Once a member has restarted or is gone, the next append would seal the
 tail; if none comes, a reader would wait for ever, so the master does it here.
 
 A member that is away is waited for first: who misses the seal has a replica
-that does not count. Private chunks are their writer's business.
+that does not count. A private chunk is its writer's business while it writes; one
+that has committed bytes and an idle writer would keep a copy too few until the next write.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Abandoned:
         self._engine = engine
         self._seals = seals
         self._away = {int(key[0]): engine.now_s for key, _ in scan_all(engine.tables, SERVERS)}
-        self._broken: dict[int, float] = {}  # tails with a member that restarted, since when
+        self._broken: dict[int, float] = {}  # chunks with a member that restarted, since when
 
     def lost(self, server: int) -> None:
         self._away[server] = self._engine.now_s
@@ -61,7 +62,7 @@ class Abandoned:
         if overdue:
             for server in overdue:
                 del self._away[server]  # looked for once each time it goes
-            self._seal_tails_of(overdue)
+            self._seal_all_of(overdue)
         for handle, since_s in list(self._broken.items()):
             chunk: Chunk | None = self._engine.tables.get(CHUNKS, (handle,))
             if chunk is None or now_s - since_s >= RETURN_WAIT_S or self._all_live(chunk):
@@ -71,12 +72,12 @@ class Abandoned:
     def _all_live(self, chunk: Chunk) -> bool:
         return all(member.server in self._engine.servers.live for member in chunk.members)
 
-    def _seal_tails_of(self, servers: set[int]) -> None:
+    def _seal_all_of(self, servers: set[int]) -> None:
         for key in self._engine.tables.by_index(CHUNKS_BY_STATE, ChunkState.OPEN):
             chunk: Chunk | None = self._engine.tables.get(CHUNKS, key)
             if chunk is not None and any(member.server in servers for member in chunk.members):
                 self._seal(int(key[0]), chunk)
 
     def _seal(self, handle: int, chunk: Chunk | None) -> None:
-        if chunk is not None and chunk.kind is ChunkKind.TAIL:
+        if chunk is not None and (chunk.kind is ChunkKind.TAIL or chunk.references):
             self._seals.begin(handle)

@@ -2,7 +2,7 @@
 
     10.77.0.NUMBER    one namespace each, eth0, joined by a bridge in a namespace of its own
 
-Nothing here is seen by the host's network, and file names are shared. A direction is cut by
+Nothing here is seen by the host's network; file names are shared. A direction is cut by
 giving the sender a wrong hardware address of the receiver: what it sends is lost without
 a word, as on a broken link, and what comes the other way still arrives.
 """
@@ -14,6 +14,9 @@ import subprocess
 from collections.abc import Iterable
 from contextlib import suppress
 
+# A chunk server's socket lies in its data directory; below one of this name its path is too
+# long for a socket, so that nobody finds a way to another host that is no link.
+NO_SOCKET = "no-socket-" * 10
 NOWHERE = "02:00:00:00:00:01"  # a hardware address that no host here has
 
 

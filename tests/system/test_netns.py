@@ -20,7 +20,7 @@ import pytest
 from gfs import mounts
 from gfs.handshake import create_key
 from tests.system.clusters import ROOT
-from tests.system.network import Network
+from tests.system.network import NO_SOCKET, Network
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
 
@@ -118,7 +118,8 @@ def bring_up(hosts: Hosts) -> None:
     servers = [
         hosts.start(
             number, "chunkd", "--address=0.0.0.0:7110", f"--advertise=10.77.0.{number}:7110",
-            "--master=10.77.0.1:7100", f"--data-dirs={hosts.directory / f'chunks{number}'}",
+            "--master=10.77.0.1:7100",
+            f"--data-dirs={hosts.directory / f'chunks{number}' / NO_SOCKET}",
         )
         for number in SERVERS
     ]  # fmt: skip

@@ -18,7 +18,7 @@ from gfs.cluster.layout import Facts, choose_address
 from gfs.cluster.plan import Spec
 from gfs.cluster.processes import Process, Registry
 from tests.system.faults.processes import FaultyCluster
-from tests.system.network import Network
+from tests.system.network import NO_SOCKET, Network
 from tests.torture.schedule import Field
 
 MIB = 1 << 20
@@ -133,14 +133,25 @@ class TortureCluster(FaultyCluster):
         )
 
     def _arguments(self, spec: Spec) -> list[str]:
-        """By TCP alone, so that a cut link cuts; the first chunk server's socket stays."""
+        """By TCP alone, so that a cut link cuts."""
         words = super()._arguments(spec)
         if self.network is None:
             return words
         dropped = ["--master-unix", "--stream-unix"] if spec.program != "master" else []
-        if spec.program == "chunkd" and spec.name != "chunkd1":
-            dropped.append("--unix")
-        return [word for word in words if word.partition("=")[0] not in dropped]
+        if spec.program == "chunkd":
+            dropped += ["--unix", "--data-dirs"]
+        left = [word for word in words if word.partition("=")[0] not in dropped]
+        return (
+            [*left, f"--data-dirs={self.chunks(spec.name)}"] if spec.program == "chunkd" else left
+        )
+
+    def chunks(self, name: str) -> Path:
+        """A chunk server's data directory.
+
+        The first one can be reached by its Unix socket, as if it were on the host of each mount.
+        """
+        top = self.layout.data(name)
+        return top if self.network is None or name == "chunkd1" else top / NO_SOCKET
 
     def bring_up(self) -> None:
         """Start all, stage by stage, and wait."""

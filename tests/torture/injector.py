@@ -127,7 +127,7 @@ class Injector:
         """Change a byte of a replica of which two others are whole."""
         for path in self._sealed(name):
             others = sum(
-                (self.cluster.layout.data(server) / "chunks" / path.parent.name / path.name)
+                (self.cluster.chunks(server) / "chunks" / path.parent.name / path.name)
                 .with_suffix(".meta")
                 .exists()
                 for server in self.cluster.field().servers()
@@ -147,7 +147,7 @@ class Injector:
         """Data files of sealed replicas with content, in an order of the seed."""
         found = [
             path
-            for path in self.cluster.layout.data(name).glob("chunks/*/*.data")
+            for path in self.cluster.chunks(name).glob("chunks/*/*.data")
             if _DATA.fullmatch(path.name) and path.with_suffix(".meta").exists()
         ]
         self.rng.shuffle(found)

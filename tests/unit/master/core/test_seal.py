@@ -299,6 +299,32 @@ def test_only_the_holder_seals_a_private_chunk(a: Client, b: Client) -> None:
         a.do(m.SealChunk(12345, 1))
 
 
+@pytest.mark.parametrize("away", [False, True])
+def test_a_chunk_of_an_idle_writer_is_sealed_when_a_member_fails(
+    c: Cluster, a: Client, away: bool
+) -> None:
+    """Goal: bytes that are committed do not wait for the next write to have all their copies."""
+    lease, spare = a.allocate(), a.allocate()
+    f = a.create(b"f")
+    c.append(lease, 100)
+    a.commit(f, (0, 100, lease.handle, 0))
+    c.append(lease, 50)
+    member = c.server(members(c, lease)[1])
+    member.restart()
+    if not away:
+        member.register()
+        c.settle()
+    c.pass_time(3)
+    assert (c.chunk(lease.handle).state, c.chunk(lease.handle).length) == (ChunkState.SEALED, 150)
+    assert c.chunk(spare.handle).state is ChunkState.OPEN  # nothing in it: its writer will see
+    if away:
+        member.register()
+        c.settle()
+    assert sorted(c.core.engine.servers.holders(lease.handle)) == [1, 2, 3]
+    a.commit(f, (100, 50, lease.handle, 100))  # what was under way
+    assert a.inode(f).size == 150
+
+
 def test_a_late_member_condenses_when_it_reports(c: Cluster, a: Client) -> None:
     """It was fenced in time, but the order that should have followed was lost."""
     lease = a.allocate()
