@@ -25,7 +25,7 @@ from tests.torture.cluster import TortureCluster
 from tests.torture.expected import Expected, merged
 from tests.torture.injector import Done, Injector
 from tests.torture.roles import LOGS
-from tests.torture.schedule import CUTS, Kind, draw
+from tests.torture.schedule import CUTS, Fault, Kind, draw
 from tests.torture.worker import BASE
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +62,12 @@ class Report(msgspec.Struct):
 
 
 class Run:
-    """See the module's text; `tell` gets a line about each step."""
+    """See the module's text.
+
+    Args:
+      faults: instead of those drawn from the seed.
+      tell: gets a line about each step.
+    """
 
     def __init__(
         self,
@@ -73,7 +78,7 @@ class Run:
         chunkservers: int = 5,
         mounts: int = 3,
         crew: tuple[str, ...] = CREW,
-        copies: int = 3,
+        faults: list[Fault] | None = None,
         tell: Callable[[str], None] = print,
     ) -> None:
         why_not = why_no_network()
@@ -81,8 +86,9 @@ class Run:
             tell(f"no link is cut: {why_not}")
         self.place = directory / "work"
         self.place.mkdir(parents=True)
-        self.length_s, self.crew, self.copies, self.tell = length_s, crew, copies, tell
+        self.length_s, self.crew, self.tell = length_s, crew, tell
         self.report = Report(seed, round(length_s / 60, 2), links_cut=not why_not)
+        self.planned = faults
         self.faults: list[Done] = []
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
         self.network = None if why_not else Network()
@@ -132,7 +138,8 @@ class Run:
 
     def _break_things(self) -> None:
         seed = self.report.seed
-        injector = Injector(self.cluster, draw(seed, self.length_s, self.cluster.field()), seed)
+        planned = self.planned or draw(seed, self.length_s, self.cluster.field())
+        injector = Injector(self.cluster, planned, seed)
         try:
             injector.run(self.length_s, self.tell)
         finally:
@@ -178,7 +185,7 @@ class Run:
         problems = ["never checked"]
         while problems and time.monotonic() - start < CONVERGED_S:
             try:
-                problems = self.cluster.fsck(copies=self.copies)
+                problems = self.cluster.fsck()
             except GfsError as error:
                 problems = [f"fsck: {error!r}"]
             if problems:

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
+import apsw
+
+from gfs.disk import PosixDisk
+from gfs.ids import MIB
+from master.ledger import Ledger
 from tests.torture import judge
+from tests.torture.checks import check_replay
 from tests.torture.content import file_of, landed, line_of, seed_of
 from tests.torture.expected import (
     Expected,
@@ -109,3 +116,14 @@ def test_a_stall_is_told_with_the_one_fault_that_was_felt() -> None:
         "nothing": 0.05,
         "several at once": 21.5,
     }
+
+
+def test_a_state_that_is_not_the_replay_of_its_log_is_found(tmp_path: Path) -> None:
+    for _ in range(3):  # three epochs, a record each
+        ledger = Ledger(tmp_path, PosixDisk(), "c", segment_bytes=MIB, uid=0, gid=0)
+        ledger.close()
+    assert check_replay(tmp_path, "c") == []
+    connection = apsw.Connection(str(tmp_path / "state.db"))
+    connection.execute("DELETE FROM inodes WHERE k0 = 1")
+    connection.close()
+    assert len(check_replay(tmp_path, "c")) == 1
