@@ -188,8 +188,10 @@ class Injector:
 
 def group(target: str) -> str:
     """What a target is: chunk server, mount, master, view."""
-    names = {"chunkd": "chunk server", "mount": "mount", "master": "master"}
-    return names.get(target.rstrip("0123456789"), "view")
+    if target.startswith("projections"):
+        return "view"
+    kind = target.rstrip("0123456789")
+    return "chunk server" if kind == "chunkd" else kind
 
 
 def _size(path: Path) -> int:
