@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import count
 
@@ -88,6 +89,11 @@ class Peers:
 
     def all(self) -> list[Connection]:
         return [peer.connection for peer in self._by_number.values()]
+
+    def silent_for(self) -> float:
+        """Seconds since any session or chunk server was heard; infinite if none is connected."""
+        peers = (*self._sessions.values(), *self._servers.values())
+        return min((peer.connection.silent_for() for peer in peers), default=math.inf)
 
     def post_all(self, message: Message) -> None:
         """One way, to every chunk server."""

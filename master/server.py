@@ -264,7 +264,7 @@ class Server:
         while True:
             await trio.sleep(TICK_S)
             now_s = trio.current_time()
-            self._core.notice(now_s)
+            self._core.notice(now_s, self._peers.silent_for())
             if self._core.has_due_work(now_s):
                 self._do(self._core.tick)
 

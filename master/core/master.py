@@ -62,23 +62,32 @@ class Master:
         self.upkeep = Upkeep(self.engine, self.machine.seals, safe_start_s=safe_start_s)
         self.joining = Joining(self.engine, self.machine, self.upkeep)
         self._slow_round_at_s = self._noticed_s = now_s
+        self._alone = False
         if self.engine.sessions.gate_open():
             self.upkeep.adopt_orphans()
 
-    def notice(self, now_s: float) -> None:
+    def notice(self, now_s: float, silent_s: float = 0.0) -> None:
         """Say what time it is; call at least every 100 ms, in a step or not.
 
         A master that was stopped, or held up by its disk, must not hold against its sessions
-        that it has not read their renewals yet.
+        that it has not read their renewals yet. Nor must one that hears nobody at all: not
+        everybody is gone, it is cut off itself.
+
+        Args:
+          silent_s: for so long no session and no chunk server was heard; infinite if there is none.
         """
+        self._alone = silent_s > STALL_S
+        self._pass_time(now_s)
+
+    def _pass_time(self, now_s: float) -> None:
         gap_s = now_s - self._noticed_s
-        if gap_s > STALL_S:
+        if gap_s > STALL_S or (self._alone and gap_s > 0):
             self.engine.sessions.extend(gap_s)
         self._noticed_s = max(now_s, self._noticed_s)
 
     def begin(self, now_s: float, now_ns: int) -> None:
         """A step starts."""
-        self.notice(now_s)
+        self._pass_time(now_s)
         self.engine.advance(now_s, now_ns)
 
     def tick(self) -> None:

@@ -555,6 +555,25 @@ def test_a_master_that_was_stopped_ends_no_session_for_it(c: Cluster, a: Client,
     assert a.session in c.core.engine.sessions.live
 
 
+def test_a_master_that_hears_nobody_ends_no_session_for_it(
+    c: Cluster, a: Client, b: Client
+) -> None:
+    """Goal: a master that is cut off itself does not take it for the end of all others."""
+    b.connected = False
+    c.pass_time(10)
+    for tenths in range(1, 600):
+        c.now_s += 0.1
+        c.core.notice(c.now_s, silent_s=tenths / 10)
+        assert not c.core.engine.sessions.expired(c.now_s)
+        if tenths % 10 == 5:
+            c.step()  # somebody without a session may ask meanwhile
+    c.pass_time(8)
+    assert b.session in c.core.engine.sessions.live
+    c.pass_time(2)
+    assert b.session not in c.core.engine.sessions.live
+    assert a.session in c.core.engine.sessions.live
+
+
 def test_a_stopped_master_waits_on_for_who_was_not_back(c: Cluster, a: Client, b: Client) -> None:
     c.restart(resume=False)
     a.open()
