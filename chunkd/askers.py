@@ -28,6 +28,11 @@ class Asker:
         self.request = request
         self.payload = payload
 
+    def count(self) -> None:
+        """Its bytes are taken, and not answered yet."""
+        if self.payload is not None:
+            self.peer.in_flight += len(self.payload)
+
 
 class Counters:
     """Totals since the start, for /statistics and /metrics."""

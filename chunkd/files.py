@@ -26,12 +26,14 @@ from chunkd.sums import BlockSums, joined
 from gfs.checksum import Buffer, block_checksums, crc32c
 from gfs.disk import File
 from gfs.errors import Corrupt, NoSpace, NotFound, StorageFailed
-from gfs.ids import BLOCK_BYTES, MIB
+from gfs.ids import BLOCK_BYTES, KIB, MIB
 
 TAIL_STEP_BYTES = MIB  # tails are synced often: a reserved range makes that short
 PRIVATE_STEP_BYTES = 0  # streamed in: delayed allocation costs less and lays out better
 WRITE_BEHIND_BYTES = 8 * MIB
 COPY_BYTES = MIB
+AROUND_BYTES = 256 * KIB  # from here a thread's switch costs less than pages do
+AROUND_STEP_BYTES = 4 * KIB
 
 
 class Held:
@@ -147,6 +149,26 @@ class OpenFiles(Held):
         if end > self._allocated and self._step:
             self._allocate(end)
         self.data.pwrite(buffer, self.sums.end)
+        self.enter(buffer, end=end, checksum=checksum, writer=writer, sequence=sequence, sums=sums)
+
+    def suits_around(self, length: int) -> bool:
+        """May `length` bytes at the end be written around the page cache, in a thread?"""
+        aligned = self.sums.end % AROUND_STEP_BYTES == 0 and length % AROUND_STEP_BYTES == 0
+        return aligned and length >= AROUND_BYTES and not self._step
+
+    def write_around(self, buffer: Buffer) -> None:
+        """The bytes of an append; `enter` what is written, in the loop. Waits for the disk."""
+        self.data.pwrite_around(buffer, self.sums.end)
+
+    def entered_around(self) -> None:
+        """What was just entered lies on the disk: nothing of it waits to be written out."""
+        self._hinted = self.sums.end
+
+    def enter(
+        self, buffer: Buffer, *, end: int, checksum: int, writer: int, sequence: int,
+        sums: list[int] | None,
+    ) -> None:  # fmt: skip
+        """The entry and the checksums of bytes that have been written at the end."""
         self.side.append(end, checksum, writer, sequence)
         if sums is None:
             self.sums.extend(buffer)

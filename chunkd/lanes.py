@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from chunkd.directory import DataDirectory
 from chunkd.workers import Workers
 
-SYNC_THREADS, READ_THREADS, ORDER_THREADS = 4, 2, 2
+SYNC_THREADS, WRITE_THREADS, READ_THREADS, ORDER_THREADS = 4, 2, 2, 2
 
 
 class Lane:
@@ -19,6 +19,7 @@ class Lane:
 
     Attributes:
       sync: fdatasync and write-out of what grows.
+      write: what goes around the page cache.
       read: long reads that somebody waits for.
       check: whole replicas, verified.
       scrub: every block, in the background.
@@ -28,6 +29,7 @@ class Lane:
 
     def __init__(self, name: str) -> None:
         self.sync = Workers(f"sync-{name}", SYNC_THREADS)
+        self.write = Workers(f"write-{name}", WRITE_THREADS)
         self.read = Workers(f"read-{name}", READ_THREADS)
         self.check = Workers(f"check-{name}", 1)
         self.scrub = Workers(f"scrub-{name}", 1, background=True)
@@ -36,7 +38,9 @@ class Lane:
 
     @property
     def all(self) -> tuple[Workers, ...]:
-        return (self.sync, self.read, self.check, self.scrub, self.order, self.probe)
+        return (
+            self.sync, self.write, self.read, self.check, self.scrub, self.order, self.probe,
+        )  # fmt: skip
 
     def running_since_s(self) -> float | None:
         """When the oldest job now running began, by the monotonic clock; None: none runs."""

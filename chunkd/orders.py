@@ -114,6 +114,7 @@ class Orders:
         answer, work = self.machine.fence(message)
         self.service.perform(work)
         log.info("replica.fence handle=%016x version=%d end=%d", handle, version, answer.end)
+        await self.service.landings.turns.quiet(handle)  # a seal may cut the file now
         await self._persist(handle, version)
         return answer
 

@@ -14,7 +14,6 @@ Source: GFS §3.1-3.3, §5.2.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -26,6 +25,7 @@ from chunkd.core.replica import Replica, ReplicaState
 from chunkd.directory import DataDirectory
 from chunkd.files import OpenFiles
 from chunkd.gate import Gate
+from chunkd.landings import Landings
 from chunkd.lanes import Lanes
 from chunkd.links import Links
 from chunkd.reading import Reading
@@ -34,7 +34,6 @@ from gfs import messages
 from gfs.buffers import BufferPool
 from gfs.connection import Connection, OnReply
 from gfs.errors import (
-    Corrupt,
     GfsError,
     InvalidArgument,
     Overloaded,
@@ -61,6 +60,7 @@ class DataService:
         self.links = links
         self.counters: Any = Counters()
         self.gate = Gate(store)
+        self.landings = Landings(machine, store, lanes, self.counters, self)
         self._lanes = lanes
         self._pool = pool
         self._handlers: dict[type, Callable[[Asker, Any], None]] = {
@@ -91,6 +91,11 @@ class DataService:
         try:
             if self.gate.is_needed and self.gate.holds_back(
                 message, payload, lambda: self._take_up(peer, connection, request, message, payload)
+            ):
+                return
+            turns = self.landings.turns
+            if turns.is_needed and turns.holds_back(
+                message, lambda: self._take_up(peer, connection, request, message, payload)
             ):
                 return
             handler(Asker(peer, connection, request, payload), message)
@@ -143,6 +148,7 @@ class DataService:
         asker.connection.reply(asker.request, message)
 
     def refuse(self, asker: Asker, error: GfsError) -> None:
+        """Tell `asker` that it failed."""
         self.counters.refused_total += 1
         payload = asker.payload
         if payload is not None:  # not given back: it may still be queued for the next member
@@ -223,15 +229,15 @@ class DataService:
 
     def _append(self, asker: Asker, message: messages.Append) -> None:
         payload = self._admitted(asker)
-        self._land(self.machine.append(asker, message, len(payload)), payload)
+        self.landings.land(self.machine.append(asker, message, len(payload)), payload)
 
     def _record_append(self, asker: Asker, message: messages.RecordAppend) -> None:
         payload = self._admitted(asker)
         landing = self.machine.record_append(asker, message, len(payload))
         if isinstance(landing, Landing):
-            self._land(landing, payload)
+            self.landings.land(landing, payload)
         else:
-            self._count(asker, payload)
+            asker.count()
             self.perform(landing)
 
     def _admitted(self, asker: Asker) -> memoryview:
@@ -242,36 +248,6 @@ class DataService:
         if peer.by_client and peer.in_flight + len(payload) > IN_FLIGHT_BYTES_MAX:
             raise Overloaded(f"{IN_FLIGHT_BYTES_MAX} bytes in flight on this connection")
         return payload
-
-    def _count(self, asker: Asker, payload: memoryview) -> None:
-        asker.peer.in_flight += len(payload)
-
-    def _land(self, landing: Landing, payload: memoryview) -> None:
-        files = self.store.open[landing.replica.handle]
-        checksum, sums = files.checksums(payload)
-        if checksum != landing.checksum:
-            raise Corrupt("the bytes to append do not match their checksum")
-        self._count(landing.asker, payload)  # type: ignore[arg-type]
-        try:
-            files.append(
-                payload, end=landing.end, checksum=checksum,
-                writer=landing.writer, sequence=landing.sequence, sums=sums,
-            )  # fmt: skip
-        except GfsError as error:
-            self._write_failed(landing, files, error)
-            return
-        self.counters.appends_total += 1
-        self.counters.bytes_written_total += len(payload)
-        hint = files.take_write_behind()
-        if hint is not None:
-            files.hold()
-            self._lanes.of(files.directory).sync.submit(hint, lambda _: files.release())
-        self.perform(self.machine.landed(landing, time.time_ns()))
-
-    def _write_failed(self, landing: Landing, files: OpenFiles, error: GfsError) -> None:
-        log.warning("append.failed handle=%016x: %s", landing.replica.handle, error)
-        self.store.note_failure(files.directory, error)
-        self.perform(self.machine.write_failed(landing, error))
 
     def _sync(self, asker: Asker, message: messages.Sync) -> None:
         self.perform(self.machine.sync(asker, message))

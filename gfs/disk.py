@@ -28,6 +28,8 @@ from gfs.ids import MIB
 _BUFFERS_PER_CALL = 1024  # IOV_MAX on Linux
 _ZEROS = memoryview(bytes(MIB))
 _SYNC_FILE_RANGE_WRITE = 2  # start write-out, wait for nothing (sync_file_range(2))
+_AROUND_BYTES = 4096  # offsets and lengths that writes around the page cache need
+_UNTRIED = -2
 
 _KINDS: dict[int, type[errors.GfsError]] = {
     errno.ENOENT: errors.NotFound,
@@ -46,6 +48,12 @@ class File(Protocol):
 
     def pwritev(self, buffers: Sequence[Buffer], offset: int) -> None:
         """Write all `buffers`, one behind the other, from `offset`."""
+
+    def pwrite_around(self, buffer: Buffer, offset: int) -> None:
+        """`pwrite` that leaves the page cache alone where offset, length and memory allow.
+
+        Waits for the disk, yet makes nothing durable.
+        """
 
     def pread(self, length: int, offset: int) -> bytes:
         """Read `length` bytes; fewer only at the end of the file."""
@@ -150,11 +158,12 @@ def translate(error: OSError, doing: str) -> errors.GfsError:
 class PosixFile:
     """A descriptor; hot calls take the short way and fall into loops when cut short."""
 
-    __slots__ = ("_fd", "_path")
+    __slots__ = ("_around", "_fd", "_path")
 
     def __init__(self, fd: int, path: Path) -> None:
         self._fd = fd
         self._path = path
+        self._around = _UNTRIED  # a descriptor with O_DIRECT; -1: the filesystem has none
 
     def pwrite(self, buffer: Buffer, offset: int) -> None:
         try:
@@ -177,6 +186,25 @@ class PosixFile:
         total = sum(memoryview(buffer).nbytes for buffer in buffers)
         if done < total:
             self.pwrite(b"".join(buffers)[done:], offset + done)
+
+    def pwrite_around(self, buffer: Buffer, offset: int) -> None:
+        done = 0
+        if offset % _AROUND_BYTES == 0 and len(buffer) % _AROUND_BYTES == 0:
+            done = self._pwrite_direct(buffer, offset)
+        if done < len(buffer):
+            self.pwrite(memoryview(buffer).cast("B")[done:], offset + done)
+
+    def _pwrite_direct(self, buffer: Buffer, offset: int) -> int:
+        try:
+            if self._around == _UNTRIED:
+                self._around = -1
+                flags = os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC
+                self._around = os.open(f"/proc/self/fd/{self._fd}", flags)
+            return os.pwrite(self._around, buffer, offset) if self._around >= 0 else 0
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOENT):  # not this memory, or not here at all
+                return 0
+            raise translate(error, f"write {self._path}") from error
 
     def pread(self, length: int, offset: int) -> bytes:
         try:
@@ -264,9 +292,10 @@ class PosixFile:
         return self._fd
 
     def close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        fds, self._fd, self._around = (self._fd, self._around), -1, -1
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
 
 
 class PosixDisk:

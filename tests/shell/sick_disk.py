@@ -26,6 +26,7 @@ class SickDisk(PosixDisk):
         self._failing: dict[Path, frozenset[str]] = {}
         self._hanging: dict[Path, frozenset[str]] = {}
         self._healed = threading.Event()
+        self._caught = threading.Event()
 
     def fail(self, directory: Path, operations: frozenset[str] = WRITING) -> None:
         self._failing[directory] = operations
@@ -33,6 +34,11 @@ class SickDisk(PosixDisk):
     def hang(self, directory: Path, operations: frozenset[str] = SYNCING) -> None:
         self._hanging[directory] = operations
         self._healed.clear()
+        self._caught.clear()
+
+    def wait_caught(self) -> bool:
+        """Return when a call hangs; False: none did within a few seconds. Blocks."""
+        return self._caught.wait(5)
 
     def heal(self) -> None:
         """All is well; what waits goes on."""
@@ -52,6 +58,7 @@ class SickDisk(PosixDisk):
             if operation in operations and directory in path.parents:
                 raise StorageFailed(f"{operation} {path}: {os.strerror(5)}")
         if self.is_hanging(operation, path):
+            self._caught.set()
             self._healed.wait(30)
 
     def open(self, path: Path, *, create: bool = False, exclusive: bool = False) -> Any:

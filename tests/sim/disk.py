@@ -131,6 +131,9 @@ class SimFile:
     def pwritev(self, buffers: Sequence[Buffer], offset: int) -> None:
         self.pwrite(b"".join(buffers), offset)
 
+    def pwrite_around(self, buffer: Buffer, offset: int) -> None:
+        self.pwrite(buffer, offset)
+
     def pread(self, length: int, offset: int) -> bytes:
         self._alive("pread")
         return bytes(self._inode.content[offset : offset + length])

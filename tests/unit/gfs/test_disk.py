@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 from pathlib import Path
 
 import pytest
@@ -157,3 +158,17 @@ def test_block_checksums_are_those_of_the_blocks() -> None:
     assert block_checksums(memoryview(bytearray(content))) == expected
     assert crc32c(content[100:], crc32c(content[:100])) == crc32c(content)
     assert crc32c(b"123456789") == 0xE3069283  # the published check value
+
+
+def test_writes_around_the_page_cache_and_through_it_make_one_file(tmp_path: Path) -> None:
+    file = PosixDisk().open(tmp_path / "f", create=True)
+    aligned = mmap.mmap(-1, 16 * 4096)
+    aligned[:] = bytes(range(256)) * 256
+    file.pwrite_around(memoryview(aligned), 0)
+    file.pwrite_around(b"odd", len(aligned))  # neither length nor memory fit
+    file.pwrite_around(memoryview(aligned)[:4096], len(aligned) + 3)  # nor this offset
+    file.pwrite_around(memoryview(aligned)[100:4196], 4096)  # nor this memory
+    file.close()
+    content = bytearray(bytes(aligned) + b"odd" + aligned[:4096])
+    content[4096:8192] = aligned[100:4196]
+    assert (tmp_path / "f").read_bytes() == content
