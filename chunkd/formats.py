@@ -74,10 +74,15 @@ class SealedMeta(Struct, array_like=True):
 
 
 class Obeyed(Struct, array_like=True):
-    """Highest master epoch obeyed and highest committed position heard."""
+    """Highest master epoch obeyed or promised, and newest committed position heard.
+
+    `heard_epoch`: of the master that told the position; `candidate`: whom the epoch was promised.
+    """
 
     epoch: int
     committed: int
+    heard_epoch: int = 0
+    candidate: int = 0
 
 
 def seal_block(magic: bytes, body: Struct) -> bytes:

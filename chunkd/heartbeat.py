@@ -1,17 +1,17 @@
-"""The connection to the master: registration, block report, heartbeats, orders.
+"""The connection to a master: registration, block report, heartbeats, orders.
 
 It is tried for ever. A master of a lower epoch than one obeyed before is refused;
 a higher epoch is made durable before it is obeyed. Heartbeats have a task of
 their own that never waits for the disk: a server that is alive but slow must
-not look dead.
+not look dead. A shadow master is told of replicas, again as they change; it gives no
+orders, but may ask for the promise that makes it the next master.
 
-Source: GFS §2.6.2 (chunk servers report, the master keeps no locations).
+Source: GFS §2.6.2 (chunk servers report, the master keeps no locations), §5.1.3 (shadows).
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import random
 from collections.abc import Callable, Iterator
 
@@ -19,14 +19,13 @@ import trio
 
 from chunkd.core.machine import Machine
 from chunkd.directory import DataDirectory
-from chunkd.obeyed import ObeyedFile
+from chunkd.masters import Masters
 from chunkd.orders import Orders
 from chunkd.store import Store
-from chunkd.workers import Workers
 from gfs import messages
 from gfs.connection import Connection
 from gfs.errors import GfsError, RemoteProtocolError, StaleVersion, Unreachable
-from gfs.handshake import dial
+from gfs.masters import Caller, MasterPlace, dial_place
 
 log = logging.getLogger(__name__)
 
@@ -35,35 +34,31 @@ GROWTH_S = 5.0  # each tail at most once in
 REPORT_BATCH = 2000
 BACKOFF_MIN_S, BACKOFF_MAX_S = 0.05, 1.0
 SILENCE_S = 5.0  # a master that says nothing is dialled anew
+SHADOW_REPORT_S = 5.0  # between looks at what a shadow has not been told of replicas
 
 
 class MasterLink:
     """See the module's text. `run` never ends by itself.
 
     Attributes:
-      registered: the master in charge knows all our replicas.
+      registered: the master in charge knows all our replicas (False of a shadow).
     """
 
     def __init__(
-        self, machine: Machine, store: Store, orders: Orders, obeyed: ObeyedFile,
-        workers: Workers, *, member: messages.ChainMember, http: str, master: str,
-        master_unix: str, key: bytes, cluster: str,
+        self, machine: Machine, store: Store, orders: Orders, masters: Masters, *,
+        member: messages.ChainMember, http: str, place: MasterPlace, key: bytes, cluster: str,
     ) -> None:  # fmt: skip
         self.machine = machine
         self.store = store
         self.orders = orders
         self.registered = False
-        self.committed = obeyed.saved.committed
-        self._obeyed = obeyed
-        self._workers = workers  # one thread: saves must not overtake each other
+        self._masters = masters
         self._member = member
         self._http = http
-        self._master = master
-        self._master_unix = master_unix
-        self._key = key
-        self._cluster = cluster
+        self._place = place
+        self._caller = Caller(key, cluster, "chunkd", SILENCE_S)
+        self._taken_in = False  # by a master or a shadow, on this connection
         self._reported: dict[int, tuple[int, float]] = {}  # tail -> end, when
-        self._save_wanted = trio.Event()
         self.verified_ns: Callable[[], int] = lambda: 0  # of Heartbeat
         self._news: set[DataDirectory] = set()
         self._news_wanted = trio.Event()
@@ -75,26 +70,20 @@ class MasterLink:
 
     async def run(self) -> None:
         """Keep a connection to the master."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep_committed)
-            pause_s = BACKOFF_MIN_S
-            while True:
-                try:
-                    await self._serve_one()
-                    pause_s = BACKOFF_MIN_S
-                except GfsError as error:
-                    log.info("master.lost %s: %s", self._master, error)
-                if self.registered:
-                    self.registered, pause_s = False, BACKOFF_MIN_S
-                await trio.sleep(pause_s * random.uniform(0.5, 1.0))
-                pause_s = min(BACKOFF_MAX_S, pause_s * 2)
+        pause_s = BACKOFF_MIN_S
+        while True:
+            try:
+                await self._serve_one()
+                pause_s = BACKOFF_MIN_S
+            except GfsError as error:
+                log.info("master.lost %s: %s", self._place.address, error)
+            if self._taken_in:
+                self.registered, self._taken_in, pause_s = False, False, BACKOFF_MIN_S
+            await trio.sleep(pause_s * random.uniform(0.5, 1.0))
+            pause_s = min(BACKOFF_MAX_S, pause_s * 2)
 
     async def _serve_one(self) -> None:
-        unix = self._master_unix if self._master_unix and _is_there(self._master_unix) else ""
-        connection = await dial(
-            self._master, unix=unix, key=self._key, cluster=self._cluster, role="chunkd",
-            silence_limit_s=SILENCE_S,
-        )  # fmt: skip
+        connection = await dial_place(self._place, self._caller)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._lead, connection, nursery)
@@ -110,31 +99,37 @@ class MasterLink:
     async def _lead(self, connection: Connection, nursery: trio.Nursery) -> None:
         """Register, report everything, then send heartbeats."""
         try:
-            await self._register(connection)
+            leads = await self._register(connection)
         except GfsError as error:
             connection.close(error)
             return
-        self.registered = True
-        nursery.start_soon(self._tell_news, connection)
-        log.info("master.registered address=%s epoch=%d", self._master, self.machine.epoch)
+        self._taken_in, self.registered = True, leads
+        role = "master" if leads else "shadow"
+        address, epoch = self._place.address, self.machine.epoch
+        log.info("%s.registered address=%s epoch=%d", role, address, epoch)
+        tell = self._tell_news if leads else self._keep_reporting
+        nursery.start_soon(tell, connection)
         while True:
-            connection.post(self._heartbeat())
+            connection.post(self._heartbeat(leads))
             await trio.sleep(HEARTBEAT_S)
 
-    async def _register(self, connection: Connection) -> None:
+    async def _register(self, connection: Connection) -> bool:
+        """Whether it is the master in charge."""
         free, total = self.store.room()
         directories = [str(directory.path) for directory in self.store.directories]
         answer = await connection.call(
             messages.RegisterServer(
                 self._member, self.machine.boot, self._http, total, free,
-                self.committed, self.machine.epoch, directories,
+                self._masters.heard[1], self.machine.epoch, directories, self._masters.heard[0],
             )
         )  # fmt: skip
         if not isinstance(answer, messages.ServerRegistered):
             raise RemoteProtocolError(f"{type(answer).__name__} is no answer to a registration")
-        await self._obey_epoch(answer.epoch)
+        if answer.leads:
+            await self._masters.obey(answer.epoch, answer.committed)
         for batch, complete in _batches(list(self.store.reports())):
             await connection.call(messages.ReportReplicas(batch, complete))
+        return answer.leads
 
     async def _tell_news(self, connection: Connection) -> None:
         """Report the replicas of directories that failed, hang or are back."""
@@ -159,13 +154,20 @@ class MasterLink:
         for batch, _ in _batches([self.store.report(replica) for replica in found]):
             await connection.call(messages.ReportReplicas(batch, False))
 
-    async def _obey_epoch(self, epoch: int) -> None:
-        if epoch < self.machine.epoch:
-            log.warning("master.old epoch=%d obeyed=%d", epoch, self.machine.epoch)
-            raise StaleVersion(f"a master of epoch {self.machine.epoch} has been obeyed")
-        if epoch > self.machine.epoch:
-            await self._workers.run(lambda: self._obeyed.save(epoch, self.committed))
-            self.machine.epoch = max(epoch, self.machine.epoch)
+    async def _keep_reporting(self, connection: Connection) -> None:
+        """What has changed since a shadow was told; it hears of no seal or copy otherwise."""
+        told = {report.handle: report for report in self.store.reports()}
+        while connection.closed is None:
+            await trio.sleep(SHADOW_REPORT_S)
+            now = {report.handle: report for report in self.store.reports()}
+            changed = [report for handle, report in now.items() if told.get(handle) != report]
+            gone = [handle for handle in told if handle not in now]
+            told = now
+            if changed or gone:
+                try:
+                    await connection.call(messages.ReportReplicas(changed, True, gone))
+                except GfsError as error:
+                    connection.close(error)
 
     def _on_message(
         self,
@@ -176,31 +178,32 @@ class MasterLink:
         payload: memoryview | None,
     ) -> None:
         if isinstance(message, messages.HeartbeatAnswer):
-            if message.epoch < self.machine.epoch:
-                raise StaleVersion("an older master's heartbeat")
-            if message.committed > self.committed:
-                self.committed = message.committed
-                self._save_wanted.set()
-        elif self.orders.knows(message):
+            try:
+                self._masters.told(message.epoch, message.committed)
+            except StaleVersion as error:
+                connection.close(error)  # dialled anew, it learns from us that it is over
+        elif isinstance(message, messages.Promise):
+            nursery.start_soon(self._promise, connection, request, message)
+        elif connection.peer_leads and self.orders.knows(message):
             nursery.start_soon(self.orders.obey, connection, request, message)
         else:
             raise RemoteProtocolError(f"{type(message).__name__} is no order")
 
-    async def _keep_committed(self) -> None:
-        """Make the committed position durable as it rises, one save at a time."""
-        while True:
-            await self._save_wanted.wait()
-            self._save_wanted = trio.Event()
-            epoch, committed = self.machine.epoch, self.committed
-            try:
-                await self._workers.run(lambda: self._obeyed.save(epoch, committed))  # noqa: B023
-            except GfsError as error:
-                self.store.note_failure(self.store.directories[0], error)
+    async def _promise(
+        self, connection: Connection, request: int, message: messages.Promise
+    ) -> None:
+        try:
+            with trio.CancelScope(shield=True):  # what is being written down counts
+                promised = await self._masters.promise(message)
+        except GfsError as error:
+            connection.refuse(request, error)
+        else:
+            connection.reply(request, promised)
 
-    def _heartbeat(self) -> messages.Heartbeat:
+    def _heartbeat(self, leads: bool) -> messages.Heartbeat:
         free, total = self.store.room()
         return messages.Heartbeat(
-            free, total, self._growth(), sorted(self.store.bad), self.store.failing(),
+            free, total, self._growth() if leads else [], sorted(self.store.bad), self.store.failing(),
             self.verified_ns(),
         )  # fmt: skip
 
@@ -218,10 +221,6 @@ class MasterLink:
             known = {tail.handle for tail in current}
             self._reported = {key: had for key, had in self._reported.items() if key in known}
         return told
-
-
-def _is_there(path: str) -> bool:
-    return os.path.exists(path)
 
 
 def _batches(

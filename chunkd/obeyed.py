@@ -1,8 +1,8 @@
-"""What this server has heard from masters, durable: highest epoch, highest committed position.
+"""What this server has heard from masters, durable: highest epoch, newest committed position.
 
-Both only rise. A promotion asks a majority of the servers for them, so a master
-of a lower epoch is refused for ever, also after a restart. Two sectors take turns,
-so that a power loss leaves the old or the new.
+They only rise, positions within an epoch. A promotion asks a majority of the servers for
+them, so a master of a lower epoch is refused for ever, also after a restart. Two sectors
+take turns, so that a power loss leaves the old or the new.
 """
 
 from __future__ import annotations
@@ -38,14 +38,13 @@ class ObeyedFile:
                 )
             except Corrupt:
                 continue  # empty, or torn before it counted
-            if (slot.epoch, slot.committed) >= (newest.epoch, newest.committed):
+            if _age(slot) >= _age(newest):
                 newest, turn = slot, number
         return cls(file, newest, turn)
 
-    def save(self, epoch: int, committed: int) -> None:
-        """Make them durable; lower numbers than before change nothing."""
-        wanted = Obeyed(max(epoch, self.saved.epoch), max(committed, self.saved.committed))
-        if wanted == self.saved:
+    def save(self, wanted: Obeyed) -> None:
+        """Make it durable; what is older than what is saved changes nothing."""
+        if wanted == self.saved or _age(wanted) < _age(self.saved):
             return
         turn = 1 - self._turn
         block = seal_block(OBEYED, wanted).ljust(SECTOR_BYTES, b"\0")
@@ -55,3 +54,7 @@ class ObeyedFile:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _age(slot: Obeyed) -> tuple[int, int, int]:
+    return slot.epoch, slot.heard_epoch, slot.committed

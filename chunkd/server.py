@@ -28,6 +28,7 @@ from chunkd.directory import DataDirectory, read_identity
 from chunkd.heartbeat import MasterLink
 from chunkd.lanes import Lanes
 from chunkd.links import SILENCE_S, Links
+from chunkd.masters import Masters
 from chunkd.obeyed import ObeyedFile
 from chunkd.orders import Orders
 from chunkd.passing import ReplicaPasser
@@ -44,6 +45,7 @@ from gfs.errors import UsageError
 from gfs.handshake import accept, host_id, listen, load_key, serve
 from gfs.http import application, serve_http
 from gfs.ids import BLOCK_BYTES, MIB
+from gfs.masters import places
 from gfs.messages import ChainMember
 
 log = logging.getLogger(__name__)
@@ -110,7 +112,8 @@ class ChunkServer:
         self.stop = trio.Event()
         self._live: dict[Connection, Peer] = {}
         self._service: DataService | None = None
-        self._master: MasterLink | None = None
+        self._masters: Masters | None = None
+        self._links: list[MasterLink] = []
         try:
             self.obeyed = ObeyedFile.open(self.directories[0])
             self.machine.epoch = self.obeyed.saved.epoch
@@ -183,13 +186,16 @@ class ChunkServer:
                 daemon="chunkd", key=self.key, health=self.health, statistics=self.statistics
             )
             self.http = await nursery.start(serve_http, app, config.http, config.http_unix)
-        self._master = MasterLink(
-            self.machine, self.store, orders, self.obeyed, obey_worker, member=member,
-            http=self.http, master=config.master, master_unix=config.master_unix,
-            key=self.key, cluster=self.cluster,
-        )  # fmt: skip
-        self._master.verified_ns = self._verified_ns
-        nursery.start_soon(self._master.run)
+        masters = self._masters = Masters(self.machine, self.store, self.obeyed, obey_worker)
+        nursery.start_soon(masters.keep)
+        for place in places(config.master, config.master_unix):
+            link = MasterLink(
+                self.machine, self.store, orders, masters, member=member, http=self.http,
+                place=place, key=self.key, cluster=self.cluster,
+            )  # fmt: skip
+            link.verified_ns = self._verified_ns
+            self._links.append(link)
+            nursery.start_soon(link.run)
         for directory in self.directories if config.scrub_period_s else ():
             scrubber = Scrubber(
                 directory, self.store, service.reading, lanes.of(directory).scrub,
@@ -197,8 +203,11 @@ class ChunkServer:
             )  # fmt: skip
             self.scrubbers.append(scrubber)
             nursery.start_soon(scrubber.run)
-        watch = Watch(self.store, service, lanes, self._master.directory_changed)
-        nursery.start_soon(watch.run)
+        nursery.start_soon(Watch(self.store, service, lanes, self._directory_changed).run)
+
+    def _directory_changed(self, directory: DataDirectory) -> None:
+        for link in self._links:
+            link.directory_changed(directory)
 
     async def _serve(self, listeners: list[Any]) -> None:
         await serve(listeners, self._handle, pool=self._pool, silence_limit_s=10 * SILENCE_S)
@@ -234,7 +243,7 @@ class ChunkServer:
     def health(self) -> Mapping[str, object]:
         """Facts of /health; not ok while the master does not know us or a disk fails."""
         failing = self.store.failing()
-        registered = self._master is not None and self._master.registered
+        registered = any(link.registered for link in self._links)
         return {
             "ok": registered and not failing,
             "server": self.server,
@@ -251,7 +260,7 @@ class ChunkServer:
         return {
             "server": self.server,
             "epoch": self.machine.epoch,
-            "committed": self._master.committed if self._master else 0,
+            "committed": self._masters.heard[1] if self._masters else 0,
             "free_bytes": free,
             "disk_bytes": total,
             "replicas_sealed": sealed,

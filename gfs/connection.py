@@ -61,6 +61,7 @@ class Connection:
       peer: for people and logs.
       peer_uid, peer_gid: from the kernel on a Unix socket, else -1.
       peer_epoch: the master's epoch that the server named in the handshake.
+      peer_leads: False when it said that it is a shadow master.
       after_burst: called when all frames that had arrived were given to `on_message`;
         what it sends leaves together with what they sent.
     """
@@ -83,6 +84,7 @@ class Connection:
         self._silence_limit_s = silence_limit_s
         self.closed: GfsError | None = None
         self.peer_epoch = 0
+        self.peer_leads = True
         self.after_burst: Callable[[], None] | None = None
         self.authorised_uid: int | None = None  # bound to this uid (no key was proved)
         self._parser = FrameParser()

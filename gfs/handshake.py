@@ -88,12 +88,18 @@ def _proof(key: bytes, role: bytes, server_nonce: bytes, client_nonce: bytes) ->
 
 
 async def accept(
-    connection: Connection, *, key: bytes, cluster: str, epoch: int, keyless: bool
+    connection: Connection,
+    *,
+    key: bytes,
+    cluster: str,
+    epoch: int,
+    keyless: bool,
+    leads: bool = True,
 ) -> str:
     """Server's side; returns the peer's role.
 
     `keyless` allows callers without the key on a Unix socket; then
-    `connection.authorised_uid` is set.
+    `connection.authorised_uid` is set. `leads` False says that a shadow master speaks.
 
     Raises:
       GfsError: the stranger was refused and told why.
@@ -114,7 +120,7 @@ async def accept(
     except GfsError as error:
         connection.post(Failed(error.code, str(error)))
         raise
-    connection.post(Welcome(_proof(key, b"server", nonce, hello.nonce), epoch))
+    connection.post(Welcome(_proof(key, b"server", nonce, hello.nonce), epoch, leads))
     return hello.role
 
 
@@ -191,7 +197,7 @@ async def dial(
     connection = Connection(sock, peer=unix or address, pool=pool, silence_limit_s=silence_limit_s)
     try:
         welcome = await introduce(connection, key=key, cluster=cluster, role=role)
-        connection.peer_epoch = welcome.epoch
+        connection.peer_epoch, connection.peer_leads = welcome.epoch, welcome.leads
     except BaseException as error:
         connection.close(error if isinstance(error, GfsError) else None)
         if isinstance(error, OSError):

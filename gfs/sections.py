@@ -27,8 +27,8 @@ HttpAddress = Annotated[str, _about("HOST:PORT for HTTP; port 0 takes a free one
 UnixPath = Annotated[str, _about("Unix socket to listen on; empty for none")]
 HttpUnixPath = Annotated[str, _about("Unix socket for HTTP; empty for none")]
 Advertised = Annotated[str, _about("HOST:PORT that others are told; empty: the bound one")]
-MasterAddress = Annotated[str, _about("HOST:PORT of the master")]
-MasterUnix = Annotated[str, _about("the master's Unix socket, tried first when it exists")]
+MasterAddress = Annotated[str, _about("HOST:PORT of the master; with commas, of its shadows too")]
+MasterUnix = Annotated[str, _about("Unix sockets, tried first, in the same order")]
 
 _id = _about("id of the cluster; empty accepts whichever answers")
 _key = _about("file with the cluster's key, mode 0600")
@@ -55,6 +55,7 @@ class MasterConfig(DaemonConfig):
     """The master; section [master]."""
 
     data_dir: Annotated[str, _about("operation log, state and checkpoints")] = ""
+    follow: Annotated[str, _about("be a shadow of the master at HOST:PORT (GFS §5.1.3)")] = ""
     address: Address = "127.0.0.1:0"
     advertise: Advertised = ""
     unix: UnixPath = ""
@@ -149,6 +150,7 @@ class ClientConfig(ClusterConfig):
     master: MasterAddress = ""
     master_unix: MasterUnix = ""
     master_http: Annotated[str, _about("URL of the master's HTTP")] = ""
+    read_from_shadow: Annotated[bool, _about("ask a shadow master, which may be behind")] = False
     stream: Annotated[str, _about("URL of the change stream")] = ""
     stream_unix: Annotated[str, _about("Unix socket of the change stream")] = ""
     search: Annotated[str, _about("URL of the search view")] = ""

@@ -21,18 +21,23 @@ import trio
 
 from gfs import logs, readiness
 from gfs.config import load
-from gfs.disk import Disk, PosixDisk, make_directory
+from gfs.disk import PosixDisk
 from gfs.errors import UsageError
 from gfs.handshake import listen, load_key, serve
 from gfs.http import application, serve_http
 from gfs.running import complain, run_daemon
 from gfs.sections import MasterConfig
+from master.beginning import begin_anew
+from master.core import start
 from master.core.decision import Policy
 from master.core.master import Master
+from master.follower import BeginAnew
 from master.housekeeping import Housekeeping
-from master.identity import cluster_of
 from master.ledger import Ledger
+from master.opening import Opened
+from master.promoting import Lead
 from master.server import Server
+from master.shadow import Shadow, Superseded
 from master.streaming import keep_stream
 
 log = logging.getLogger(__name__)
@@ -54,7 +59,7 @@ def _policy(config: MasterConfig) -> Policy:
     )
 
 
-def _core(ledger: Ledger, config: MasterConfig) -> Master:
+def _core(ledger: Ledger, config: MasterConfig, wait_s: float) -> Master:
     """The core on the recovered state; numbers drawn at random come from the system."""
     return Master(
         ledger.state,
@@ -68,32 +73,23 @@ def _core(ledger: Ledger, config: MasterConfig) -> Master:
         safe_start_s=config.safe_start_s,
         now_s=trio.current_time(),
         record_at=ledger.record_at,
+        not_before_s=trio.current_time() + wait_s,
     )
 
 
 class Daemon:
-    """Everything of one process, from recovery to the last answer."""
+    """Everything of a master in charge, whose epoch is begun, to the last answer."""
 
-    def __init__(self, config: MasterConfig, key: bytes, disk: Disk) -> None:
-        self.config = config
+    def __init__(self, opened: Opened, key: bytes, lead: Lead) -> None:
+        config = self.config = opened.config
         self.key = key
-        directory = Path(config.data_dir)
-        make_directory(disk, directory)
-        self._lock = disk.lock(directory / "lock")
-        self.cluster = cluster_of(directory, disk, config.cluster_id)
-        self.ledger = Ledger(
-            directory,
-            disk,
-            self.cluster,
-            segment_bytes=config.log_segment_bytes,
-            uid=os.getuid(),
-            gid=os.getgid(),
-        )
-        self.core = _core(self.ledger, config)
+        self.cluster = opened.cluster
+        self.ledger = opened.ledger
+        self.core = _core(self.ledger, config, lead.wait_s)
         self.server = Server(self.ledger, self.core, key=key, cluster=self.cluster)
         self.keeping = Housekeeping(
             self.ledger,
-            self.core,
+            self.core.engine.sessions.marks,
             checkpoint_records=config.checkpoint_records,
             retain_bytes=config.log_retain_bytes,
         )
@@ -109,40 +105,78 @@ class Daemon:
             health=lambda: {"ok": True, "epoch": self.ledger.epoch},
             statistics=self.server.statistics,
         )
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.server.run)
-                nursery.start_soon(self.keeping.run)
-                nursery.start_soon(
-                    partial(serve, listeners, self.server.handle, silence_limit_s=SILENCE_S)
-                )
-                http = await nursery.start(serve_http, app, config.http, config.http_unix)
-                stream = await nursery.start(keep_stream, config, self.ledger, self.cluster)
-                readiness.announce(
-                    config.ready_file,
-                    address=config.advertise or bound,
-                    http=http,
-                    stream_http=stream,
-                    epoch=self.ledger.epoch,
-                )
-                log.info(
-                    "master.serving address=%s epoch=%d position=%d",
-                    bound,
-                    self.ledger.epoch,
-                    self.ledger.position,
-                )
-                async for _ in signals:
-                    nursery.cancel_scope.cancel()
-                    break
-        self.ledger.close()
-        with suppress(OSError):
-            os.unlink(config.unix)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.server.run)
+            nursery.start_soon(self.keeping.run)
+            nursery.start_soon(
+                partial(serve, listeners, self.server.handle, silence_limit_s=SILENCE_S)
+            )
+            http = await nursery.start(serve_http, app, config.http, config.http_unix)
+            stream = await nursery.start(keep_stream, config, self.ledger, self.cluster)
+            readiness.announce(
+                config.ready_file,
+                address=config.advertise or bound,
+                http=http,
+                stream_http=stream,
+                epoch=self.ledger.epoch,
+            )
+            log.info(
+                "master.serving address=%s epoch=%d position=%d",
+                bound,
+                self.ledger.epoch,
+                self.ledger.position,
+            )
+
+
+async def _until_in_charge(opened: Opened, key: bytes) -> Lead:
+    """Be a shadow, or ask whether another has been promoted; return when the epoch is begun.
+
+    Raises:
+      Superseded: another has been, and there is no word of whom to follow.
+    """
+    follows = bool(opened.config.follow) and not opened.led_epoch
+    if not follows and not opened.could_be_superseded():
+        opened.lead(start.next_epoch(opened.ledger.state))
+        return Lead(0.0)
+    while True:
+        try:
+            outcome = await Shadow(opened, key, candidate=not follows).run()
+        except Superseded as error:
+            if not opened.config.follow:
+                raise
+            log.warning("master.superseded %s", error)
+            opened.follow()
+            follows = True
+        else:
+            if isinstance(outcome, Lead):
+                return outcome
+            _begin_anew(opened, outcome)
+
+
+def _begin_anew(opened: Opened, anew: BeginAnew) -> None:
+    opened.ledger.close()
+    aside = begin_anew(opened.directory, opened.disk, anew.checkpoint, anew.position)
+    log.warning("shadow.anew position=%d old=%s", anew.position, aside)
+    opened.ledger = opened.open_ledger()
 
 
 async def _run(config: MasterConfig, key: bytes) -> None:
-    daemon = Daemon(config, key, PosixDisk())
-    gc.freeze()
-    await daemon.run()
+    opened = Opened(config, PosixDisk())
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def serve_on() -> None:
+                lead = await _until_in_charge(opened, key)
+                gc.freeze()
+                await Daemon(opened, key, lead).run()
+
+            nursery.start_soon(serve_on)
+            async for _ in signals:
+                nursery.cancel_scope.cancel()
+                break
+    opened.ledger.close()
+    with suppress(OSError):
+        os.unlink(config.unix)
 
 
 def main(argv: Sequence[str]) -> int:

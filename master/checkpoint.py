@@ -99,12 +99,13 @@ def list_checkpoints(disk: Disk, directory: Path) -> list[Checkpoint]:
     """The checkpoints there, newest first; their content is not looked at."""
     if not disk.exists(directory):
         return []
-    found = [_parse(directory / name) for name in disk.listdir(directory)]
+    found = [parse_checkpoint(directory / name) for name in disk.listdir(directory)]
     named = [checkpoint for checkpoint in found if checkpoint is not None]
     return sorted(named, key=lambda checkpoint: (checkpoint.epoch, checkpoint.position))[::-1]
 
 
-def _parse(path: Path) -> Checkpoint | None:
+def parse_checkpoint(path: Path) -> Checkpoint | None:
+    """What the name of a checkpoint's file says; None if it is no such name."""
     parts = path.name.removesuffix(SUFFIX).split("-")
     if not path.name.endswith(SUFFIX) or len(parts) != 3:
         return None

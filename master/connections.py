@@ -95,6 +95,10 @@ class Peers:
         peers = (*self._sessions.values(), *self._servers.values())
         return min((peer.connection.silent_for() for peer in peers), default=math.inf)
 
+    def clients(self) -> list[Connection]:
+        """Those of mounts and commands."""
+        return [peer.connection for peer in self._by_number.values() if peer.role == "client"]
+
     def post_all(self, message: Message) -> None:
         """One way, to every chunk server."""
         for peer in self._servers.values():

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 
 import trio
 
 from gfs.errors import GfsError, NoSpace
 from master.checkpoint import log_floor, remove_old
-from master.core.master import Master
 from master.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -27,13 +27,21 @@ CHECKPOINT_LIMIT_S = 600.0
 
 
 class Housekeeping:
-    """Tasks beside the loop; none of them ever answers anybody."""
+    """Tasks beside the loop; none of them ever answers anybody.
+
+    `marks`: positions of records that live sessions may ask for again; None: not known yet.
+    """
 
     def __init__(
-        self, ledger: Ledger, core: Master, *, checkpoint_records: int, retain_bytes: int
+        self,
+        ledger: Ledger,
+        marks: Callable[[], list[int] | None],
+        *,
+        checkpoint_records: int,
+        retain_bytes: int,
     ) -> None:
         self._ledger = ledger
-        self._core = core
+        self._marks = marks
         self._checkpoint_records = checkpoint_records
         self._retain_bytes = retain_bytes
         self.checkpoints_total = 0
@@ -91,14 +99,10 @@ class Housekeeping:
     def _truncate(self) -> None:
         """Drop old checkpoints and the log before what is still needed."""
         ledger = self._ledger
-        if not self._core.engine.sessions.gate_open():
-            return  # who is not back yet has a mark of its own
+        marks = self._marks()
+        if marks is None:
+            return
         remove_old(ledger.disk, ledger.checkpoints)
         keep = log_floor(ledger.disk, ledger.checkpoints)
-        marks = [
-            min(live.landed.values())
-            for live in list(self._core.engine.sessions.live.values())
-            if live.landed
-        ]
         retained = ledger.log.retained_from(self._retain_bytes)
         ledger.log.truncate_before(min([keep, retained, *marks]))

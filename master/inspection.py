@@ -78,6 +78,8 @@ class Inspection:
             "sessions_awaited": len(engine.sessions.awaited),
             "servers": self._servers(),
             "repair": self._core.fleet.repair.statistics(),
+            "shadows": self._core.shadows.status(trio.current_time()),
+            "in_charge": not engine.sessions.closed,
             "recovered": self._recovered(),
         }
 

@@ -12,13 +12,17 @@ own while it is not, so that reads go on.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from gfs.disk import Disk
+from gfs.errors import Corrupt
 from gfs.ids import MIB
 from gfs.records import DECODER, ENCODER, Record
+from master import beginning
 from master.checkpoint import list_checkpoints
 from master.core import start
 from master.core.tables import Tables
@@ -43,17 +47,30 @@ def apply_payload(tables: Tables, payload: bytes) -> None:
 class Ledger:
     """Opens, recovers and writes. One task owns it.
 
+    Args:
+      uid, gid: of the root of a new cluster.
+      following: begin no epoch: a shadow's, or not known yet whether this log is the newest.
+
     Attributes:
       state, log: for reading and upkeep.
-      epoch: of this start.
+      epoch: of this start, or of the last record followed.
     """
 
     def __init__(
-        self, directory: Path, disk: Disk, cluster: str, *, segment_bytes: int, uid: int, gid: int
+        self,
+        directory: Path,
+        disk: Disk,
+        cluster: str,
+        *,
+        segment_bytes: int,
+        uid: int,
+        gid: int,
+        following: bool = False,
     ) -> None:
         self.directory = directory
         self.disk = disk
         self.checkpoints = directory / "checkpoints"
+        beginning.finish(directory, disk)
         self.log = OperationLog(directory / "log", disk, cluster, segment_bytes=segment_bytes)
         recovered: Recovered = open_state(
             directory / "state.db",
@@ -62,15 +79,20 @@ class Ledger:
             apply_payload,
             disk=disk,
             checkpoints=self.checkpoints,
+            begins_at=beginning.begin_of(directory, disk),
         )
         self.recovered = recovered
         self.state = recovered.state
         self.last_time_ns = self._last_time_ns()
-        self.epoch = start.next_epoch(self.state)
+        self.epoch = int(self.state.epoch)
         self.committed = CommittedPosition(directory / "committed", create=True)
         self._sync_s = 0.0
         self._syncer = OneThread("log-sync")
-        self._open_epoch(uid, gid)
+        self._owner = uid, gid
+        if following:
+            self.committed.publish(self.position, self.epoch)
+        else:
+            self.begin_epoch(start.next_epoch(self.state))
 
     def _last_time_ns(self) -> int:
         if self.log.last_position < self.log.first_position:
@@ -78,11 +100,20 @@ class Ledger:
         record: Record = DECODER.decode(self.log.read(self.log.last_position)[1])
         return record.time_ns
 
-    def _open_epoch(self, uid: int, gid: int) -> None:
+    def begin_epoch(self, epoch: int, *, loses: bool = False) -> None:
+        """The first record of a start; `loses` says that others may have heard of more."""
         now_ns = max(time.time_ns(), self.last_time_ns + 1)
+        uid, gid = self._owner
         record = start.first_record(
-            self.state, position=self.log.last_position + 1, now_ns=now_ns, uid=uid, gid=gid
+            self.state,
+            position=self.log.last_position + 1,
+            epoch=epoch,
+            now_ns=now_ns,
+            uid=uid,
+            gid=gid,
+            loses=loses,
         )
+        self.epoch = epoch
         self.last_time_ns = now_ns
         self.state.begin()
         apply(record, self.state)
@@ -148,6 +179,33 @@ class Ledger:
         self.state.set_position(position, self.epoch)
         self.state.commit()
         self.committed.publish(position, self.epoch)
+
+    # --- a shadow's
+
+    def write(self, records: Sequence[tuple[int, bytes]]) -> None:
+        """Make (epoch, payload) each durable behind the last record. Blocks for the sync.
+
+        Raises:
+          GfsError: it is unknown what is on disk: end the process.
+        """
+        position = self.position
+        for epoch, some in itertools.groupby(records, key=lambda record: record[0]):
+            group = list(enumerate((payload for _, payload in some), start=position + 1))
+            self.log.append(epoch, group)
+            position = group[-1][0]
+        self.log.sync()
+
+    def apply(self, records: Sequence[tuple[int, bytes]]) -> None:
+        """Make what `write` was given visible to readers."""
+        expected = self.state.position + len(records)
+        self.state.begin()
+        for _, payload in records:
+            record: Record = DECODER.decode(payload)
+            apply(record, self.state)
+        if record.position != expected:
+            raise Corrupt(f"the records end with {record.position}, not with {expected}")
+        self.epoch, self.last_time_ns = record.epoch, record.time_ns
+        self._commit(record.position)
 
     def newest_checkpoint(self) -> int:
         """Position of the newest checkpoint; 0 without one."""

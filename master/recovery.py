@@ -51,6 +51,7 @@ def open_state(
     checkpoints: Path,
     vfs: str | None = None,
     exclusive: bool = False,
+    begins_at: int | None = None,
 ) -> Recovered:
     """Open the state and the log, in whatever condition a crash has left them.
 
@@ -58,6 +59,7 @@ def open_state(
       apply: changes the tables as one record's payload says.
       checkpoints: their directory.
       vfs, exclusive: as `State` takes them.
+      begins_at: first position of a log that may be empty, though the state is not.
 
     Raises:
       LogDamaged: a durable record is lost; the text names it.
@@ -70,7 +72,8 @@ def open_state(
         checkpoint = _restore(path, disk, checkpoints)
         state = State(path, cluster_id, vfs=vfs, exclusive=exclusive)
     try:
-        cut_bytes = operation_log.recover(state.position)
+        first = begins_at if begins_at == state.position + 1 else None
+        cut_bytes = operation_log.recover(state.position, first_position=first)
         _check_history(state, operation_log)
         replayed = _replay(state, operation_log, apply)
     except BaseException:

@@ -28,11 +28,15 @@ from gfs.errors import (
     Unreachable,
 )
 from gfs.handshake import accept
+from gfs.items import META
 from gfs.messages import Message
 from gfs.records import Record
 from master.connections import Peer, Peers
-from master.core.engine import Caller, Ready, Send
+from master.core.engine import Caller, Pending, Ready, Send
 from master.core.master import Master
+from master.core.start import LOST_KEY
+from master.following import Following
+from master.holding import Holding
 from master.inspection import Inspection
 from master.ledger import Ledger
 
@@ -41,6 +45,7 @@ log = logging.getLogger(__name__)
 TICK_S = 0.05
 GROUP_MAX = 512  # requests decided in one step
 SPACE_CHECK_S = 0.1
+LOOK_ELSEWHERE_S = 10.0
 
 Work = Callable[[], None]
 
@@ -63,6 +68,11 @@ class Server:
         self._in_burst = self._stepping = False
         self._fatal: BaseException | None = None
         self.steps_total = self.records_total = self.requests_total = 0
+        self._in_charge_s = trio.current_time()
+        self._holding = Holding(core, self._release)
+        self.following = Following(
+            ledger, core.shadows, cluster, do=self._do, confirmed=self._holding.let_go
+        )
 
     # --- connections
 
@@ -76,12 +86,18 @@ class Server:
             keyless=False,
         )
         peer = self._peers.add(connection, role)
-        on_message = self._on_server if role == "chunkd" else self._on_client
+        on_message = {"chunkd": self._on_server, "shadow": self._on_shadow}.get(
+            role, self._on_client
+        )
+        if role == "shadow":
+            self.following.add(peer)
         connection.after_burst = self._after_burst
         try:
             await connection.run(partial(on_message, peer))
         finally:
             self._peers.remove(peer)
+            if role == "shadow":
+                self.following.remove(peer)
             if peer.server:
                 self._do(partial(self._server_lost, peer.server))
 
@@ -138,6 +154,9 @@ class Server:
         elif kind is m.Barrier:
             assert isinstance(message, m.Barrier)
             self._do(partial(self._core.fleet.barriers.begin, caller, message))
+        elif kind is m.ForgetShadow:
+            assert isinstance(message, m.ForgetShadow)
+            self._do(partial(self._forget_shadow, caller, message))
         elif kind in (m.ClusterStatus, m.CheckFilesystem):
             self._inspect(caller, message)
         else:
@@ -188,6 +207,32 @@ class Server:
             raise Unreachable(f"chunk server {server:016x} is not connected")
         return await connection.call(message, timeout_s=timeout_s)
 
+    def _on_shadow(
+        self,
+        peer: Peer,
+        connection: Connection,
+        request: int,
+        message: Message,
+        payload: memoryview | None,
+    ) -> None:
+        if isinstance(message, m.StepDown):
+            log.warning("master.steps-down shadow=%s", connection.peer)
+            self._do(partial(self._step_down, (peer.number, request), message))
+        else:
+            self.following.on_message(peer, request, message)
+
+    def _forget_shadow(self, caller: Caller, message: m.ForgetShadow) -> None:
+        self._core.shadows.forget(message.shadow)
+        engine = self._core.engine
+        engine.answer(Pending(0, caller, message, engine.now_s), m.Ok())
+
+    def _step_down(self, caller: Caller, message: m.StepDown) -> None:
+        """Nothing is decided from now on; what was is handed on first, then the end is told."""
+        self._core.step_down()
+        engine = self._core.engine
+        answer = m.SteppedDown(engine.epoch, engine.position)
+        engine.answer(Pending(0, caller, message, engine.now_s), answer)
+
     def _on_server(
         self,
         peer: Peer,
@@ -204,7 +249,8 @@ class Server:
         elif isinstance(message, m.Heartbeat):
             self._core.fleet.heartbeat(peer.server, message, trio.current_time())
             engine = self._core.engine
-            connection.post(m.HeartbeatAnswer(engine.epoch, engine.committed_position))
+            # Not what no shadow may have yet: a promotion would miss it, and nobody was told.
+            connection.post(m.HeartbeatAnswer(engine.epoch, self._core.shadows.confirmed()))
         elif isinstance(message, m.ReportReplicas):
             self._do(partial(self._report, peer.server, caller, message))
         else:
@@ -237,7 +283,10 @@ class Server:
         chunks that this history does not know. Nobody is answered; the process ends.
         """
         engine = self._core.engine
-        if message.epoch > engine.epoch or message.highest_committed > engine.position:
+        lost = engine.reader.get(META, LOST_KEY)
+        lost_on_purpose = lost is not None and message.heard_epoch < int(lost.value)
+        unknown = message.highest_committed > engine.position and not lost_on_purpose
+        if message.epoch > engine.epoch or unknown:
             raise StorageFailed(
                 f"chunk server {message.member.server:016x} has heard of position"
                 f" {message.highest_committed} in epoch {message.epoch}; this log ends at"
@@ -249,7 +298,7 @@ class Server:
     async def run(self) -> None:
         """Decide for ever. Raises what makes going on impossible."""
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
+            self._nursery = self.following.nursery = nursery
             nursery.start_soon(self._ticks)
             while True:
                 await self._wake.wait()
@@ -265,8 +314,20 @@ class Server:
             await trio.sleep(TICK_S)
             now_s = trio.current_time()
             self._core.notice(now_s, self._peers.silent_for())
+            self.following.tick()
+            self._let_clients_look(now_s)
+            self._holding.let_go()
             if self._core.has_due_work(now_s):
                 self._do(self._core.tick)
+
+    def _let_clients_look(self, now_s: float) -> None:
+        """Who waits for a master that is not in charge dials anew: there may be another."""
+        if self._core.in_charge(now_s):
+            self._in_charge_s = now_s
+        elif now_s - self._in_charge_s > LOOK_ELSEWHERE_S:
+            self._in_charge_s = now_s
+            for connection in self._peers.clients():
+                connection.close(NotReady("not in charge"))
 
     async def _step(self) -> None:
         self._stepping = True
@@ -292,7 +353,8 @@ class Server:
     def _answer(self, records: list[Record]) -> None:
         self.steps_total += 1
         self.records_total += len(records)
-        self._release(self._core.committed())
+        self.following.offer()
+        self._holding.release(self._core.committed())
 
     def _check_room(self, now_s: float) -> None:
         self._room_checked_s = now_s
@@ -337,8 +399,7 @@ class Server:
         if replies is None:
             self._do(partial(self._core.engine.answered, send.token, answer))
             return
-        for caller, reply in replies:
-            self._peers.reply(caller, reply)
+        self._holding.release(Ready(replies=replies))
 
     def _not_dropped(self, session: int, error: GfsError) -> None:
         """It may still show what it was told to drop: it comes back and is told again."""

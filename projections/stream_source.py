@@ -17,6 +17,7 @@ import trio
 from gfs.changes import Cursor, Line, decode_lines
 from gfs.errors import BadKey, NotReady, RemoteProtocolError, Unreachable
 from gfs.http import authorization
+from gfs.masters import places
 from projections.core.following import Batch, Follower
 
 SILENCE_S = 5.0  # heartbeats come each second
@@ -26,21 +27,28 @@ LINE_BYTES_MAX = 16 * 1024 * 1024
 
 
 class StreamSource:
-    """Where the stream is, and how to prove that we may read it."""
+    """Where the stream is, and how to prove that we may read it.
+
+    `url` and `unix` may name several with commas, those of shadow masters too: only the
+    master in charge has one, so the next is tried when one does not answer.
+    """
 
     def __init__(self, url: str, unix: str, key: bytes | None) -> None:
-        self._url = url if "://" in url or not url else f"http://{url}"
-        self._unix = unix
+        self._places = places(url, unix)
+        self._turn = 0
         self._headers = authorization(key) if key else {}
 
     def _client(self) -> httpx.AsyncClient:
         timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_S)
-        use_unix = bool(self._unix) and Path(self._unix).exists()
-        if not use_unix and not self._url:
-            raise Unreachable(f"the change stream's socket {self._unix} is not there")
+        place = self._places[self._turn % len(self._places)]
+        url, unix = place.address, place.unix
+        use_unix = bool(unix) and Path(unix).exists()
+        if not use_unix and not url:
+            self._turn += 1
+            raise Unreachable(f"the change stream's socket {unix} is not there")
         return httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=self._unix if use_unix else None),
-            base_url="http://stream" if use_unix else self._url,
+            transport=httpx.AsyncHTTPTransport(uds=unix if use_unix else None),
+            base_url="http://stream" if use_unix else url if "://" in url else f"http://{url}",
             headers=self._headers,
             timeout=timeout,
         )
@@ -66,6 +74,7 @@ class StreamSource:
                         scope.cancel()
                         await anext(chunks)
         except httpx.HTTPError as error:
+            self._turn += 1
             raise Unreachable(f"change stream: {error!r}") from error
         except msgspec.MsgspecError as error:
             raise RemoteProtocolError(f"change stream: {error}") from error

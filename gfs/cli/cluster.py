@@ -34,6 +34,7 @@ def cluster() -> None:
 @click.option("--mounts", type=click.IntRange(0, 64), help="Mounts, at DIR/mnt1, DIR/mnt2, ... [1]")
 @click.option("--goal", type=click.IntRange(1, 9), help="Replicas of a chunk. [3]")
 @click.option("--projections/--no-projections", default=None, help="Views of the metadata. [on]")
+@click.option("--shadow/--no-shadow", default=None, help="A shadow master that follows. [off]")
 @click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -47,6 +48,7 @@ def up_command(
     mounts: int | None,
     goal: int | None,
     projections: bool | None,
+    shadow: bool | None,
     config: Path | None,
 ) -> None:
     """Start what is missing of the cluster in DIR and return when all of it serves.
@@ -54,7 +56,7 @@ def up_command(
     The first call makes the cluster. Later calls remember the counts.
     """
     layout = _layout(directory, given)
-    wishes = Wishes(chunkservers, mounts, goal, projections, config)
+    wishes = Wishes(chunkservers, mounts, goal, projections, shadow, config)
     try:
         facts = up(layout, wishes, complain)
     except StartFailed as error:

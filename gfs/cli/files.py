@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import trio
 
-from gfs.cli.finding import about, cluster_option, connected, reach
+from gfs.cli.finding import about, cluster_option, connected, reach, shadow_option
 from gfs.cli.output import progress, umask
 from gfs.errors import IsADirectory, NotFound, UsageError
 from gfs.ids import MIB, RECORD_BYTES_MAX
@@ -33,6 +33,7 @@ _PATH = click.Path(path_type=bytes)
 
 @click.command()
 @cluster_option
+@shadow_option
 @click.argument("paths", nargs=-1, required=True, type=_PATH)
 @click.pass_context
 def cat(context: click.Context, paths: tuple[bytes, ...]) -> None:
@@ -49,6 +50,7 @@ def cat(context: click.Context, paths: tuple[bytes, ...]) -> None:
 
 @click.command()
 @cluster_option
+@shadow_option
 @click.argument("path", type=_PATH)
 @click.argument("local", required=False, type=_PATH)
 @click.pass_context

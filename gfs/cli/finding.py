@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from gfs import mounts
-from gfs.cluster.asking import key_of, usable_unix
+from gfs.cli.output import remark
+from gfs.cluster.asking import key_of
 from gfs.cluster.layout import Layout
 from gfs.config import ClientConfig, load_section
 from gfs.errors import BadKey, GfsError, Unreachable, UsageError
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 URL_SCHEME = "gfs://"
 _ADDRESS = re.compile(r"[^/]+:\d+")
 CONNECT_S = 10.0
+_SHADOW = "gfs.shadow"
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -76,6 +78,19 @@ def cluster_option(command: _F) -> _F:
     )(command)  # fmt: skip
 
 
+def shadow_option(command: _F) -> _F:
+    """Give a command that only reads ``--shadow``."""
+    return click.option(
+        "--shadow", is_flag=True, expose_value=False, callback=_from_shadow,
+        help="Ask a shadow master, whose answer may be old (when the master is away).",
+    )(command)  # fmt: skip
+
+
+def _from_shadow(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        context.meta[_SHADOW] = True
+
+
 def _remember(context: click.Context, _: click.Parameter, value: str | None) -> None:
     if value is not None:
         context.obj = value
@@ -94,6 +109,9 @@ def reach(cluster: str | None, paths: Sequence[str | bytes] = ()) -> Place:
             "which cluster? Give --cluster DIR, set GFS_CLUSTER, or stand in a mount of it"
         )
     config, name = _config(name)
+    context = click.get_current_context(silent=True)
+    if context is not None and context.meta.get(_SHADOW):
+        config.read_from_shadow = True
     # A mount started by hand may carry the address alone.
     same = {name, name.removeprefix(URL_SCHEME)}
     own = [one.mountpoint for one in mounts.mounted() if one.cluster in same]
@@ -151,13 +169,16 @@ async def connected(place: Place) -> AsyncIterator[Filesystem]:
 
     settings = ClientSettings(
         master=place.config.master,
-        master_unix=usable_unix(place.config.master_unix),
+        master_unix=place.config.master_unix,
         key=key_of(place.config),
         cluster=place.config.cluster_id,
         connect_timeout_s=CONNECT_S,
+        shadow=place.config.read_from_shadow,
     )
     try:
         async with open_client(settings) as client:
+            if client.link.notice:
+                remark(client.link.notice)
             yield Filesystem(client, actor())
     except Unreachable as error:
         raise Unreachable(f"{place.name}: {error}") from None

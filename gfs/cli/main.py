@@ -46,7 +46,7 @@ COMMANDS: dict[str, list[tuple[str, str, str]]] = {
         ("stream", "gfs.cli.stream:stream", "Every change of the metadata, as it happens"),
     ],
     "Programs": [
-        ("master", "gfs.cli.programs:master", "Run a master"),
+        ("master", "gfs.cli.programs:master", "Run a master, or a shadow; promote a shadow"),
         ("chunkd", "gfs.cli.programs:chunkd", "Run a chunk server"),
         ("mount", "gfs.cli.programs:mount", "Mount a cluster on a directory"),
         ("projections", "gfs.cli.programs:projections", "Keep views of the metadata"),

@@ -11,7 +11,7 @@ import click
 import trio
 
 from gfs.changes import text_of
-from gfs.cli.finding import about, cluster_option, connected, reach
+from gfs.cli.finding import about, cluster_option, connected, reach, shadow_option
 from gfs.cli.output import complain, out, out_name, shown, size_text, time_text, umask
 from gfs.errors import GfsError, IsADirectory, NotFound
 from gfs.items import Inode
@@ -26,6 +26,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a 
 
 @click.command()
 @cluster_option
+@shadow_option
 @click.argument("paths", nargs=-1, type=_PATH)
 @click.option("-l", "--long", is_flag=True, help="Mode, owner, size and time as well.")
 @click.option("-0", "--print0", is_flag=True, help="End names with NUL instead of newline.")
@@ -52,6 +53,7 @@ def ls(
 
 @click.command()
 @cluster_option
+@shadow_option
 @click.argument("paths", nargs=-1, required=True, type=_PATH)
 @click.option("--chunks", is_flag=True, help="Where the bytes lie: chunks and their replicas.")
 @_JSON

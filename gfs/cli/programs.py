@@ -1,7 +1,8 @@
 """`gfs master|chunkd|mount|projections`: become that program, with the same flags.
 
 `gfs` knows nothing of the programs but their names. ``--cluster DIR`` stands for the
-configuration file that a local cluster keeps in its directory.
+configuration file that a local cluster keeps in its directory. `gfs master promote` and
+`gfs master forget` are commands.
 """
 
 from __future__ import annotations
@@ -55,7 +56,25 @@ def become(name: str, words: list[str]) -> None:
     os.execve(command[0], [*command, *words], environment)
 
 
-master = _program("master", "Run a master.")
+class _Master(click.Group):
+    """A program, unless its first word is a command."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        from gfs.cli import promotion
+
+        return {"promote": promotion.promote, "forget": promotion.forget}.get(cmd_name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["promote", "forget"]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] in self.list_commands(ctx):
+            return super().parse_args(ctx, args)
+        become("master", with_cluster(args, ctx.obj))
+        return []
+
+
+master = _Master(name="master", help="Run a master, or a shadow; promote one.")
 chunkd = _program("chunkd", "Run a chunk server.")
 mount = _program("mount", "Mount a cluster on a directory.")
 projections = _program("projections", "Keep views of the metadata.")

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from gfs.cli.finding import cluster_option, reach
+from gfs.cli.finding import cluster_option, reach, shadow_option
 from gfs.cli.output import out, size_text
 from gfs.cluster.asking import ask
 from gfs.cluster.layout import Layout
@@ -21,6 +21,7 @@ PROBLEMS_SHOWN = 100
 
 @click.command()
 @cluster_option
+@shadow_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_context
 def status(context: click.Context, as_json: bool) -> int:
@@ -29,7 +30,8 @@ def status(context: click.Context, as_json: bool) -> int:
 
     place = reach(context.obj)
     local = "://" not in place.name
-    found = report(Layout(place.name)) if local else cluster_report(place.config)
+    config = place.config
+    found = report(Layout(place.name), config) if local else cluster_report(config)
     if as_json:
         out(json.dumps(found))
     else:
@@ -103,6 +105,8 @@ def _print_master(console: Any, master: dict[str, Any]) -> None:
     def value(name: str) -> object:
         return master.get(name, "?")
 
+    if "notice" in master:
+        console.print(master["notice"], style="yellow", markup=False)
     console.print(
         f"cluster {value('cluster')}, epoch {value('epoch')}, position {value('position')}, "
         f"goal {value('goal')}, {value('files')} files, {value('sessions')} sessions"
@@ -129,6 +133,12 @@ def _print_master(console: Any, master: dict[str, Any]) -> None:
     for server in master.get("servers", []):
         for error in server.get("errors", ()):
             console.print(f"server {server.get('server')}: {error}", style="red", markup=False)
+    if master.get("shadows"):
+        console.print(_shadows(master["shadows"]))
+    if not master.get("in_charge", True):
+        text = "changes wait: this master does not hear enough chunk servers to be sure of itself"
+        console.print(text, style="red", markup=False)
+
 
 
 def _since(when_ns: int) -> str:
@@ -137,6 +147,17 @@ def _since(when_ns: int) -> str:
         return "-"
     hours = max(0, time.time_ns() - when_ns) / 3.6e12
     return f"{hours:.0f} h ago" if hours < 48 else f"{hours / 24:.0f} d ago"
+
+
+def _shadows(shadows: list[dict[str, Any]]) -> Any:
+    table = _table("shadow", "address", "state", "position", "behind", "heard")
+    for one in shadows:
+        alive = one["alive"]
+        state = ("keeps up" if one["keeps_up"] else "behind") if alive else "away"
+        figures = [str(one["position"]), str(one["behind"]), f"{one['heard_s']} s ago"]
+        shown = figures if alive else ["-", "-", "-"]
+        table.add_row(one["shadow"], one["address"], state, *shown, style=None if alive else "red")
+    return table
 
 
 def _views(views: list[dict[str, Any]]) -> Any:

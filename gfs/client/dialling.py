@@ -1,35 +1,22 @@
-"""How a client reaches its master: by Unix socket where there is one, else by TCP."""
+"""How a client reaches the master in charge, wherever it is now."""
 
 from __future__ import annotations
 
 from gfs.client.settings import ClientSettings
 from gfs.connection import Connection
-from gfs.errors import GfsError, Unreachable
-from gfs.handshake import dial
+from gfs.masters import Caller, dial_leader, places
 
-SILENCE_LIMIT_S = 5.0  # there is one master: giving it up early gains nothing
+SILENCE_LIMIT_S = 5.0  # giving a master up early gains nothing
+SHORT_SILENCE_S = 2.0  # unless there is another
 
 
-async def dial_master(settings: ClientSettings) -> Connection:
-    """A connection whose handshake is done.
+async def dial_master(settings: ClientSettings, epoch: int = 0) -> Connection:
+    """A connection whose handshake is done; `epoch` of the last master heard.
 
     Raises:
       Unreachable: nobody answers. GfsError: we are refused.
     """
-    ways = [settings.master_unix] if settings.master_unix else []
-    if (settings.master and settings.key is not None) or not ways:
-        ways.append("")
-    error: GfsError = Unreachable("no address of a master is known")
-    for unix in ways:
-        try:
-            return await dial(
-                settings.master,
-                unix=unix,
-                key=settings.key,
-                cluster=settings.cluster,
-                role="client",
-                silence_limit_s=SILENCE_LIMIT_S,
-            )
-        except Unreachable as failed:
-            error = failed
-    raise error
+    known = places(settings.master, settings.master_unix)
+    silence_s = SILENCE_LIMIT_S if len(known) == 1 else SHORT_SILENCE_S
+    caller = Caller(settings.key, settings.cluster, "client", silence_s)
+    return await dial_leader(known, caller, epoch=epoch, shadow=settings.shadow)

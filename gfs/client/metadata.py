@@ -78,7 +78,7 @@ class MasterLink:
     """See the module's text. Start `run` in a nursery before use.
 
     Attributes:
-      session, epoch, cluster, chunk_bytes, goal: as the master said.
+      session, epoch, cluster, chunk_bytes, goal, notice: as the master said.
       lease: for how long cached metadata may be trusted.
       dead: why the session ended, or None.
       doubts: own mutations that ran out of time and may still land.
@@ -95,6 +95,7 @@ class MasterLink:
         self.cluster = settings.cluster
         self.chunk_bytes = 0
         self.goal = 0
+        self.notice = ""
         self.lease_s = 0.0
         self.lease = CacheLease()
         self.lease.on_void = self._lease_void
@@ -294,7 +295,7 @@ class MasterLink:
                 pause_s = min(pause_s * 2, BACKOFF_MAX_S)
 
     async def _live(self, task_status: trio.TaskStatus[None]) -> None:
-        connection = await dial_master(self._settings)
+        connection = await dial_master(self._settings, self.epoch)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(connection.run, self._on_message)
             try:
@@ -349,7 +350,7 @@ class MasterLink:
             raise RemoteProtocolError(f"SessionOpened expected, got {type(opened).__name__}")
         self.session, self.epoch = opened.session, opened.epoch
         self.cluster, self.chunk_bytes, self.goal = opened.cluster, opened.chunk_bytes, opened.goal
-        self.lease_s = opened.lease_s
+        self.lease_s, self.notice = opened.lease_s, opened.notice
         granted(opened.lease_s)
         log.info("session.open session=%d epoch=%d", self.session, self.epoch)
 

@@ -49,6 +49,8 @@ class ClientSettings:
     """Where the cluster is and how much may wait in this process.
 
     `connect_timeout_s` bounds the first connection only; None tries for ever.
+    `master` and `master_unix` may name several, with commas (gfs.masters). `shadow`: a
+    shadow master will do; what it answers may be old, and changes are refused.
     `key` None is right on the master's Unix socket alone: the caller is then
     the user the kernel says it is.
     """
@@ -63,6 +65,7 @@ class ClientSettings:
     connect_timeout_s: float | None = None
     request_timeout_s: float = 60.0  # a read
     mutation_timeout_s: float = 80.0  # below the mount's handler limit of 90 s
+    shadow: bool = False
 
 
 @dataclass(slots=True)

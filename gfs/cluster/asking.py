@@ -12,7 +12,8 @@ import trio
 
 from gfs.config import ClientConfig
 from gfs.errors import RemoteProtocolError, Unreachable
-from gfs.handshake import dial, load_key
+from gfs.handshake import load_key
+from gfs.masters import Caller, dial_leader, places
 from gfs.messages import ClusterStatus, Message, Status
 
 _M = TypeVar("_M", bound=Message)
@@ -41,14 +42,9 @@ def ask(config: ClientConfig, message: Message, kind: type[_M], timeout_s: float
 
 
 async def _ask(config: ClientConfig, message: Message, kind: type[_M], timeout_s: float) -> _M:
-    connection = await dial(
-        config.master,
-        unix=usable_unix(config.master_unix),
-        key=key_of(config),
-        cluster=config.cluster_id,
-        role="client",
-        timeout_s=min(timeout_s, 5.0),
-    )
+    caller = Caller(key_of(config), config.cluster_id, "client", timeout_s=min(timeout_s, 5.0))
+    known = places(config.master, config.master_unix)
+    connection = await dial_leader(known, caller, shadow=config.read_from_shadow)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(connection.run, lambda *_: None)
         try:

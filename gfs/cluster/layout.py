@@ -29,7 +29,7 @@ from gfs.errors import UsageError
 from gfs.handshake import create_key
 
 SOCKET_PATH_BYTES_MAX = 107
-LONGEST_SOCKET = "/run/analytics.sock"
+LONGEST_SOCKET = "/run/shadow-stream.sock"
 # Below the kernel's usual range for outgoing connections, which would take a free port.
 PORTS = range(20_000, 32_000)
 PORT_TRIES = 200
@@ -43,6 +43,7 @@ class Facts(msgspec.Struct, kw_only=True):
     mounts: int = 1
     goal: int = 3
     projections: bool = True
+    shadow: bool = False
     runtime_dir: str = ""
     addresses: dict[str, str] = msgspec.field(default_factory=dict)  # name -> HOST:PORT
 
@@ -112,6 +113,20 @@ class Layout:
         """Path of a Unix socket."""
         return f"{facts.runtime_dir}/{name}.sock"
 
+    def to_master(self, facts: Facts) -> dict[str, str]:
+        """The settings that lead to the master, or to whichever of several is in charge."""
+        names = ["master", *(["shadow"] if facts.shadow else [])]
+        addresses = [facts.addresses.get(name, "") for name in names]
+        sockets = [self.socket(facts, name) for name in names]
+        return {"master": ",".join(addresses), "master_unix": ",".join(sockets)}
+
+    def to_stream(self, facts: Facts) -> dict[str, str]:
+        """The settings that lead to the change stream, as `to_master`."""
+        names = ["stream", *(["shadow_stream"] if facts.shadow else [])]
+        sockets = [self.socket(facts, name.replace("_", "-")) for name in names]
+        urls = [_url(facts, name) for name in names]
+        return {"stream": ",".join(urls), "stream_unix": ",".join(sockets)}
+
     def ensure_runtime_dir(self, facts: Facts) -> None:
         """Make, or check, the directory of the sockets; a stranger's is never used."""
         if facts.runtime_dir and _is_own_directory(facts.runtime_dir):
@@ -128,18 +143,11 @@ class Layout:
         os.chmod(facts.runtime_dir, 0o711)
 
     def _tables(self, facts: Facts) -> dict[str, dict[str, object]]:
-        def url(name: str) -> str:
-            return f"http://{facts.addresses[name]}" if name in facts.addresses else ""
-
-        master = {
-            "master": facts.addresses.get("master", ""),
-            "master_unix": self.socket(facts, "master"),
-        }
-        stream = {"stream": url("stream"), "stream_unix": self.socket(facts, "stream")}
-        client: dict[str, object] = {**master, "master_http": url("master_http"), **stream}
+        master, stream = self.to_master(facts), self.to_stream(facts)
+        client: dict[str, object] = {**master, "master_http": _url(facts, "master_http"), **stream}
         if facts.projections:
             for view in ("search", "analytics"):
-                client |= {view: url(view), f"{view}_unix": self.socket(facts, view)}
+                client |= {view: _url(facts, view), f"{view}_unix": self.socket(facts, view)}
         local = msgspec.to_builtins(facts)
         del local["id"]
         return {
@@ -154,6 +162,10 @@ class Layout:
             "client": client,
             "local": local,
         }
+
+
+def _url(facts: Facts, name: str) -> str:
+    return f"http://{facts.addresses[name]}" if name in facts.addresses else ""
 
 
 def _is_own_directory(path: str) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from gfs.cluster.layout import Facts, Layout
 
 VIEWS = ("search", "analytics")
+SHADOW_PORTS = ["shadow", "shadow_http", "shadow_stream"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Spec:
 def port_names(facts: Facts) -> list[str]:
     """Every name that needs an address."""
     names = ["master", "master_http", "stream"]
+    if facts.shadow:
+        names += SHADOW_PORTS
     for number in range(1, facts.chunkservers + 1):
         names += [f"chunkd{number}", f"chunkd{number}_http"]
     return names + (list(VIEWS) if facts.projections else [])
@@ -43,6 +46,8 @@ def port_names(facts: Facts) -> list[str]:
 def specs(layout: Layout, facts: Facts, *, mounts: bool = True) -> Iterator[Spec]:
     """All processes in the order of their start."""
     yield _master(layout, facts)
+    if facts.shadow:
+        yield _shadow(layout, facts)
     for number in range(1, facts.chunkservers + 1):
         yield _chunkd(layout, facts, f"chunkd{number}")
     if facts.projections:
@@ -70,27 +75,43 @@ def _flag(name: str, value: object) -> list[str]:
 
 
 def _to_master(layout: Layout, facts: Facts) -> list[str]:
-    return [
-        *_flag("master", facts.addresses["master"]),
-        *_flag("master-unix", layout.socket(facts, "master")),
-    ]
+    found = layout.to_master(facts)
+    return [*_flag("master", found["master"]), *_flag("master-unix", found["master_unix"])]
 
 
 def _master(layout: Layout, facts: Facts) -> Spec:
-    addresses = facts.addresses
-    arguments = [
-        *_shared(layout, facts, "master"),
-        *_flag("data-dir", layout.data("master")),
-        *_flag("address", addresses["master"]),
-        *_flag("unix", layout.socket(facts, "master")),
-        *_flag("http", addresses["master_http"]),
-        *_flag("http-unix", layout.socket(facts, "http")),
-        *_flag("stream-http", addresses["stream"]),
-        *_flag("stream-unix", layout.socket(facts, "stream")),
+    ports = ["master", "master_http", "stream"]
+    arguments = _master_flags(layout, facts, "master", ports, ["master", "http", "stream"])
+    # Once it has led, the shadow may have taken over, and it is to be the shadow then.
+    if facts.shadow and (layout.data("master") / "led").exists():
+        arguments += _flag("follow", facts.addresses["shadow"])
+    return Spec("master", "master", 0, arguments, ports)
+
+
+def _shadow(layout: Layout, facts: Facts) -> Spec:
+    sockets = ["shadow", "shadow-http", "shadow-stream"]
+    arguments = _master_flags(layout, facts, "shadow", SHADOW_PORTS, sockets)
+    arguments += _flag("follow", facts.addresses["master"])
+    return Spec("shadow", "master", 0, arguments, SHADOW_PORTS)
+
+
+def _master_flags(
+    layout: Layout, facts: Facts, name: str, ports: list[str], sockets: list[str]
+) -> list[str]:
+    address, http, stream = (facts.addresses[port] for port in ports)
+    unix, http_unix, stream_unix = (layout.socket(facts, socket) for socket in sockets)
+    return [
+        *_shared(layout, facts, name),
+        *_flag("data-dir", layout.data(name)),
+        *_flag("address", address),
+        *_flag("unix", unix),
+        *_flag("http", http),
+        *_flag("http-unix", http_unix),
+        *_flag("stream-http", stream),
+        *_flag("stream-unix", stream_unix),
         *_flag("goal", facts.goal),
         *(_flag("write-min", 1) if facts.chunkservers == 1 else []),
     ]
-    return Spec("master", "master", 0, arguments, ["master", "master_http", "stream"])
 
 
 def _chunkd(layout: Layout, facts: Facts, name: str) -> Spec:
@@ -102,17 +123,19 @@ def _chunkd(layout: Layout, facts: Facts, name: str) -> Spec:
         *_flag("unix", layout.socket(facts, name)),
         *_flag("http", facts.addresses[f"{name}_http"]),
     ]
-    return Spec(name, "chunkd", 1, arguments, [name, f"{name}_http"])
+    # Masters that could have superseded each other ask the chunk servers which of them leads.
+    return Spec(name, "chunkd", 0 if facts.shadow else 1, arguments, [name, f"{name}_http"])
 
 
 def _view(layout: Layout, facts: Facts, view: str) -> Spec:
     name = f"projections-{view}"
+    stream = layout.to_stream(facts)
     arguments = [
         *_shared(layout, facts, name),
         *_flag("view", view),
         *_flag("data-dir", layout.data(name)),
-        *_flag("stream", f"http://{facts.addresses['stream']}"),
-        *_flag("stream-unix", layout.socket(facts, "stream")),
+        *_flag("stream", stream["stream"]),
+        *_flag("stream-unix", stream["stream_unix"]),
         *_flag("http", facts.addresses[view]),
         *_flag("unix", layout.socket(facts, view)),
     ]

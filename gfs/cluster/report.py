@@ -6,7 +6,9 @@ what one needs most when something is down.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -19,14 +21,17 @@ from gfs.cluster.processes import Registry, state_of
 from gfs.cluster.up import client_config
 from gfs.config import ClientConfig
 from gfs.errors import GfsError, UsageError
+from gfs.masters import places
 from gfs.mounts import mounted
 
 VIEW_S = 5.0
 VIEWS = ("search", "analytics")
 
 
-def report(layout: Layout) -> dict[str, Any]:
+def report(layout: Layout, config: ClientConfig | None = None) -> dict[str, Any]:
     """Everything about a local cluster; ``ok`` is False if something should be looked at.
+
+    `config`: how to reach it, if not as its own file says.
 
     Raises:
       UsageError: there is no cluster.
@@ -40,7 +45,7 @@ def report(layout: Layout) -> dict[str, Any]:
         pid = process.pid if process is not None else None
         processes.append({"name": spec.name, "pid": pid, "state": state})
     points = [one.mountpoint for one in mounted() if one.cluster == str(layout.directory)]
-    found = cluster_report(client_config(layout))
+    found = cluster_report(config or client_config(layout))
     found["directory"] = str(layout.directory)
     found["processes"] = processes
     found["mounts"] = [point.decode("utf-8", "replace") for point in points]
@@ -68,8 +73,7 @@ def view_client(config: ClientConfig, view: str, timeout_s: float | None) -> htt
     Raises:
       UsageError: this cluster names no such view.
     """
-    url: str = getattr(config, view)
-    unix = usable_unix(getattr(config, f"{view}_unix"))
+    url, unix = _answering(getattr(config, view), getattr(config, f"{view}_unix"))
     if not url and not unix:
         raise UsageError(f"this cluster's {view} is not known: set [client] {view}")
     key = key_of(config)
@@ -80,6 +84,19 @@ def view_client(config: ClientConfig, view: str, timeout_s: float | None) -> htt
         timeout=timeout_s,
         trust_env=False,
     )
+
+
+def _answering(urls: str, sockets: str) -> tuple[str, str]:
+    """URL and usable Unix socket; of several (gfs.masters) the first where somebody listens."""
+    known = places(urls, sockets)
+    for place in known:
+        unix = usable_unix(place.unix)
+        if len(known) == 1 or unix:
+            return place.address, unix
+        where = httpx.URL(place.address)
+        with suppress(OSError), socket.create_connection((where.host, where.port or 80), 1.0):
+            return place.address, ""
+    return known[0].address, ""
 
 
 def _views(config: ClientConfig) -> Iterator[dict[str, Any]]:

@@ -48,6 +48,7 @@ class Wishes:
     mounts: int | None = None
     goal: int | None = None
     projections: bool | None = None
+    shadow: bool | None = None
     config: Path | None = None
 
 
@@ -114,6 +115,10 @@ def _apply(facts: Facts, wishes: Wishes, say: Say) -> None:
         facts.goal = wishes.goal
     if wishes.projections is not None:
         facts.projections = wishes.projections
+    if wishes.shadow is not None:
+        if wishes.shadow and not facts.shadow and facts.addresses:
+            say("what runs already hears of the shadow after cluster down and up")
+        facts.shadow = wishes.shadow
     if wishes.mounts is not None:
         facts.mounts = wishes.mounts
     if wishes.chunkservers is not None:
@@ -165,8 +170,9 @@ def _start_all(
             _wait_ready(layout, spec, running[spec.name], deadline)
         if stage == 0:
             _wait(layout, "master", deadline, lambda: _master_answers(layout), ASK_S)
-        if stage == 1:
+        if any(spec.program == "chunkd" for spec in members):
             _wait(layout, "master", deadline, lambda: _all_registered(layout, facts), ASK_S)
+        if stage == 1:
             for view in [spec for spec in members if spec.program == "projections"]:
                 healthy = functools.partial(_healthy, facts.addresses[view.ports[0]])
                 _wait(layout, view.name, deadline, healthy, ASK_S)

@@ -32,14 +32,18 @@ class Hello(Message):
     cluster: str  # "" = whichever this is (command line)
     proof: bytes
     nonce: bytes
-    role: str  # "client", "chunkd"
+    role: str  # "client", "chunkd", "shadow"
 
 
 class Welcome(Message):
-    """`proof` = HMAC-SHA256(key, b"server" + both nonces): the server has the key too."""
+    """`proof` = HMAC-SHA256(key, b"server" + both nonces): the server has the key too.
+
+    `leads` is False of a shadow master: it answers reads, and may be behind.
+    """
 
     proof: bytes
     epoch: int
+    leads: bool = True
 
 
 class Ping(Message):

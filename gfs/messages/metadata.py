@@ -36,6 +36,7 @@ class SessionOpened(Message):
     cluster: str
     position: int
     goal: int
+    notice: str = ""  # of a shadow: how far behind its answers may be
 
 
 class Renew(Message):

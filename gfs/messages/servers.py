@@ -30,12 +30,17 @@ class RegisterServer(Message):
     highest_committed: int
     epoch: int  # highest master epoch this server has obeyed
     directories: list[str] = field(default_factory=list)
+    heard_epoch: int = 0  # of the master that told `highest_committed`
 
 
 class ServerRegistered(Message):
+    """`leads` False: a shadow, which gives no orders and is told of replicas alone."""
+
     epoch: int
     heartbeat_s: float
     chunk_bytes: int
+    leads: bool = True
+    committed: int = 0
 
 
 class ReportReplicas(Message):

@@ -50,7 +50,10 @@ class Fleet:
         self.strays.forget(member.server)
         self._engine.system("server", lambda decision: self._remember(decision, member))
         registered = m.ServerRegistered(
-            self._engine.epoch, HEARTBEAT_S, self._engine.policy.chunk_bytes
+            self._engine.epoch,
+            HEARTBEAT_S,
+            self._engine.policy.chunk_bytes,
+            committed=self._engine.first_position,
         )
         self._engine.answer(Pending(0, caller, ask, self._engine.now_s), registered)
 

@@ -97,7 +97,7 @@ class Joining:
             self.after_end()
 
     def after_end(self) -> None:
-        """One session less to wait for."""
+        """Less to wait for: a session, or the time when this master is in charge."""
         if self._engine.sessions.gate_open():
             self._upkeep.adopt_orphans()
             self._machine.resume_waiting()

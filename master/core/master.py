@@ -15,6 +15,7 @@ from master.core.engine import Engine, Ready
 from master.core.fleet import Fleet
 from master.core.joining import Joining
 from master.core.machine import Machine
+from master.core.shadows import Shadows
 from master.core.tables import ReadTables, Tables
 from master.core.upkeep import Upkeep
 
@@ -28,7 +29,11 @@ SLOW_ROUND_S = 1.0  # growth, checksums, garbage: at most this often
 
 
 class Master:
-    """See the module's text. Arguments as of `Engine` and `Machine`."""
+    """See the module's text. Arguments as of `Engine` and `Machine`.
+
+    Args:
+      not_before_s: no mutation is decided earlier: an older master may still answer some.
+    """
 
     def __init__(
         self,
@@ -44,6 +49,7 @@ class Master:
         safe_start_s: float,
         now_s: float,
         record_at: Callable[[int], Record],
+        not_before_s: float = 0.0,
     ) -> None:
         self.engine = Engine(
             tables,
@@ -63,6 +69,9 @@ class Master:
         self.joining = Joining(self.engine, self.machine, self.upkeep)
         self._slow_round_at_s = self._noticed_s = now_s
         self._alone = False
+        self.shadows = Shadows(self.engine)
+        self._not_before_s = not_before_s
+        self.engine.sessions.closed = not self.in_charge(now_s)
         if self.engine.sessions.gate_open():
             self.upkeep.adopt_orphans()
 
@@ -85,14 +94,33 @@ class Master:
             self.engine.sessions.extend(gap_s)
         self._noticed_s = max(now_s, self._noticed_s)
 
+    def in_charge(self, now_s: float) -> bool:
+        """May anything be answered that changes something? (GFS §5.1.3)"""
+        return now_s >= self._not_before_s and self.shadows.hears_majority(now_s)
+
+    def may_answer(self, position: int, changed: bool, now_s: float) -> bool:
+        """May what depends on records up to `position` leave? `changed`: some are new."""
+        known = self.shadows.may_leave(position, now_s)
+        return known and (not changed or self.shadows.hears_majority(now_s))
+
+    def step_down(self) -> None:
+        """Decide nothing any more: a shadow takes over."""
+        self._not_before_s = float("inf")
+        self.engine.sessions.closed = True
+
     def begin(self, now_s: float, now_ns: int) -> None:
         """A step starts."""
         self._pass_time(now_s)
+        if not self.in_charge(now_s):
+            self.engine.sessions.closed = True
         self.engine.advance(now_s, now_ns)
 
     def tick(self) -> None:
         """Time has passed; call at least every 100 ms, inside a step."""
         engine = self.engine
+        if engine.sessions.closed and self.in_charge(engine.now_s):
+            engine.sessions.closed = False
+            self.joining.after_end()
         if engine.sessions.expired(engine.now_s):
             self.upkeep.expire_sessions()
             self.joining.after_end()
@@ -122,6 +150,7 @@ class Master:
             or self.fleet.barriers.is_due()
             or self.fleet.repair.has_due_work(now_s)
             or engine.sessions.expired(now_s)
+            or (engine.sessions.closed and self.in_charge(now_s))
             or now_s - self._slow_round_at_s >= SLOW_ROUND_S
         )
 

@@ -75,6 +75,7 @@ class Sessions:
         self.awaited = awaited
         self.lease_s = lease_s
         self.gate_until_s = now_s + lease_s if awaited else now_s
+        self.closed = False  # another master may be in charge: see master.core.shadows
 
     def add(self, live: LiveSession) -> None:
         self.live[live.session] = live
@@ -114,6 +115,12 @@ class Sessions:
             found += sorted(self.awaited)
         return found
 
+    def marks(self) -> list[int] | None:
+        """Positions of the oldest request of each that may come again; None: not all are back."""
+        if not self.gate_open():
+            return None
+        return [min(live.landed.values()) for live in list(self.live.values()) if live.landed]
+
     def gate_open(self) -> bool:
         """May mutations be decided: is everybody back, or the term over?"""
-        return not self.awaited
+        return not self.awaited and not self.closed

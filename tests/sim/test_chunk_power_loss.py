@@ -26,6 +26,7 @@ from chunkd.core.machine import Machine
 from chunkd.core.replica import ReplicaState
 from chunkd.directory import DataDirectory
 from chunkd.files import OpenFiles
+from chunkd.formats import Obeyed
 from chunkd.obeyed import ObeyedFile
 from chunkd.store import Store, delete
 from chunkd.sums import BlockSums
@@ -183,7 +184,7 @@ class Workload:
 
     def obey(self, handle: int, promised: Promised) -> None:
         position = self.committed + self.random.randint(0, 3)
-        self.obeyed.save(1 + position // 10, position)
+        self.obeyed.save(Obeyed(1 + position // 10, position, 1 + position // 10))
         self.committed = position
 
 
