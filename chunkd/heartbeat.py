@@ -202,10 +202,10 @@ class MasterLink:
 
     def _heartbeat(self, leads: bool) -> messages.Heartbeat:
         free, total = self.store.room()
+        growth = self._growth() if leads else []
         return messages.Heartbeat(
-            free, total, self._growth() if leads else [], sorted(self.store.bad), self.store.failing(),
-            self.verified_ns(),
-        )  # fmt: skip
+            free, total, growth, sorted(self.store.bad), self.store.failing(), self.verified_ns()
+        )
 
     def _growth(self) -> list[messages.TailGrowth]:
         """Tails that grew since they were last told, each at most once in 5 s."""

@@ -27,17 +27,14 @@ from gfs.handshake import listen, load_key, serve
 from gfs.http import application, serve_http
 from gfs.running import complain, run_daemon
 from gfs.sections import MasterConfig
-from master.beginning import begin_anew
-from master.core import start
 from master.core.decision import Policy
 from master.core.master import Master
-from master.follower import BeginAnew
 from master.housekeeping import Housekeeping
+from master.leading import until_in_charge
 from master.ledger import Ledger
 from master.opening import Opened
 from master.promoting import Lead
 from master.server import Server
-from master.shadow import Shadow, Superseded
 from master.streaming import keep_stream
 
 log = logging.getLogger(__name__)
@@ -128,45 +125,13 @@ class Daemon:
             )
 
 
-async def _until_in_charge(opened: Opened, key: bytes) -> Lead:
-    """Be a shadow, or ask whether another has been promoted; return when the epoch is begun.
-
-    Raises:
-      Superseded: another has been, and there is no word of whom to follow.
-    """
-    follows = bool(opened.config.follow) and not opened.led_epoch
-    if not follows and not opened.could_be_superseded():
-        opened.lead(start.next_epoch(opened.ledger.state))
-        return Lead(0.0)
-    while True:
-        try:
-            outcome = await Shadow(opened, key, candidate=not follows).run()
-        except Superseded as error:
-            if not opened.config.follow:
-                raise
-            log.warning("master.superseded %s", error)
-            opened.follow()
-            follows = True
-        else:
-            if isinstance(outcome, Lead):
-                return outcome
-            _begin_anew(opened, outcome)
-
-
-def _begin_anew(opened: Opened, anew: BeginAnew) -> None:
-    opened.ledger.close()
-    aside = begin_anew(opened.directory, opened.disk, anew.checkpoint, anew.position)
-    log.warning("shadow.anew position=%d old=%s", anew.position, aside)
-    opened.ledger = opened.open_ledger()
-
-
 async def _run(config: MasterConfig, key: bytes) -> None:
     opened = Opened(config, PosixDisk())
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
 
             async def serve_on() -> None:
-                lead = await _until_in_charge(opened, key)
+                lead = await until_in_charge(opened, key)
                 gc.freeze()
                 await Daemon(opened, key, lead).run()
 

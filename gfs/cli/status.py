@@ -140,7 +140,6 @@ def _print_master(console: Any, master: dict[str, Any]) -> None:
         console.print(text, style="red", markup=False)
 
 
-
 def _since(when_ns: int) -> str:
     """How long ago, roughly; "-": never."""
     if not when_ns:
