@@ -215,7 +215,7 @@ class Following:
                 records = records[:count]
                 break
         content = pack((record.epoch, record.payload) for record in records)
-        more = len(content) - ask.offset > 2 * PART_BYTES - MIB
+        more = len(content) - ask.offset > PART_BYTES
         piece = content[ask.offset :]
         if more:
             piece = piece[:PART_BYTES]

@@ -62,6 +62,10 @@ class Opened:
         self._write("led", epoch)
         self.ledger.begin_epoch(epoch, loses=loses)
 
+    def close(self) -> None:
+        """Let go of the directory; the ledger is closed by whoever uses it."""
+        self._lock.close()
+
     def follow(self) -> None:
         """What was begun here is over: another directory leads."""
         if self.led_epoch:
