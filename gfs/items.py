@@ -124,6 +124,7 @@ class Server(Struct, array_like=True, gc=False):
     address: str
     rack: str
     first_seen_ns: int
+    draining: bool = False  # copies are made elsewhere, so that it can be switched off
 
 
 class Orphan(Struct, array_like=True, gc=False):

@@ -78,6 +78,12 @@ class MasterConfig(DaemonConfig):
         float, _about("a lost server is waited for before its chunks are copied (GFS §4.3)", 0)
     ] = 10.0
     repair_streams: Annotated[int, _about("copies at a time from and to a server", 1, 16)] = 3
+    rebalance_bytes_per_s: Annotated[
+        int, _about("moved to emptier servers at most; 0: nothing is moved", 0)
+    ] = 16 * MIB
+    rebalance_band: Annotated[
+        float, _about("free shares of servers are left this far apart", 0.01, 1)
+    ] = 0.1
 
 
 class ChunkdConfig(DaemonConfig):

@@ -53,6 +53,8 @@ def _policy(config: MasterConfig) -> Policy:
         int(config.trash_keep_s * NS),
         repair_delay_s=config.repair_delay_s,
         repair_streams=config.repair_streams,
+        rebalance_bytes_per_s=config.rebalance_bytes_per_s,
+        rebalance_band=config.rebalance_band,
     )
 
 

@@ -24,6 +24,7 @@ from gfs.items import (
     Inode,
 )
 from gfs.messages import Message
+from master.core.draining import Drains
 from master.core.master import Master
 from master.core.tables import ReadTables
 from master.ledger import Ledger
@@ -47,7 +48,8 @@ class Inspection:
         if isinstance(message, m.CheckFilesystem):
             found = await self._check(message.deep, order)
         else:
-            found = self.status() | {"chunks": await self._count_chunks()}
+            found = self.status()
+            found["chunks"], found["drains"] = await self._count_chunks()
         return m.Status(msgspec.json.encode(found))
 
     def statistics(self) -> dict[str, object]:
@@ -104,6 +106,7 @@ class Inspection:
                     "http": live.http if live else "",
                     "rack": item.rack,
                     "alive": live is not None,
+                    "draining": item.draining,
                     "reported": live is not None and live.reported,
                     "replicas": len(live.replicas) if live else 0,
                     "free_bytes": live.free_bytes if live else 0,
@@ -120,18 +123,23 @@ class Inspection:
             return len(servers.members_of(handle, chunk))
         return len(servers.holders(handle))
 
-    async def _count_chunks(self) -> dict[str, int]:
-        """By state; sealed and referenced ones also by how many copies there are."""
+    async def _count_chunks(self) -> tuple[dict[str, int], list[dict[str, object]]]:
+        """By state; sealed and referenced ones also by how many copies there are.
+
+        And for each server being drained what there is still too little of elsewhere.
+        """
+        drains = Drains(self._core.engine.servers, self._core.engine.reader)
         counts: Counter[str] = Counter(open=0, sealed=0, under_replicated=0, missing=0)
         for handle, chunk in self._pages(CHUNKS):
             counts[chunk.state.name.lower()] += 1
             copies = self._copies(handle[0], chunk)
+            drains.count(handle[0], chunk)
             if chunk.state is not ChunkState.CONDEMNED and chunk.references:
                 counts["missing"] += not copies
                 counts["under_replicated"] += 0 < copies < chunk.goal
             if not handle[0] % 64:
                 await trio.lowlevel.checkpoint()
-        return dict(counts)
+        return dict(counts), drains.report()
 
     def _pages(self, table: str) -> Iterator[tuple[Any, Any]]:
         yield from pages(self._core.engine.reader, table)

@@ -157,6 +157,9 @@ class Server:
         elif kind is m.ForgetShadow:
             assert isinstance(message, m.ForgetShadow)
             self._do(partial(self._forget_shadow, caller, message))
+        elif kind is m.Drain:
+            assert isinstance(message, m.Drain)
+            self._do(partial(self._core.fleet.draining.order, caller, message))
         elif kind in (m.ClusterStatus, m.CheckFilesystem):
             self._inspect(caller, message)
         else:

@@ -47,7 +47,7 @@ COMMANDS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "Programs": [
         ("master", "gfs.cli.programs:master", "Run a master, or a shadow; promote a shadow"),
-        ("chunkd", "gfs.cli.programs:chunkd", "Run a chunk server"),
+        ("chunkd", "gfs.cli.programs:chunkd", "Run a chunk server; `gfs chunkd drain` empties one"),
         ("mount", "gfs.cli.programs:mount", "Mount a cluster on a directory"),
         ("projections", "gfs.cli.programs:projections", "Keep views of the metadata"),
         ("config", "gfs.cli.settings:config", "Show settings and where each comes from"),

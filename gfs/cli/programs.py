@@ -7,6 +7,7 @@ configuration file that a local cluster keeps in its directory. `gfs master prom
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
@@ -56,25 +57,37 @@ def become(name: str, words: list[str]) -> None:
     os.execve(command[0], [*command, *words], environment)
 
 
-class _Master(click.Group):
-    """A program, unless its first word is a command."""
+class _ProgramWithCommands(click.Group):
+    """A program, unless its first word is one of `places` (word -> module:command)."""
+
+    def __init__(self, name: str, about: str, **places: str) -> None:
+        super().__init__(name=name, help=about)
+        self._places = places
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        from gfs.cli import promotion
-
-        return {"promote": promotion.promote, "forget": promotion.forget}.get(cmd_name)
+        module, _, attribute = self._places[cmd_name].partition(":")
+        found: click.Command = getattr(importlib.import_module(module), attribute)
+        return found
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["promote", "forget"]
+        return list(self._places)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and args[0] in self.list_commands(ctx):
+        if args and args[0] in self._places:
             return super().parse_args(ctx, args)
-        become("master", with_cluster(args, ctx.obj))
+        assert self.name is not None
+        become(self.name, with_cluster(args, ctx.obj))
         return []
 
 
-master = _Master(name="master", help="Run a master, or a shadow; promote one.")
-chunkd = _program("chunkd", "Run a chunk server.")
+master = _ProgramWithCommands(
+    "master",
+    "Run a master, or a shadow; promote one.",
+    promote="gfs.cli.promotion:promote",
+    forget="gfs.cli.promotion:forget",
+)
+chunkd = _ProgramWithCommands(
+    "chunkd", "Run a chunk server, or drain one.", drain="gfs.cli.drain:drain"
+)
 mount = _program("mount", "Mount a cluster on a directory.")
 projections = _program("projections", "Keep views of the metadata.")

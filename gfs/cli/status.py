@@ -115,6 +115,10 @@ def _print_master(console: Any, master: dict[str, Any]) -> None:
     if isinstance(chunks, dict):
         text = ", ".join(f"{count} {name.replace('_', '-')}" for name, count in chunks.items())
         console.print(f"chunks: {text}", style="red" if chunks.get("missing") else None)
+    if copies := _copies_text(master.get("repair") or {}):
+        console.print(f"copies: {copies}", style="yellow")
+    for drain in master.get("drains") or []:
+        console.print(_drain_text(drain))
     table = _table("server", "address", "rack", "state", "replicas", "free", "of", "verified")
     for server in master.get("servers", []):
         alive = server.get("alive", True)
@@ -122,7 +126,7 @@ def _print_master(console: Any, master: dict[str, Any]) -> None:
             str(server.get("server", "?")),
             str(server.get("address", "?")),
             str(server.get("rack") or "-"),
-            "up" if alive else "down",
+            _state(server),
             str(server.get("replicas", "?")),
             size_text(server.get("free_bytes", 0)),
             size_text(server.get("total_bytes", 0)),
@@ -157,6 +161,31 @@ def _shadows(shadows: list[dict[str, Any]]) -> Any:
         shown = figures if alive else ["-", "-", "-"]
         table.add_row(one["shadow"], one["address"], state, *shown, style=None if alive else "red")
     return table
+
+
+def _state(server: dict[str, Any]) -> str:
+    state = "up" if server.get("alive", True) else "down"
+    return f"{state}, draining" if server.get("draining") else state
+
+
+def _copies_text(repair: dict[str, Any]) -> str:
+    """What is being done about chunks that have too few or too many copies; empty: nothing."""
+    parts = [
+        ("waiting to be copied", "waiting"),
+        ("with no server to take them", "stuck"),
+        ("being copied", "copying"),
+        ("being moved", "moving"),
+        ("with copies to give up", "surplus"),
+    ]
+    shown = [f"{repair[key]} {text}" for text, key in parts if repair.get(key)]
+    return ", ".join(shown)
+
+
+def _drain_text(drain: dict[str, Any]) -> str:
+    if drain.get("done"):
+        return f"server {drain['server']} is drained: it may be switched off"
+    left = size_text(drain.get("bytes_left", 0))
+    return f"server {drain['server']} drains: {drain.get('chunks_left')} chunks, {left} left"
 
 
 def _views(views: list[dict[str, Any]]) -> Any:

@@ -128,6 +128,16 @@ class CopyReplica(Message):
     epoch: int = 0
 
 
+class Drain(Message):
+    """From people: make copies elsewhere of all that a chunk server has -> `Ok`; `stop` ends it.
+
+    Not an order to the server. How far it has come stands in `Status`.
+    """
+
+    server: int
+    stop: bool = False
+
+
 class DeleteReplicas(Message):
     """Garbage (GFS §4.4): the chunk is condemned, or the replica stale -> `Ok`."""
 

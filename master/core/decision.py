@@ -34,6 +34,8 @@ class Policy:
     trash_keep_ns: int
     repair_delay_s: float = 10.0
     repair_streams: int = 3
+    rebalance_bytes_per_s: int = 16 << 20
+    rebalance_band: float = 0.1
 
 
 class Suspend(Exception):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 
+from msgspec.structs import replace
+
 from gfs import messages as m
 from gfs.items import CHUNKS, SERVERS, Chunk, ChunkState, Server
 from master.core import tails
 from master.core.abandoned import Abandoned
 from master.core.barriers import Barriers
 from master.core.decision import Decision
+from master.core.draining import Draining
 from master.core.engine import Caller, Engine, Pending
+from master.core.rebalancing import Rebalancing
 from master.core.repair import Repair
 from master.core.seals import Seals
 from master.core.servers import LiveServer, agrees
@@ -32,6 +36,8 @@ class Fleet:
         )
         self.strays = Strays(engine)
         self.repair = Repair(engine, seals)
+        self.draining = Draining(engine, self.repair)
+        self.rebalancing = Rebalancing(engine, self.repair)
         self._growth: dict[int, m.TailGrowth] = {}
 
     def register(self, caller: Caller, ask: m.RegisterServer) -> None:
@@ -59,9 +65,10 @@ class Fleet:
 
     def _remember(self, decision: Decision, member: m.ChainMember) -> None:
         known: Server | None = decision.tx.get(SERVERS, (member.server,))
-        first_seen = known.first_seen_ns if known else decision.now_ns
-        server = Server(member.address, member.rack, first_seen)
+        server = known or Server(member.address, member.rack, decision.now_ns)
+        server = replace(server, address=member.address, rack=member.rack)
         decision.tx.put(SERVERS, (member.server,), server)
+        self._engine.servers.live[member.server].draining = server.draining
 
     def report(self, server: int, caller: Caller, report: m.ReportReplicas) -> None:
         """A batch of the block report."""
@@ -125,6 +132,13 @@ class Fleet:
         for start in range(0, len(growth), GROWTH_BATCH):
             some = growth[start : start + GROWTH_BATCH]
             self._engine.system("growth", partial(tails.grow, growth=some))
+
+    def look_after_copies(self, *, may_destroy: bool) -> None:
+        """Once a second: what is slow about repair, drains, balance."""
+        self.draining.run()
+        self.repair.slow_round(may_destroy=may_destroy)
+        if may_destroy:
+            self.rebalancing.run()
 
     def lost(self, server: int) -> None:
         """Its connection ended: it cannot be asked, and its replicas do not count."""

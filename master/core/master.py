@@ -137,7 +137,7 @@ class Master:
             self.upkeep.run()
             if self.upkeep.may_destroy():
                 self.fleet.strays.run()
-            self.fleet.repair.slow_round(may_destroy=self.upkeep.may_destroy())
+            self.fleet.look_after_copies(may_destroy=self.upkeep.may_destroy())
 
     def has_due_work(self, now_s: float) -> bool:
         """Is a tick worth a step now?"""

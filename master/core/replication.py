@@ -121,16 +121,16 @@ def choose_surplus(
     )
 
 
-def choose_move(sites: Sites, *, band: float) -> tuple[int, int] | None:
-    """(from, to): fullest and emptiest server if their free shares are `band` apart or more."""
+def moves(sites: Sites, *, band: float) -> list[tuple[int, int]]:
+    """(from, to), the most uneven pairs first: free shares at least `band` apart."""
     usable = [site for site in sites.values() if not site.draining and site.total_bytes]
-    if len(usable) < 2:
-        return None
-    fullest = min(usable, key=lambda site: (site.free_share, site.server))
-    emptiest = max(usable, key=lambda site: (site.free_share, -site.server))
-    if emptiest.free_share - fullest.free_share < band:
-        return None
-    return fullest.server, emptiest.server
+    pairs = [
+        (full.free_share - empty.free_share, full.server, empty.server)
+        for full in usable
+        for empty in usable
+        if empty.free_share - full.free_share >= band
+    ]
+    return [(source, target) for _, source, target in sorted(pairs)]
 
 
 def may_move(holders: Collection[int], source: int, target: int, sites: Sites) -> bool:

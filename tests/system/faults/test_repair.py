@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -12,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 
+from tests.system.clusters import LocalCluster
 from tests.system.faults.processes import FaultyCluster
 
 pytestmark = [pytest.mark.mount, pytest.mark.kill, pytest.mark.slow, pytest.mark.timeout(120)]
@@ -25,6 +27,11 @@ safe_start_s = 0.0
 repair_delay_s = 1.0
 """
 MIB = 1 << 20
+
+
+def gfs(cluster: FaultyCluster, *words: str) -> bytes:
+    """Standard output of a command."""
+    return LocalCluster(cluster.layout.directory).out(*words)
 
 
 def status(cluster: FaultyCluster) -> dict[str, Any]:
@@ -72,3 +79,21 @@ def test_after_a_kill_every_chunk_is_whole_again_and_reads_right(
         assert hashlib.sha256((here / name).read_bytes()).hexdigest() == digest, name
     assert (here / "log").read_bytes() == b"a line\n"
     assert cluster.fsck() == []
+
+
+def test_a_drained_server_is_empty_and_may_be_switched_off(
+    cluster: FaultyCluster, here: Path
+) -> None:
+    cluster.wait("not whole", lambda: is_whole(cluster), 30.0)
+    digests = write(here, [5000] * 5 + [9 * MIB])
+    out = gfs(cluster, "chunkd", "drain", "chunkd1", "--json")
+    report = json.loads(out)
+    assert report["done"]
+    assert report["chunks_left"] == 0
+    drained = next(one for one in status(cluster)["servers"] if one["draining"])
+    assert drained["server"] == report["server"]
+    cluster.restart("master")
+    cluster.kill("chunkd1")
+    shutil.rmtree(cluster.layout.data("chunkd1"))
+    for name, digest in digests.items():
+        assert hashlib.sha256((here / name).read_bytes()).hexdigest() == digest, name

@@ -90,10 +90,11 @@ def test_a_move_brings_shares_together_and_costs_no_rack(
     given: tuple[dict[int, Site], set[int]], band: float
 ) -> None:
     sites, holders = given
-    move = replication.choose_move(sites, band=band)
-    assume(move is not None)
-    assert move is not None
-    source, target = move
+    moves = replication.moves(sites, band=band)
+    assume(moves)
+    source, target = moves[0]
+    apart = [sites[to].free_share - sites[of].free_share for of, to in moves]
+    assert apart == sorted(apart, reverse=True)
     assert sites[target].free_share - sites[source].free_share >= band
     assert not sites[source].draining
     assert not sites[target].draining
