@@ -25,6 +25,8 @@ READ_BYTES = 128 * KIB  # of log for one stretch: about 5 ms of work
 CACHE_BYTES = 64 * MIB
 READERS_MAX = 8
 POLL_S = 0.004  # between looks at the mapped committed position while somebody waits
+QUIET_POLL_S = 0.02  # where nothing has moved for QUIET_S
+QUIET_S = 1.0
 GATHER_S = 0.02  # what comes within it goes out together: HTTP costs more a piece than a byte
 
 
@@ -75,15 +77,18 @@ class Tip:
 
     async def run(self) -> None:
         """Look at the committed position while somebody waits for it to move."""
+        moved_at = trio.current_time()
         while True:
             await self._wanted.wait()
             if self.look():
+                moved_at = trio.current_time()
                 self._wanted = trio.Event()
                 self._changed.set()
                 self._changed = trio.Event()
                 await trio.sleep(GATHER_S)
             else:
-                await trio.sleep(POLL_S)
+                quiet = trio.current_time() - moved_at > QUIET_S
+                await trio.sleep(QUIET_POLL_S if quiet else POLL_S)
 
     def look(self) -> bool:
         """Read the committed position; says whether it has moved."""
