@@ -148,6 +148,26 @@ class DataDirectory:
         self.disk.sync_directory(self.path / "quarantine")
         self.disk.sync_directory(self.folder(handle))
 
+    def quarantined(self) -> set[int]:
+        """Chunks of which something is in quarantine. May take long."""
+        return {handle for handle, _ in self._in_quarantine()}
+
+    def empty_quarantine(self, handles: set[int]) -> None:
+        """Delete what is there of these chunks. May take long."""
+        for handle, path in self._in_quarantine():
+            if handle in handles:
+                self.disk.unlink(path)
+
+    def _in_quarantine(self) -> list[tuple[int, Path]]:
+        folder = self.path / "quarantine"
+        found = []
+        for name in self.disk.listdir(folder):
+            try:
+                found.append((int(name.partition(".")[0], 16), folder / name))
+            except ValueError:
+                continue  # not ours; left alone
+        return found
+
     def close(self) -> None:
         """Let another process have it."""
         self._lock.close()

@@ -65,6 +65,8 @@ class Orders:
             messages.CopyReplica: self._copy,
             messages.DeleteReplicas: self._delete,
             messages.VerifyReplicas: self._verify,
+            messages.ListQuarantine: self._list_quarantine,
+            messages.EmptyQuarantine: self._empty_quarantine,
             messages.ReportGrowth: self._growth,
         }
 
@@ -247,6 +249,22 @@ class Orders:
                 self.store.note_failure(directory, error)
                 raise
             log.info("replica.%s handle=%016x", "quarantined" if bad else "deleted", handle)
+
+    async def _list_quarantine(self, _: messages.ListQuarantine) -> messages.Message:
+        found: set[int] = set()
+        for directory in self.store.directories:
+            if not directory.health.is_out:
+                found |= await self._lanes.of(directory).order.run(directory.quarantined)
+        return messages.Quarantined(sorted(found))
+
+    async def _empty_quarantine(self, message: messages.EmptyQuarantine) -> messages.Message:
+        self.machine.refuse_old_epoch(message.epoch)
+        handles = set(message.handles)
+        for directory in self.store.directories:
+            if not directory.health.is_out:
+                remove = partial(directory.empty_quarantine, handles)
+                await self._lanes.of(directory).order.run(remove)
+        return messages.Ok()
 
     async def _verify(self, message: messages.VerifyReplicas) -> messages.Message:
         bad: list[int] = []

@@ -58,23 +58,31 @@ def make_checkpoint(
     """
     make_directory(disk, directory)
     partial = directory / _PARTIAL_NAME
-    _remove_database(disk, partial)
+    remove_database(disk, partial)
     try:
         disk.open(partial, exclusive=True).close()  # readable by nobody else
-        position, epoch = _copy(source, partial, vfs)
+        position, epoch = copy_state(source, partial, vfs)
         checksum = _checksum(disk, partial)
         _sync(disk, partial)
         path = directory / f"{position:020d}-{epoch}-{checksum:08x}{SUFFIX}"
         disk.rename(partial, path)
     except errors.GfsError:
-        _remove_database(disk, partial)
+        remove_database(disk, partial)
         raise
     disk.sync_directory(directory)
     return Checkpoint(Position(position), Epoch(epoch), checksum, path)
 
 
-def _copy(source: apsw.Connection, partial: Path, vfs: str | None) -> tuple[int, int]:
-    """Copy all pages in one step, as a single file, and check them."""
+def copy_state(source: apsw.Connection, partial: Path, vfs: str | None) -> tuple[int, int]:
+    """Copy all pages in one step, as a single file, and check them.
+
+    Returns:
+      position and epoch of the last record applied.
+
+    Raises:
+      Corrupt: pages or items are damaged.
+      NoSpace, StorageFailed: the disk.
+    """
     try:
         copy = apsw.Connection(str(partial), vfs=vfs)
         try:
@@ -218,7 +226,7 @@ def _sync(disk: Disk, path: Path) -> None:
         file.close()
 
 
-def _remove_database(disk: Disk, path: Path) -> None:
+def remove_database(disk: Disk, path: Path) -> None:
     """Remove a file of SQLite's and those it may have left beside it."""
     for suffix in ("", "-journal", "-wal", "-shm"):
         name = path.with_name(path.name + suffix)

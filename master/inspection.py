@@ -1,38 +1,18 @@
-"""`gfs status` and the master's part of `gfs fsck`: looks, changes nothing."""
+"""`gfs status`: looks, changes nothing."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
 
 import msgspec
 import trio
 
 from gfs import messages as m
-from gfs.errors import GfsError
-from gfs.ids import ROOT_INO, TRASH_INO
-from gfs.items import (
-    CHUNKS,
-    DIRENTS,
-    EXTENTS,
-    INODES,
-    ORPHANS,
-    SERVERS,
-    Chunk,
-    ChunkState,
-    Inode,
-)
-from gfs.messages import Message
+from gfs.items import CHUNKS, SERVERS, Chunk, ChunkState
+from master.checking import pages
 from master.core.draining import Drains
 from master.core.master import Master
-from master.core.tables import ReadTables
 from master.ledger import Ledger
-
-Order = Callable[[int, Message, float], Awaitable[Message]]
-VERIFY_S = 3600.0
-PAGE = 2000
-PROBLEMS_MAX = 10_000
 
 
 class Inspection:
@@ -43,13 +23,10 @@ class Inspection:
         self._ledger = ledger
         self._cluster = cluster
 
-    async def answer(self, message: Message, order: Order) -> Message:
-        """To `ClusterStatus` and `CheckFilesystem`."""
-        if isinstance(message, m.CheckFilesystem):
-            found = await self._check(message.deep, order)
-        else:
-            found = self.status()
-            found["chunks"], found["drains"] = await self._count_chunks()
+    async def answer(self) -> m.Status:
+        """To `ClusterStatus`."""
+        found = self.status()
+        found["chunks"], found["drains"] = await self._count_chunks()
         return m.Status(msgspec.json.encode(found))
 
     def statistics(self) -> dict[str, object]:
@@ -130,7 +107,7 @@ class Inspection:
         """
         drains = Drains(self._core.engine.servers, self._core.engine.reader)
         counts: Counter[str] = Counter(open=0, sealed=0, under_replicated=0, missing=0)
-        for handle, chunk in self._pages(CHUNKS):
+        for handle, chunk in pages(self._core.engine.reader, CHUNKS):
             counts[chunk.state.name.lower()] += 1
             copies = self._copies(handle[0], chunk)
             drains.count(handle[0], chunk)
@@ -140,112 +117,3 @@ class Inspection:
             if not handle[0] % 64:
                 await trio.lowlevel.checkpoint()
         return dict(counts), drains.report()
-
-    def _pages(self, table: str) -> Iterator[tuple[Any, Any]]:
-        yield from pages(self._core.engine.reader, table)
-
-    async def _check(self, deep: bool, order: Order) -> dict[str, object]:
-        """Namespace and chunk table in a thread of their own connection, replicas here."""
-        problems: list[str] = []
-        if deep:
-            await self._verify_replicas(order, problems)
-        reader = self._ledger.state.reader()
-        try:
-            checked = await trio.to_thread.run_sync(check_tables, reader, problems)
-        finally:
-            reader.close()
-        for key, chunk in self._pages(CHUNKS):
-            if chunk.references and chunk.state is not ChunkState.CONDEMNED:
-                self._check_copies(key[0], chunk, problems)
-            await trio.lowlevel.checkpoint()
-        checked["servers"] = len(self._core.engine.servers.live)
-        return {"ok": not problems, "checked": checked, "problems": problems[:PROBLEMS_MAX]}
-
-    def _check_copies(self, handle: int, chunk: Chunk, problems: list[str]) -> None:
-        copies = self._copies(handle, chunk)
-        if copies >= min(chunk.goal, len(self._core.engine.servers.live)) and copies:
-            return
-        what = "has no replica" if not copies else f"has {copies} of {chunk.goal} replicas"
-        problems.append(f"chunk {handle:016x} {what}{self._files_of(handle)}")
-
-    def _files_of(self, handle: int) -> str:
-        queries = self._core.engine.queries
-        names = []
-        for key in self._core.engine.reader.by_index("extents_by_handle", handle, limit=3):
-            try:
-                names.append(queries.path(int(key[0])).decode(errors="backslashreplace"))
-            except GfsError:
-                names.append(f"inode {key[0]}")
-        return f": {', '.join(dict.fromkeys(names))}" if names else ""
-
-    async def _verify_replicas(self, order: Order, problems: list[str]) -> None:
-        for server in sorted(self._core.engine.servers.live):
-            answer = await order(server, m.VerifyReplicas([]), VERIFY_S)
-            if isinstance(answer, m.Verified):
-                problems += [
-                    f"chunk {handle:016x} is corrupt on server {server:016x}"
-                    for handle in answer.bad
-                ]
-
-
-def pages(tables: ReadTables, table: str) -> Iterator[tuple[tuple[int, ...], Any]]:
-    """Every item of a table, a page at a time."""
-    after = None
-    while True:
-        page = tables.scan(table, after=after, limit=PAGE)
-        yield from page
-        if len(page) < PAGE:
-            return
-        after = page[-1][0]
-
-
-def check_tables(tables: ReadTables, problems: list[str]) -> dict[str, int]:
-    """Do the tables agree with each other? Adds what does not; returns what was looked at."""
-    links: Counter[int] = Counter()
-    subdirectories: Counter[int] = Counter()
-    checked = {"inodes": 0, "names": 0, "extents": 0, "chunks": 0}
-    for (parent, _name), dirent in pages(tables, DIRENTS):
-        checked["names"] += 1
-        links[dirent.ino] += 1
-        child: Inode | None = tables.get(INODES, (dirent.ino,))
-        if child is None:
-            problems.append(f"a name in directory {parent} leads to inode {dirent.ino}, not there")
-        elif child.is_directory:
-            subdirectories[parent] += 1
-            if child.parent != parent:
-                problems.append(f"directory {dirent.ino} names {child.parent} as its parent")
-    references: Counter[int] = Counter()
-    stored: Counter[int] = Counter()
-    for (ino, _offset), extent in pages(tables, EXTENTS):
-        checked["extents"] += 1
-        references[extent.handle] += extent.length
-        stored[ino] += extent.length
-    for (ino,), inode in pages(tables, INODES):
-        checked["inodes"] += 1
-        _check_inode(tables, ino, inode, links[ino], subdirectories[ino], stored[ino], problems)
-    for (handle,), chunk in pages(tables, CHUNKS):
-        checked["chunks"] += 1
-        if chunk.references != references.pop(handle, 0):
-            problems.append(f"chunk {handle:016x} counts {chunk.references} referenced bytes")
-    problems += [f"extents lead to chunk {handle:016x}, not there" for handle in references]
-    return checked
-
-
-def _check_inode(
-    tables: ReadTables,
-    ino: int,
-    inode: Inode,
-    links: int,
-    subdirectories: int,
-    stored: int,
-    problems: list[str],
-) -> None:
-    if inode.stored != stored:
-        problems.append(f"inode {ino} counts {inode.stored} stored bytes, extents hold {stored}")
-    if ino in (ROOT_INO, TRASH_INO):
-        return
-    expected = 2 + subdirectories if inode.is_directory else links
-    if inode.nlink != expected:
-        problems.append(f"inode {ino} counts {inode.nlink} links, {expected} lead to it")
-    if not links and tables.get(ORPHANS, (ino,)) is None:
-        problems.append(f"inode {ino} has no name and is not open")

@@ -93,6 +93,18 @@ def index_statements() -> dict[str, tuple[str, str]]:
     return found
 
 
+def walk_statements() -> dict[str, str]:
+    """For each index: value, keys and item of all that it has, in its order."""
+    found = {}
+    for index in INDEXES.values():
+        keys = ", ".join(("k0", "k1")[: len(TABLES[index.table].key)])
+        found[index.name] = (
+            f"SELECT {index.attribute}, {keys}, item FROM {index.table} INDEXED BY {index.name}"
+            f" WHERE {index.attribute} != 0 ORDER BY {index.attribute}, {keys}"
+        )
+    return found
+
+
 def prepare(connection: apsw.Connection, cluster: str) -> None:
     """Make the schema in an empty file, or bring an older one up to `FORMAT`.
 

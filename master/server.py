@@ -36,6 +36,7 @@ from master.core.engine import Caller, Pending, Ready, Send
 from master.core.master import Master
 from master.core.start import LOST_KEY
 from master.following import Following
+from master.fsck import Fsck
 from master.holding import Holding
 from master.inspection import Inspection
 from master.ledger import Ledger
@@ -60,6 +61,7 @@ class Server:
         self._cluster = cluster
         self._peers = Peers()
         self._inspection = Inspection(core, ledger, cluster)
+        self._fsck = Fsck(core, ledger, self._order, self._do)
         self._inbox: list[Work] = []
         self._wake = trio.Event()
         self._has_room = True
@@ -197,7 +199,10 @@ class Server:
 
     async def _answer_inspection(self, caller: Caller, message: Message) -> None:
         try:
-            answer = await self._inspection.answer(message, self._order)
+            if isinstance(message, m.CheckFilesystem):
+                answer = await self._fsck.answer(message)
+            else:
+                answer = await self._inspection.answer()
         except GfsError as error:
             self._peers.reply(caller, error)
         else:

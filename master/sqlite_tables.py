@@ -7,6 +7,7 @@ SQLite's errors become `gfs.errors` here.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import apsw
@@ -14,7 +15,7 @@ import apsw
 from gfs import errors
 from gfs.items import INDEXES, TABLES, Key
 from master.core.tables import AnyItem
-from master.schema import Statements, index_statements
+from master.schema import Statements, index_statements, walk_statements
 
 STATEMENTS_CACHED = 256  # more than the schema has, so nothing is ever parsed twice
 
@@ -23,7 +24,7 @@ _READS = {name: (statements.get, statements.decode) for name, statements in STAT
 _WRITES = {name: (statements.put, statements.bindings()) for name, statements in STATEMENTS.items()}
 _DELETES = {name: statements.delete for name, statements in STATEMENTS.items()}
 _BY_INDEX = index_statements()
-_INDEXED_WIDTH = {name: len(TABLES[index.table].key) for name, index in INDEXES.items()}
+_WALK_INDEX = walk_statements()
 
 
 def translate(error: apsw.Error, doing: str) -> errors.GfsError:
@@ -93,6 +94,19 @@ class SqliteReadTables:
         first, following = _BY_INDEX[index]
         sql = first if after is None else following
         return self._rows(sql, (value, *(after or ()), -1 if limit is None else limit))
+
+    def walk_index(self, index: str) -> Iterator[tuple[int, Key, AnyItem]]:
+        """Indexed value, key and item of each item that the index has, ascending by both.
+
+        Reads as it is asked: nothing may be written by this connection meanwhile.
+        """
+        statements = STATEMENTS[INDEXES[index].table]
+        width, decode = statements.width, statements.decode
+        try:
+            for row in self._connection.cursor().execute(_WALK_INDEX[index]):
+                yield row[0], row[1 : 1 + width], decode(row[1 + width])
+        except apsw.Error as error:
+            raise translate(error, f"walk {index}") from error
 
     def count(self, table: str) -> int:
         number: int = self._rows(STATEMENTS[table].count, ())[0][0]

@@ -262,10 +262,12 @@ class Status(Message):
 class CheckFilesystem(Message):
     """fsck at the master: namespace, chunk table and reports compared -> `Status`.
 
-    With `deep`, chunk servers verify every block of every replica first.
+    With `deep`, chunk servers verify every block of every replica first. With `repair`, what
+    can be mended without losing anything is.
     """
 
     deep: bool = False
+    repair: bool = False
 
 
 class NamePair(Message):

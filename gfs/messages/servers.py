@@ -145,6 +145,21 @@ class DeleteReplicas(Message):
     epoch: int = 0
 
 
+class ListQuarantine(Message):
+    """What has been put aside because it could not be trusted -> `Quarantined`."""
+
+
+class Quarantined(Message):
+    handles: list[int]
+
+
+class EmptyQuarantine(Message):
+    """Nobody needs these copies that were put aside -> `Ok`."""
+
+    handles: list[int]
+    epoch: int = 0
+
+
 class VerifyReplicas(Message):
     """Check every block of these replicas (empty = all) -> `Verified`, the bad ones."""
 

@@ -14,6 +14,7 @@ from master.core.barriers import Barriers
 from master.core.decision import Decision
 from master.core.draining import Draining
 from master.core.engine import Caller, Engine, Pending
+from master.core.quarantine import Quarantine
 from master.core.rebalancing import Rebalancing
 from master.core.repair import Repair
 from master.core.seals import Seals
@@ -35,6 +36,7 @@ class Fleet:
             engine, seals, self.abandoned, grown=self._grown, log_growth=self.log_growth
         )
         self.strays = Strays(engine)
+        self.quarantine = Quarantine(engine, self.strays.is_garbage)
         self.repair = Repair(engine, seals)
         self.draining = Draining(engine, self.repair)
         self.rebalancing = Rebalancing(engine, self.repair)

@@ -137,6 +137,7 @@ class Master:
             self.upkeep.run()
             if self.upkeep.may_destroy():
                 self.fleet.strays.run()
+                self.fleet.quarantine.run()
             self.fleet.look_after_copies(may_destroy=self.upkeep.may_destroy())
 
     def has_due_work(self, now_s: float) -> bool:

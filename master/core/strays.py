@@ -56,12 +56,13 @@ class Strays:
             some, self._found[server] = handles[:BATCH], handles[BATCH:]
             if not self._found[server]:
                 del self._found[server]
-            garbage = [handle for handle in some if self._is_garbage(handle)]
+            garbage = [handle for handle in some if self.is_garbage(handle)]
             if garbage:
                 order = m.DeleteReplicas(garbage, self._engine.epoch)
                 self._engine.order_server(server, order, _ignore)
 
-    def _is_garbage(self, handle: int) -> bool:
+    def is_garbage(self, handle: int) -> bool:
+        """Was it given out by this history, and is it no more in the table?"""
         tables, epoch = self._engine.tables, handle >> EPOCH_SHIFT
         if tables.get(CHUNKS, (handle,)) is not None or epoch > self._engine.epoch:
             return False

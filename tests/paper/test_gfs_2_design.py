@@ -14,7 +14,7 @@ from gfs import ids, items
 from gfs import messages as m
 from gfs.ids import EPOCH_SHIFT, MIB, ROOT_INO
 from gfs.items import CHUNKS, INODES
-from master.inspection import check_tables
+from master.checking import Problem, check_tables
 from tests.unit.master.core.conftest import MakeCluster
 from tests.unit.master.core.harness import Client, Cluster
 
@@ -195,8 +195,8 @@ def test_2_6_3_the_master_recovers_by_replaying_the_log(c: Cluster, a: Client) -
     c.check()
     c.restart()
     assert a.lookup(b"g").ino == f
-    problems: list[str] = []
-    check_tables(c.tables, problems)
+    problems: list[Problem] = []
+    check_tables(c.tables, problems.append)
     assert problems == []
 
 

@@ -19,9 +19,9 @@ from gfs.errors import GfsError, StorageFailed
 from gfs.handshake import dial, listen, serve
 from gfs.ids import MIB
 from gfs.messages import Message
+from master.checking import Problem, check_tables
 from master.core.decision import Policy
 from master.core.master import Master
-from master.inspection import check_tables
 from master.ledger import Ledger
 from master.server import Server
 
@@ -112,8 +112,8 @@ async def master(directory: Path, disk: Disk, *, lease_s: float = 20.0) -> Async
     finally:
         for listener in listeners:
             listener.close()
-        problems: list[str] = []
-        check_tables(ledger.state, problems)
+        problems: list[Problem] = []
+        check_tables(ledger.state, problems.append)
         ledger.close()
     assert problems == []
 

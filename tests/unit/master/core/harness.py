@@ -30,12 +30,12 @@ from gfs.errors import GfsError, NoSuchReplica, Unreachable
 from gfs.items import CHUNKS, INODES, TABLES, Chunk, Extent, Inode
 from gfs.messages import Actor, Done, Message
 from gfs.records import DECODER, ENCODER, Record
+from master.checking import Problem, check_tables
 from master.core import start
 from master.core.decision import Policy
 from master.core.engine import Answer, Ready, Send
 from master.core.master import Master
 from master.core.transaction import apply
-from master.inspection import check_tables
 from master.segments import PAYLOAD_BYTES_MAX
 from master.state import MemoryTables
 
@@ -113,6 +113,7 @@ class ChunkServer:
         self.hung = False
         self.replicas: dict[int, Replica] = {}
         self.deleted: list[int] = []
+        self.quarantine: set[int] = set()
         self.orders: list[Message] = []
         self.waiting: list[Send] = []  # came while it was hung
 
@@ -198,6 +199,11 @@ class ChunkServer:
             self.deleted += order.handles
             for handle in order.handles:
                 self.replicas.pop(handle, None)
+            return m.Ok()
+        if isinstance(order, m.ListQuarantine):
+            return m.Quarantined(sorted(self.quarantine))
+        if isinstance(order, m.EmptyQuarantine):
+            self.quarantine -= set(order.handles)
             return m.Ok()
         assert isinstance(order, m.ReportGrowth)
         return m.Growth(
@@ -622,8 +628,8 @@ class Cluster:
             last = record
         for table in TABLES:
             assert everything(replayed, table) == everything(self.tables, table), table
-        problems: list[str] = []
-        check_tables(self.tables, problems)
+        problems: list[Problem] = []
+        check_tables(self.tables, problems.append)
         assert problems == []
         replayed.close()
 

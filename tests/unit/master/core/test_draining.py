@@ -9,8 +9,8 @@ import pytest
 from gfs import messages as m
 from gfs.errors import NotFound
 from gfs.items import SERVERS
+from master.checking import pages
 from master.core.draining import Drains
-from master.inspection import pages
 from tests.unit.master.core.conftest import MakeCluster
 from tests.unit.master.core.harness import POLICY, Call, Client, Cluster
 from tests.unit.master.core.test_repair import holders, sealed_file
