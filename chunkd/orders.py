@@ -315,7 +315,7 @@ async def _fetch(link: Link, message: messages.CopyReplica, start: int) -> list[
 
     async def read(offset: int) -> None:
         length = min(MIB, stop - offset)
-        ask = messages.Read(message.handle, 0, offset, length)
+        ask = messages.Read(message.handle, message.version, offset, length)
         answer, payload = await link.call(ask, timeout_s=COPY_READ_S)
         if not isinstance(answer, messages.ReadData) or payload is None or len(payload) != length:
             raise RemoteProtocolError(f"short or strange answer to a read at {offset}")

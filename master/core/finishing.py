@@ -49,7 +49,7 @@ class Finishing:
     def copy(self, server: int, handle: int, version: int, length: int) -> None:
         """The member lacks the end, or all: it fetches it from one that has it."""
         servers = self._engine.servers
-        sources = (servers.member(holder) for holder in servers.holders(handle))
+        sources = (servers.member(holder) for holder in servers.sources(handle) if holder != server)
         source = next((member for member in sources if member is not None), None)
         if source is None:  # who has it has not reported yet
             self._try_later(server, handle)
@@ -72,13 +72,19 @@ class Finishing:
         def condensed(answer: Answer) -> None:
             self._ended(server, handle)
             if isinstance(answer, messages.Condensed):
-                self._engine.servers.add_replica(server, handle)
-                self.condensed[handle] = answer.checksum
                 self._unfinished.pop((server, handle), None)
+                if self._is_right(handle, answer.checksum):
+                    self._engine.servers.add_replica(server, handle)
             else:
                 self._try_later(server, handle, has_all=has_all)
 
         return condensed
+
+    def _is_right(self, handle: int, checksum: int) -> bool:
+        """Members are bit-identical: whose checksum was heard first has said what is right."""
+        chunk: Chunk | None = self._engine.tables.get(CHUNKS, (handle,))
+        logged = chunk.checksum if chunk is not None else 0
+        return checksum == (logged or self.condensed.setdefault(handle, checksum))
 
     def _try_later(self, server: int, handle: int, *, has_all: bool = False) -> None:
         unfinished = self._unfinished.setdefault((server, handle), _Unfinished(0.0))

@@ -107,8 +107,10 @@ class Fleet:
             else:
                 self._finishing.copy(server, replica.handle, chunk.version, chunk.length)
         elif replica.version < chunk.version:
-            # It missed the seal: what it has does not count, but it may have a fresh copy.
-            self._finishing.copy(server, replica.handle, chunk.version, chunk.length)
+            # Stale (GFS §4.5): it missed the seal. It gets a fresh copy, or goes if none is needed.
+            servers.add_spare(server, replica.handle)
+            if len(servers.holders(replica.handle)) < chunk.goal:
+                self._finishing.copy(server, replica.handle, chunk.version, chunk.length)
 
     def heartbeat(self, server: int, beat: m.Heartbeat, now_s: float = 0.0) -> None:
         """Free space, and growth of tails to be logged with the next batch."""

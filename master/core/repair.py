@@ -189,7 +189,7 @@ class Repair:
             self._failures.pop(handle, None)
             if len(holders) > chunk.goal or self._useless(handle):
                 self._surplus.add(handle)
-        elif holders and counted + self._expected(handle, chunk) < chunk.goal:
+        elif servers.sources(handle) and counted + self._expected(handle, chunk) < chunk.goal:
             rank = replication.rank(len(holders), chunk.references, asked=handle in servers.wanted)
             self._ranks[handle] = rank
             self._queue.add((rank, handle))
@@ -254,6 +254,7 @@ class Repair:
             self._forget(handle)
             return
         holders = self._engine.servers.holders(handle)
+        sources = self._engine.servers.sources(handle)
         coming = {copy.target for copy in self.copies.values() if copy.handle == handle}
         coming |= self._seals.finishing.under_way(handle)
         taken = {*holders, *coming}
@@ -269,7 +270,7 @@ class Repair:
                 able, taken, sites, streams=streams, failures=failures,
                 shunned=self._useless(handle),
             )  # fmt: skip
-            source = replication.choose_source(holders, sites, streams=streams, failures=failures)
+            source = replication.choose_source(sources, sites, streams=streams, failures=failures)
             if target is None or source is None:
                 return
             self.copy(handle, chunk, source, target)

@@ -5,8 +5,9 @@ restart this fills by itself. A replica counts when its report agrees with the
 chunk table: same version, and for sealed chunks same length.
 
 A *spare* does not count, but is better than nothing: a replica with a bad block,
-one whose directory fails, one that lacks the end of a sealed chunk. Readers are sent
-to it while no server has a whole one. Each of its blocks is verified when it is read,
+one whose directory fails, one that lacks the end of a sealed chunk or has missed its
+seal. Readers, and copies, are sent to it while no server has a whole one; once the chunk
+is at its goal it is deleted (repair.py). Each of its blocks is verified when it is read,
 and a chain acknowledges only what all of its members have, so below its end a spare
 has whatever was acknowledged.
 """
@@ -198,4 +199,10 @@ def agrees(report: ReplicaReport, chunk: Chunk | None) -> bool:
         and report.sealed
         and report.version == chunk.version
         and report.length == chunk.length
+        and same_bytes(chunk, report.checksum)
     )
+
+
+def same_bytes(chunk: Chunk, checksum: int) -> bool:
+    """Is this the checksum that was logged, as far as both are known?"""
+    return not chunk.checksum or not checksum or checksum == chunk.checksum

@@ -97,6 +97,7 @@ class Replica:
     primary: bool = False
     acknowledged: int = 0
     recovered: bool = False
+    checksum: int = 0  # of a sealed one; 0: not known
     writers: dict[int, int] = field(default_factory=dict)
 
 
@@ -128,7 +129,12 @@ class ChunkServer:
         ask = m.RegisterServer(self.member, self.boot, "", 1 << 41, self.free_bytes, 0, 0)
         reports = [
             m.ReplicaReport(
-                handle, replica.version, replica.sealed, replica.end, 0, replica.recovered
+                handle,
+                replica.version,
+                replica.sealed,
+                replica.end,
+                replica.checksum,
+                replica.recovered,
             )
             for handle, replica in sorted(self.replicas.items())
         ]

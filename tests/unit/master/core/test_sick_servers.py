@@ -6,7 +6,8 @@ import pytest
 
 from gfs import errors
 from gfs import messages as m
-from tests.unit.master.core.harness import Client, Cluster
+from tests.unit.master.core.conftest import MakeCluster
+from tests.unit.master.core.harness import Client, Cluster, Replica
 
 
 def beat(c: Cluster, free: int, *disks: str) -> None:
@@ -25,6 +26,50 @@ def test_disks_that_do_not_work_are_waited_for_full_ones_are_not(c: Cluster, a: 
     beat(c, 1 << 40)
     c.pass_time(1)
     assert call.done.lease is not None
+
+
+def test_a_replica_with_other_bytes_does_not_count_and_is_replaced(c: Cluster, a: Client) -> None:
+    """Same version, same length: only the checksum that was logged tells."""
+    f = a.create(b"f")
+    lease = a.allocate()
+    c.append(lease, 100)
+    a.commit(f, (0, 100, lease.handle, 0))
+    a.do(m.SealChunk(lease.handle, lease.version))
+    c.pass_time(62)
+    right = c.chunk(lease.handle).checksum
+    assert right
+    server = c.server(1)
+    server.stop()
+    server.replicas[lease.handle] = Replica(2, 100, sealed=True, checksum=right + 1)
+    server.hung = True
+    server.register()
+    assert sorted(c.core.engine.servers.sources(lease.handle)) == [2, 3]
+    server.hung = False
+    server.stop()
+    server.register()
+    c.pass_time(5)
+    assert sorted(c.core.engine.servers.holders(lease.handle)) == [1, 2, 3]
+    assert server.replicas[lease.handle].checksum != right + 1
+
+
+def test_a_stale_replica_goes_when_the_chunk_needs_no_more(make_cluster: MakeCluster) -> None:
+    """It missed the seal, and meanwhile others have taken its place."""
+    c = make_cluster(servers=4)
+    a = c.client()
+    f = a.create(b"f")
+    lease = a.allocate()
+    c.append(lease, 100)
+    a.commit(f, (0, 100, lease.handle, 0))
+    absent = c.server(lease.members[2].server)
+    absent.stop()
+    a.do(m.SealChunk(lease.handle, lease.version))
+    c.pass_time(62)
+    assert len(c.core.engine.servers.holders(lease.handle)) == 3
+    assert absent.replicas[lease.handle].version == 1
+    absent.register()
+    c.pass_time(3)
+    assert lease.handle not in absent.replicas
+    assert not any(isinstance(order, m.CopyReplica) for order in absent.orders)
 
 
 def test_what_lies_on_a_failed_disk_counts_again_when_that_works(c: Cluster, a: Client) -> None:
