@@ -7,15 +7,18 @@ tail; if none comes, a reader would wait for ever, so the master does it here.
 A member that is away is waited for first: who misses the seal has a replica
 that does not count. A private chunk is its writer's business while it writes; one
 that has committed bytes and an idle writer would keep a copy too few until the next write.
+The same holds for chunks that began with fewer members than their goal, because
+servers were away: once there are enough, they are sealed, and so can be copied.
 """
 
 from __future__ import annotations
 
-from gfs.items import CHUNKS, CHUNKS_BY_STATE, SERVERS, Chunk, ChunkKind, ChunkState
+from gfs.items import CHUNKS, CHUNKS_BY_STATE, SERVERS, Chunk, ChunkKind, ChunkState, Key
 from master.core.engine import Engine, scan_all
 from master.core.seals import Seals
 
 RETURN_WAIT_S = 2.0
+LOOKED_AT_ONCE = 200  # open chunks in one round
 
 
 class Abandoned:
@@ -26,6 +29,8 @@ class Abandoned:
         self._seals = seals
         self._away = {int(key[0]): engine.now_s for key, _ in scan_all(engine.tables, SERVERS)}
         self._broken: dict[int, float] = {}  # chunks with a member that restarted, since when
+        self._narrow: dict[int, float] = {}  # open with too few members, seen first
+        self._look_after: Key | None = None
 
     def lost(self, server: int) -> None:
         self._away[server] = self._engine.now_s
@@ -68,6 +73,36 @@ class Abandoned:
             if chunk is None or now_s - since_s >= RETURN_WAIT_S or self._all_live(chunk):
                 del self._broken[handle]
                 self._seal(handle, chunk)
+
+    def slow_round(self) -> None:
+        """A page of the open chunks: does one have fewer members than there could be?"""
+        engine = self._engine
+        if self._look_after is None:  # what was sealed meanwhile is forgotten
+            self._narrow = {h: since for h, since in self._narrow.items() if self._is_open(h)}
+        found = engine.tables.by_index(
+            CHUNKS_BY_STATE, ChunkState.OPEN, after=self._look_after, limit=LOOKED_AT_ONCE
+        )
+        self._look_after = found[-1] if len(found) == LOOKED_AT_ONCE else None
+        usable = self._usable_servers()
+        for key in found:
+            handle, chunk = int(key[0]), engine.tables.get(CHUNKS, key)
+            if chunk is None or len(chunk.members) >= min(chunk.goal, usable):
+                self._narrow.pop(handle, None)
+                continue
+            since_s = self._narrow.setdefault(handle, engine.now_s)
+            if engine.now_s - since_s >= engine.policy.repair_delay_s:
+                del self._narrow[handle]
+                self._seal(handle, chunk)
+
+    def _is_open(self, handle: int) -> bool:
+        chunk: Chunk | None = self._engine.tables.get(CHUNKS, (handle,))
+        return chunk is not None and chunk.state is ChunkState.OPEN
+
+    def _usable_servers(self) -> int:
+        """How many could take a chunk now."""
+        servers, least = self._engine.servers, self._engine.policy.chunk_bytes
+        able = servers.candidates(servers.suspected(self._engine.now_s))
+        return sum(one.free_bytes >= least for one in able)
 
     def _all_live(self, chunk: Chunk) -> bool:
         return all(member.server in self._engine.servers.live for member in chunk.members)

@@ -133,6 +133,7 @@ class Master:
         if engine.now_s - self._slow_round_at_s >= SLOW_ROUND_S:
             self._slow_round_at_s = engine.now_s
             self.fleet.log_growth()
+            self.fleet.abandoned.slow_round()
             self.upkeep.log_condensed()
             self.upkeep.run()
             if self.upkeep.may_destroy():

@@ -283,3 +283,24 @@ def test_the_last_unlink_gives_the_tail_back(make_cluster: MakeCluster, grown: i
     assert (chunk.state, chunk.references) == (ChunkState.CONDEMNED, 0)
     c.pass_time(700)
     assert all(tail.lease.handle in server.deleted for server in c.servers.values())
+
+
+def test_a_tail_that_began_with_two_members_is_sealed_once_a_third_is_up(
+    c: Cluster, a: Client
+) -> None:
+    """Goal: nobody appends any more, and yet it gets its third copy."""
+    c.server(3).stop()
+    f = a.create(b"f")
+    tail = a.open_tail(f)
+    c.append(tail.lease, 10, writer=7, sequence=1)
+    a.close_file(f)
+    c.pass_time(30)
+    assert c.chunk(tail.lease.handle).state is ChunkState.OPEN  # there is nobody to copy to
+    c.server(3).register()
+    c.settle()
+    c.pass_time(5)
+    assert c.chunk(tail.lease.handle).state is ChunkState.OPEN  # others may be about to leave it
+    c.pass_time(20)
+    assert c.chunk(tail.lease.handle).state is ChunkState.SEALED
+    assert sorted(c.core.engine.servers.holders(tail.lease.handle)) == [1, 2, 3]
+    assert a.inode(f).size == 10
