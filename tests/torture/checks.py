@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gfs.disk import PosixDisk
+from gfs.ids import MIB
 from gfs.items import TABLES
 from master.core.tables import ReadTables
 from master.ledger import apply_payload
@@ -122,6 +123,31 @@ def check_replay(directory: Path, cluster_id: str) -> list[str]:
         state.close()
         reader.close()
         committed.close()
+
+
+def check_shadow(master: Path, shadow: Path, cluster_id: str) -> list[str]:
+    """The shadow's log is the master's, up to where it has come; all is stopped."""
+    committed = [CommittedPosition(directory / "committed") for directory in (master, shadow)]
+    readers = [
+        LogReader(directory / "log", PosixDisk(), cluster_id, one)
+        for directory, one in zip((master, shadow), committed, strict=True)
+    ]
+    try:
+        position = int(max(reader.first_position for reader in readers))
+        while copied := readers[1].read(position):
+            original = readers[0].read(position, limit_bytes=8 * MIB)
+            for one, other in zip(copied, original, strict=False):
+                if one != other:
+                    return [f"record {one.position} of the shadow is not the master's"]
+            if not original:
+                return [f"the shadow has record {position}, the master has not"]
+            position += min(len(copied), len(original))
+        return []
+    finally:
+        for reader in readers:
+            reader.close()
+        for one_committed in committed:
+            one_committed.close()
 
 
 def _tables_differ(name: str, state: ReadTables, replayed: ReadTables) -> list[str]:

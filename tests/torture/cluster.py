@@ -30,6 +30,7 @@ CONFIG = """
 cache_lease_s = 4.0
 safe_start_s = 4.0
 reclaim_delay_s = 20.0
+repair_delay_s = 4.0
 trash_keep_s = 60.0
 trash_min_age_s = 20.0
 chunk_bytes = 8388608
@@ -49,26 +50,27 @@ class TortureCluster(FaultyCluster):
         chunkservers: int,
         mounts: int,
         projections: bool = True,
+        shadow: bool = False,
     ) -> None:
         super().__init__(directory)
         self.network = network
         self.hosts: dict[str, int] = {}
         self.small_disk: Path | None = None
         self.children: list[subprocess.Popen[bytes]] = []
-        self._make(chunkservers, mounts, projections)
-
-    def _make(self, chunkservers: int, mounts: int, projections: bool) -> None:
         facts = self.layout.create()
         facts.chunkservers, facts.mounts, facts.goal = chunkservers, mounts, 3
-        facts.projections = projections
+        facts.projections, facts.shadow = projections, shadow
+        self._make(facts)
+
+    def _make(self, facts: Facts) -> None:
         self.layout.config.write_text(CONFIG)
         self.layout.ensure_runtime_dir(facts)
         self._choose_addresses(facts)
         self.layout.save(facts)
-        for number in range(1, mounts + 1):
+        for number in range(1, facts.mounts + 1):
             self.mnt(number).mkdir()
         if os.geteuid() == 0:
-            self._make_small_disk(f"chunkd{chunkservers}")
+            self._make_small_disk(f"chunkd{facts.chunkservers}")
 
     def _choose_addresses(self, facts: Facts) -> None:
         specs = list(plan.specs(self.layout, _named(facts)))
@@ -82,7 +84,8 @@ class TortureCluster(FaultyCluster):
     def _address(self, number: int, port: str, facts: Facts) -> str:
         if self.network is None:
             return choose_address(facts.addresses.values())
-        at = HTTP_PORT if port.endswith("_http") else STREAM_PORT if port == "stream" else PORT
+        at = HTTP_PORT if port.endswith("_http") else PORT
+        at = STREAM_PORT if port.endswith("stream") else at
         return f"{self.network.address(number)}:{at}"
 
     def _make_small_disk(self, name: str) -> None:
@@ -100,7 +103,7 @@ class TortureCluster(FaultyCluster):
         return Field(
             facts.chunkservers,
             facts.mounts,
-            views=tuple(name for name in self.names if name.startswith("projections")),
+            beside=tuple(name for name in self.names if name.startswith(("projections", "shadow"))),
             small_disk=self.small_disk.name if self.small_disk else "",
             links=self.network is not None,
         )

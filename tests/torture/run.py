@@ -31,7 +31,7 @@ from tests.torture.worker import BASE
 ROOT = Path(__file__).parents[2]
 CREW = ("appender", "appender", "appender", "saver", "saver", "namer", "copier", "streamer",
         "reader")  # fmt: skip
-CALM_S = 3.0  # of work after the last fault is undone
+CALM_S = 1.5  # of work after the last fault is undone
 END_S = 110.0  # beyond the limit of a call
 CONVERGED_S = 180.0
 PROBLEMS_SHOWN = 40
@@ -77,6 +77,7 @@ class Run:
         length_s: float,
         chunkservers: int = 5,
         mounts: int = 3,
+        shadow: bool = True,
         crew: tuple[str, ...] = CREW,
         faults: list[Fault] | None = None,
         tell: Callable[[str], None] = print,
@@ -94,7 +95,11 @@ class Run:
         self.network = None if why_not else Network()
         try:
             self.cluster = TortureCluster(
-                directory / "c", network=self.network, chunkservers=chunkservers, mounts=mounts
+                directory / "c",
+                network=self.network,
+                chunkservers=chunkservers,
+                mounts=mounts,
+                shadow=shadow,
             )
         except BaseException:
             if self.network is not None:
@@ -223,7 +228,11 @@ class Run:
 
     def _replay(self) -> None:
         layout = self.cluster.layout
-        self.report.lost += checks.check_replay(layout.data("master"), layout.load().id)
+        facts = layout.load()
+        self.report.lost += checks.check_replay(layout.data("master"), facts.id)
+        if facts.shadow:
+            both = layout.data("master"), layout.data("shadow")
+            self.report.lost += checks.check_shadow(*both, facts.id)
         self.report.problems += [
             line for line in self.cluster.faults() if "Traceback" in line or " CRITICAL " in line
         ]

@@ -66,13 +66,14 @@ class Field:
     """What there is to break.
 
     Attributes:
+      beside: processes that follow and nobody waits for: views, a shadow master.
       small_disk: the chunk server whose disk can be filled, or "".
       links: whether links can be cut.
     """
 
     chunkservers: int
     mounts: int
-    views: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     small_disk: str = ""
     links: bool = True
 
@@ -131,8 +132,8 @@ def _target(rng: random.Random, kind: Kind, field: Field) -> str:
     if kind in (Kind.APART, Kind.FLIP):
         return rng.choice(field.servers())
     roll = rng.random()
-    if kind is Kind.KILL and roll < 0.08 and field.views:
-        return rng.choice(field.views)
+    if kind in (Kind.KILL, Kind.HANG) and roll < 0.1 and field.beside:
+        return rng.choice(field.beside)
     if roll < 0.28:
         return "master"
     if roll < 0.43:

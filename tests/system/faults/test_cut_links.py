@@ -29,7 +29,7 @@ pytestmark = [
 
 SERVERS = ("chunkd1", "chunkd2", "chunkd3")
 LINES, SYNC_EVERY = 1500, 5
-CUT_S, HEALTHY_S = 4.0, 30.0
+CUT_S, HEALTHY_S = 3.0, 40.0
 # A hung server costs two seconds; beyond this the machine is not busy but the writer stuck.
 STUCK_S = 15.0
 MIB = 1 << 20
@@ -104,7 +104,7 @@ def check(told: list[Told], here: Path, there: Path) -> None:
     assert longest < STUCK_S
 
 
-@pytest.mark.parametrize(("sender", "receiver"), [(1, 2), (2, 3), (3, 1)])
+@pytest.mark.parametrize(("sender", "receiver"), [(1, 2), (3, 2)])
 def test_member_that_another_no_longer_hears_is_a_pause(
     cluster: TortureCluster, here: Path, there: Path, sender: int, receiver: int
 ) -> None:

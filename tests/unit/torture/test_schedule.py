@@ -8,7 +8,7 @@ from tests.torture.injector import Done
 from tests.torture.run import totals
 from tests.torture.schedule import CUTS, Field, Kind, draw
 
-FIELD = Field(5, 3, views=("projections-search",), small_disk="chunkd5")
+FIELD = Field(5, 3, beside=("projections-search", "shadow"), small_disk="chunkd5")
 
 
 @pytest.mark.parametrize("seed", range(20))
