@@ -2,7 +2,7 @@
 
     identity            cluster and server (a sealed block); a stranger's is refused
     lock                held while a chunk server runs on it
-    obeyed              highest epoch and committed position (first directory only)
+    obeyed              highest epoch and committed position
     chunks/ab/<handle>.data   bytes        .side  while open      .meta  once sealed
                       .bad    instead of .meta: sealed, but a checksum did not hold
                       .copy   a copy that is not finished; removed at the next start

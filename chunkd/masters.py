@@ -17,8 +17,7 @@ import trio
 
 from chunkd.core.machine import Machine
 from chunkd.formats import Obeyed
-from chunkd.obeyed import ObeyedFile
-from chunkd.store import Store
+from chunkd.obeyed import ObeyedFiles
 from chunkd.workers import Workers
 from gfs.errors import GfsError, StaleVersion
 from gfs.messages import Promise, Promised
@@ -33,13 +32,10 @@ class Masters:
       heard: (epoch, position) of the newest committed record we were told of.
     """
 
-    def __init__(
-        self, machine: Machine, store: Store, obeyed: ObeyedFile, workers: Workers
-    ) -> None:
+    def __init__(self, machine: Machine, obeyed: ObeyedFiles, workers: Workers) -> None:
         saved = obeyed.saved
         self.heard = saved.heard_epoch, saved.committed
         self._machine = machine
-        self._store = store
         self._obeyed = obeyed
         self._workers = workers  # one thread: saves must not overtake each other
         self._candidate = saved.candidate  # that the epoch was promised to
@@ -104,4 +100,4 @@ class Masters:
             try:
                 await self._save(self.epoch, self._candidate)
             except GfsError as error:
-                self._store.note_failure(self._store.directories[0], error)
+                log.error("obeyed.not-saved %s", error)

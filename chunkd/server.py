@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -25,11 +25,12 @@ from chunkd.core.health import Health
 from chunkd.core.machine import Machine
 from chunkd.core.replica import ReplicaState
 from chunkd.directory import DataDirectory, read_identity
+from chunkd.formats import Identity
 from chunkd.heartbeat import MasterLink
 from chunkd.lanes import Lanes
 from chunkd.links import SILENCE_S, Links
 from chunkd.masters import Masters
-from chunkd.obeyed import ObeyedFile
+from chunkd.obeyed import ObeyedFiles
 from chunkd.orders import Orders
 from chunkd.passing import ReplicaPasser
 from chunkd.scrub import Scrubber
@@ -41,7 +42,7 @@ from gfs.buffers import BufferPool
 from gfs.config import ChunkdConfig
 from gfs.connection import Connection
 from gfs.disk import Disk
-from gfs.errors import UsageError
+from gfs.errors import StorageFailed, UsageError
 from gfs.handshake import accept, host_id, listen, load_key, serve
 from gfs.http import application, serve_http
 from gfs.ids import BLOCK_BYTES, MIB
@@ -60,34 +61,62 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def open_directories(config: ChunkdConfig, disk: Disk) -> tuple[list[DataDirectory], int, str]:
-    """Take hold of all data directories; server id and cluster come from the first.
+class Holdings(NamedTuple):
+    """The data directories that could be taken hold of, and whose they are."""
+
+    directories: list[DataDirectory]
+    absent: list[str]  # the others, each with the reason
+    server: int
+    cluster: str
+
+
+def open_directories(config: ChunkdConfig, disk: Disk) -> Holdings:
+    """Take hold of all data directories whose disks work; the first says whose they are.
 
     Raises:
       UsageError: none is named, or the cluster's id is not known.
+      StorageFailed: no disk works.
       GfsError: a stranger's, in use, or of a newer format.
     """
     if not config.data_dirs:
         raise UsageError("no data directory: --data-dirs DIR (may be given more than once)")
-    known = read_identity(Path(config.data_dirs[0]).absolute(), disk)
+    known = _find_identity(config.data_dirs, disk)
     cluster = config.cluster_id or (known.cluster if known else "")
     if not cluster:
         raise UsageError("a new data directory needs the cluster's id: --cluster-id ID")
     server = known.server if known else secrets.randbits(SERVER_ID_BITS) | 1
     found: list[DataDirectory] = []
+    absent: list[str] = []
     try:
         for index, name in enumerate(config.data_dirs):
-            directory = DataDirectory.open(
-                Path(name), disk, cluster=cluster, server=server, index=index
-            )
+            try:
+                directory = DataDirectory.open(
+                    Path(name), disk, cluster=cluster, server=server, index=index
+                )
+            except StorageFailed as error:
+                log.error("disk.failed directory=%s: %s", name, error)
+                absent.append(f"{name}: {error}")
+                continue
             found.append(directory)
             directory.reserve(config.reserve_bytes)
             directory.health = Health(hung_s=config.disk_hung_s)
+        if not found:
+            raise StorageFailed("; ".join(absent))
     except BaseException:
         for directory in found:
             directory.close()
         raise
-    return found, server, cluster
+    return Holdings(found, absent, server, cluster)
+
+
+def _find_identity(names: list[str], disk: Disk) -> Identity | None:
+    """What the first directory that says it belongs to; those that cannot be read are not asked."""
+    for name in names:
+        with suppress(StorageFailed):
+            found = read_identity(Path(name).absolute(), disk)
+            if found is not None:
+                return found
+    return None
 
 
 class ChunkServer:
@@ -104,10 +133,12 @@ class ChunkServer:
         if not config.key_file:
             raise UsageError("the cluster's key is needed: --key-file FILE")
         self.key = load_key(Path(config.key_file))
-        self.directories, self.server, self.cluster = open_directories(config, disk)
+        holdings = open_directories(config, disk)
+        self.directories, self.server = holdings.directories, holdings.server
+        self.cluster = holdings.cluster
         self.address = self.http = ""
         self.machine = Machine(boot=boot_id())
-        self.store = Store(self.directories, self.machine)
+        self.store = Store(self.directories, self.machine, holdings.absent)
         self.scrubbers: list[Scrubber] = []
         self.stop = trio.Event()
         self._live: dict[Connection, Peer] = {}
@@ -115,7 +146,7 @@ class ChunkServer:
         self._masters: Masters | None = None
         self._links: list[MasterLink] = []
         try:
-            self.obeyed = ObeyedFile.open(self.directories[0])
+            self.obeyed = ObeyedFiles.open(self.directories)
             self.machine.epoch = self.obeyed.saved.epoch
             self.store.load()
         except BaseException:
@@ -186,7 +217,7 @@ class ChunkServer:
                 daemon="chunkd", key=self.key, health=self.health, statistics=self.statistics
             )
             self.http = await nursery.start(serve_http, app, config.http, config.http_unix)
-        masters = self._masters = Masters(self.machine, self.store, self.obeyed, obey_worker)
+        masters = self._masters = Masters(self.machine, self.obeyed, obey_worker)
         nursery.start_soon(masters.keep)
         for place in places(config.master, config.master_unix):
             link = MasterLink(

@@ -31,8 +31,11 @@ ROOM_SHARE_MIN = 50  # a chunk needs room for itself, on a small disk for one 50
 class Store:
     """See the module's text. Methods that may take long say so: run them in a thread."""
 
-    def __init__(self, directories: Sequence[DataDirectory], machine: Machine) -> None:
+    def __init__(
+        self, directories: Sequence[DataDirectory], machine: Machine, absent: Sequence[str] = ()
+    ) -> None:
         self.directories = list(directories)
+        self.absent = list(absent)  # directories that could not be opened, with the reason
         self.machine = machine
         self.places: dict[int, DataDirectory] = {}
         self.open: dict[int, OpenFiles] = {}
@@ -151,7 +154,7 @@ class Store:
 
     def failing(self) -> list[str]:
         """Directories that are out, with the reason."""
-        return [
+        return self.absent + [
             f"{directory.path}: {directory.health.reason}"
             for directory in self.directories
             if directory.health.is_out
