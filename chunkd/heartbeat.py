@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT_S = 0.3
 GROWTH_S = 5.0  # each tail at most once in
 REPORT_BATCH = 2000
-BACKOFF_MIN_S, BACKOFF_MAX_S = 0.05, 1.0
+BACKOFF_MIN_S, BACKOFF_MAX_S = 0.05, 0.25  # a restarted master is there within a second
 SILENCE_S = 5.0  # a master that says nothing is dialled anew
 SHADOW_REPORT_S = 5.0  # between looks at what a shadow has not been told of replicas
 

@@ -62,7 +62,7 @@ from gfs.messages import (
 log = logging.getLogger(__name__)
 
 IN_FLIGHT_MAX = 1000  # the master remembers 1,024 numbers above the lowest unanswered
-BACKOFF_MIN_S, BACKOFF_MAX_S = 0.05, 1.0
+BACKOFF_MIN_S, BACKOFF_MAX_S = 0.05, 0.25  # a restarted master is there within a second
 SWEEP_S = 0.5  # how exactly time limits are kept
 HOPELESS = (BadKey, WrongCluster, ProtocolError, NewerFormat)  # at the first connection
 
