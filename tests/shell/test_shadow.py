@@ -119,15 +119,15 @@ async def test_a_silent_shadow_is_waited_for_a_second_once(tmp_path: Path) -> No
         await asker.open()
         position, epoch = running.ledger.position, running.ledger.epoch
         silent.connection.request(m.FollowLog(7, "a:1", position, epoch), lambda *_: None)
-        await until(lambda: bool(running.core.shadows.registered))
+        await until(lambda: 7 in running.core.shadows.followers)
         follower = running.core.shadows.followers[7]
         follower.position, follower.keeps_up = running.ledger.position, True
         began = trio.current_time()
         await asker.create(b"first")
-        assert 0.9 < trio.current_time() - began < 3.0
+        assert 0.9 < trio.current_time() - began < 5.0
         began = trio.current_time()
         await asker.create(b"second")
-        assert trio.current_time() - began < 0.5
+        assert trio.current_time() - began < 0.8
 
 
 async def test_a_shadow_answers_reads_and_says_how_old_they_are(tmp_path: Path) -> None:
