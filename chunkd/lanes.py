@@ -1,7 +1,7 @@
 """Threads for disk work, a set for each data directory: a disk that hangs stops no other's.
 
-Of each set it is known since when its oldest job has been running: by that a disk that
-hangs is told from one that has nothing to do.
+Of each set it is known since when its oldest short job has been running: by that a disk
+that hangs is told from one that has nothing to do.
 """
 
 from __future__ import annotations
@@ -43,8 +43,12 @@ class Lane:
         )  # fmt: skip
 
     def running_since_s(self) -> float | None:
-        """When the oldest job now running began, by the monotonic clock; None: none runs."""
-        return min(filter(None, (workers.running_since_s() for workers in self.all)), default=None)
+        """When the oldest job now running began, by the monotonic clock; None: none runs.
+
+        Only of those that ask the disk for one thing: a check or an order may well take long.
+        """
+        short = (self.sync, self.write, self.read, self.scrub, self.probe)
+        return min(filter(None, (workers.running_since_s() for workers in short)), default=None)
 
 
 class Lanes:

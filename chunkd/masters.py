@@ -100,4 +100,4 @@ class Masters:
             try:
                 await self._save(self.epoch, self._candidate)
             except GfsError as error:
-                log.error("obeyed.not-saved %s", error)
+                log.info("obeyed.not-saved %s", error)  # the disks say it louder
