@@ -2,6 +2,7 @@
 
 DIR ?= ./.cluster
 PYTEST_ARGS ?=
+WORKERS ?= 2
 BENCH_ARGS ?=
 MINUTES ?= 2
 TORTURE_ARGS ?=
@@ -19,6 +20,7 @@ help: ## list the targets
 	@echo "  DIR=PATH          where the local cluster lives (default ./.cluster)"
 	@echo "  PYTHON=PATH       the Python, 3.11 or newer, that .venv is made with"
 	@echo "  MINUTES=N         how long make torture breaks things (default 2)"
+	@echo "  WORKERS=N         how many processes share the tests (default 2; 0: this one alone)"
 	@echo "  PYTEST_ARGS, BENCH_ARGS, TORTURE_ARGS   words added to pytest, benchmarks, torture"
 
 setup: ## install what is missing: system packages, .venv, the command .venv/bin/gfs
@@ -37,7 +39,7 @@ status: setup ## say how the local cluster is
 	@$(VENV)/gfs cluster status --dir "$(DIR)"
 
 test: setup ## run every test; ends with the skipped ones and their reasons
-	@$(VENV)/python -m pytest $(PYTEST_ARGS)
+	@$(VENV)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: setup ## formatting, lint, types, architecture
 	@$(VENV)/ruff format --check $(PACKAGES)

@@ -14,10 +14,12 @@ import threading
 import time
 from collections.abc import Generator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from tests import leftovers
+from tests.parallel import Worker, basetemp, is_shared, is_worker
 
 pytest_plugins = ["tests.logcheck", "tests.skips"]
 
@@ -122,8 +124,18 @@ class Watchdog:
                 self.deadline = time.monotonic() + TIMEOUT_GRACE_S
 
 
+class Node(Protocol):
+    """A worker, as the process sees it that reports for it."""
+
+    workeroutput: dict[str, list[str]]  # missing if it crashed
+
+
 class Housekeeping:
-    """One run's mark, its watchdog, and the check that nothing of it is left."""
+    """One run's mark, its watchdog, and the check that nothing of it is left.
+
+    A worker has a mark and a directory below those of the whole run, and looks only at
+    what is its own; what it has found goes to the process that reports.
+    """
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
@@ -132,10 +144,6 @@ class Housekeeping:
         self.left: list[str] = []
         self.outer = os.environ.get(leftovers.MARK)
         os.environ[leftovers.MARK] = self.mark
-
-    def directory(self) -> Path:
-        factory: pytest.TempPathFactory = self.config._tmp_path_factory  # type: ignore[attr-defined]
-        return factory.getbasetemp()
 
     def limit_s(self, item: pytest.Item) -> float:
         marker = item.get_closest_marker("timeout")
@@ -152,22 +160,40 @@ class Housekeeping:
         if not any(item.get_closest_marker(name) for name in DAEMONS):
             return (yield)
         if self.watchdog is None:
-            self.watchdog = Watchdog(self.mark, self.directory())
+            self.watchdog = Watchdog(self.mark, basetemp(self.config))
         self.watchdog.arm(self.limit_s(item) + TIMEOUT_GRACE_S)
         try:
             return (yield)
         finally:
             self.watchdog.arm(None)
 
-    @pytest.hookimpl(tryfirst=True)  # before pytest removes the directories
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+    @pytest.hookimpl(wrapper=True, trylast=True)  # within pytest's own, which prints what is left
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
+        shared = is_shared(self.config)
+        if not shared:  # look before pytest removes the directories
+            self._look()
+        if self.left:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        yield
+        if shared:  # the workers have ended; one that crashed may have left something
+            self._look()
+            if self.left:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _look(self) -> None:
         if self.config.option.collectonly:
             return
-        directory = self.directory()
-        self.left = leftovers.found(self.mark, directory, grace_s=LEFTOVER_GRACE_S)
-        if self.left:
+        directory = basetemp(self.config)
+        left = leftovers.found(self.mark, directory, grace_s=LEFTOVER_GRACE_S)
+        if left:
             leftovers.end(self.mark, directory)
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        self.left += left
+        if is_worker(self.config):
+            self.config.workeroutput["left"] = self.left  # type: ignore[attr-defined]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Node) -> None:
+        self.left += getattr(node, "workeroutput", {}).get("left", [])
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.left:
@@ -182,5 +208,8 @@ class Housekeeping:
             os.environ[leftovers.MARK] = self.outer
 
 
+@pytest.hookimpl(trylast=True)  # the temporary directory is known by then
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Housekeeping(config), "gfs-housekeeping")
+    if is_worker(config):
+        config.pluginmanager.register(Worker(config), "gfs-worker")

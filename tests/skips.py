@@ -2,7 +2,8 @@
 
 A skipped test proves nothing, so a run ends with the number of skips and each
 reason. With `--skip-report FILE` the same is written as JSON, and
-`python -m tests.skips FILE` fails if a test was skipped that must not be.
+`python -m tests.skips FILE` fails if a test was skipped that must not be. Where
+workers share a run it is the process that hears their reports that gathers.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.parallel import is_worker
+
 MUST_RUN = ("mount", "kill", "power_loss")  # markers whose tests CI may not skip
 WHOLE_MODULE = "module"  # skipped while collecting: which markers it held is unknown
 
@@ -26,6 +29,16 @@ class Skip(NamedTuple):
     test: str
     reason: str
     markers: list[str]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A report knows keywords, and a folder's name is one; so the markers go with it."""
+    report = yield
+    report.markers = sorted({mark.name for mark in item.iter_markers()})  # type: ignore[attr-defined]
+    return report
 
 
 def reason_of(report: pytest.TestReport | pytest.CollectReport) -> str:
@@ -44,21 +57,16 @@ class SkipReporter:
         self.skipped: list[Skip] = []
         self.ran = 0
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(
-        self, item: pytest.Item
-    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        report = yield
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.skipped and not hasattr(report, "wasxfail"):
-            markers = sorted({mark.name for mark in item.iter_markers()})
-            self.skipped.append(Skip(item.nodeid, reason_of(report), markers))
+            self.skipped.append(Skip(report.nodeid, reason_of(report), report.markers))
         elif report.when == "call":
             self.ran += 1
-        return report
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        if report.skipped:
-            self.skipped.append(Skip(report.nodeid, reason_of(report), [WHOLE_MODULE]))
+        skip = Skip(report.nodeid, reason_of(report), [WHOLE_MODULE])
+        if report.skipped and skip not in self.skipped:  # each worker collects them all
+            self.skipped.append(skip)
 
     def pytest_sessionfinish(self) -> None:
         if self.path is not None:
@@ -84,6 +92,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if is_worker(config):
+        return
     path = config.getoption("--skip-report")
     reporter = SkipReporter(config, Path(path) if path else None)
     config.pluginmanager.register(reporter, "gfs-skips")

@@ -37,7 +37,7 @@ def run(tmp_path: Path) -> Run:
     inner = tmp_path / "run"
     (inner / "tests").mkdir(parents=True)
     shutil.copy(ROOT / "pyproject.toml", inner)
-    for name in ("__init__", "conftest", "leftovers", "logcheck", "skips"):
+    for name in ("__init__", "conftest", "leftovers", "logcheck", "parallel", "skips"):
         source = (ROOT / "tests" / f"{name}.py").read_text()
         (inner / "tests" / f"{name}.py").write_text(impatient(source))
 
@@ -173,3 +173,64 @@ def test_call_stuck_on_hung_mount_is_freed(run: Run, tmp_path: Path) -> None:
     assert "stuck in the kernel: ending the daemons" in result.stdout
     assert result.returncode == 1
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+
+
+def test_workers_skips_and_leftovers_are_told_once_by_the_run(run: Run, tmp_path: Path) -> None:
+    report = tmp_path / "skips.json"
+    module = tmp_path / "run" / "tests" / "test_module.py"
+    module.write_text("import pytest\npytest.skip('not here', allow_module_level=True)\n")
+    result = run(
+        "import subprocess, pytest\n"
+        "@pytest.mark.kill\n"
+        "def test_a(): pytest.skip('no signal here')\n"
+        "def test_b(): pass\n"
+        "def test_c():\n"
+        "    child = subprocess.Popen(['sleep', '300'], start_new_session=True)\n"
+        "    child.returncode = 0\n",
+        *("-n", "2", "--dist", "load", f"--skip-report={report}"),
+    )
+    assert result.returncode == 1
+    assert result.stdout.count(": sleep 300") == 1
+    assert "2 passed, 2 skipped" in result.stdout
+    assert result.stdout.endswith("2 skipped\n  1 x no signal here\n  1 x not here\n")
+    facts = json.loads(report.read_text())
+    assert facts["ran"] == 2
+    assert sorted(skip["markers"] for skip in facts["skipped"]) == [["kill"], ["module"]]
+
+
+def test_what_a_crashed_worker_leaves_behind_is_ended(run: Run, tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    result = run(
+        "import os, subprocess\n"
+        "def test_a():\n"
+        "    child = subprocess.Popen(['sleep', '300'], start_new_session=True)\n"
+        f"    open({str(pid_file)!r}, 'w').write(str(child.pid))\n"
+        "    os._exit(1)\n",
+        *("-n", "1"),
+    )
+    assert result.returncode == 1
+    assert f"process {pid_file.read_text()}: sleep 300" in result.stdout
+    assert not is_running(pid_file.read_text())
+
+
+def test_no_test_runs_beside_one_that_is_alone(run: Run, tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    result = run(
+        "import os, time, pytest\n"
+        "@pytest.mark.parametrize('number', [\n"
+        "    pytest.param(n, marks=[pytest.mark.alone] if n in (5, 6) else []) for n in range(12)\n"
+        "])\n"
+        "def test_a(number):\n"
+        f"    fd = os.open({str(diary)!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)\n"
+        "    for what in ('begins', 'ends'):\n"
+        "        os.write(fd, f'{number} {what}\\n'.encode())\n"
+        "        time.sleep(0.05)\n"
+        "    os.close(fd)\n",
+        *("-n", "2", "--dist", "load"),
+    )
+    assert result.returncode == 0
+    lines = diary.read_text().splitlines()
+    for number in (5, 6):
+        at = lines.index(f"{number} begins")
+        assert lines[at + 1] == f"{number} ends"
+        assert sum(line.endswith("ends") for line in lines[:at]) == at / 2  # nothing goes on
