@@ -40,13 +40,17 @@ def boot_id() -> str:
 
 
 def start_time(pid: int) -> int | None:
-    """Start time of a living process; None if there is none, or only a zombie."""
+    """Start time of a living process; None if there is none, or only a zombie.
+
+    A zombie whose other threads have not ended yet still holds locks and ports: it lives.
+    """
     try:
         # The name in brackets may contain anything, also ") ".
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+    threads = int(fields[17])
+    return None if fields[0] in (b"Z", b"X") and threads <= 1 else int(fields[19])
 
 
 def is_alive(process: Process) -> bool:

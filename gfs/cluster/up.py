@@ -24,7 +24,7 @@ from gfs.cluster import plan, processes
 from gfs.cluster.asking import cluster_status
 from gfs.cluster.layout import Facts, Layout, choose_address, is_free
 from gfs.cluster.plan import Spec
-from gfs.cluster.processes import Process, Registry
+from gfs.cluster.processes import Process, Registry, is_alive
 from gfs.config import ClientConfig, load_section
 from gfs.errors import GfsError, UsageError
 from gfs.sections import SECTIONS
@@ -157,26 +157,86 @@ def _with_addresses(
 # --- starting ------------------------------------------------------------------------
 
 
+class Stage:
+    """Processes that start together and are waited for until all of them serve.
+
+    One that was found running may have been dying already: a kill is not over when
+    the killer goes on. It is started like those that were missing, whenever it ends.
+    """
+
+    def __init__(
+        self, layout: Layout, members: list[Spec], registry: Registry, deadline: float
+    ) -> None:
+        self.members = members
+        self.started: list[str] = []  # by us
+        self._layout = layout
+        self._registry = registry
+        self._deadline = deadline
+        alive = registry.alive()
+        self._running = {spec.name: alive.get(spec.name) or self._start(spec) for spec in members}
+
+    def _start(self, spec: Spec) -> Process:
+        self._layout.ready(spec.name).unlink(missing_ok=True)
+        if spec.mountpoint is not None:
+            prepare_mountpoint(spec.mountpoint)
+        log = self._layout.log(spec.name)
+        process = processes.start(spec.program, spec.arguments, name=spec.name, log=log)
+        self._registry.put(process)
+        self.started.append(spec.name)
+        return process
+
+    def wait(self, name: str, done: Callable[[], bool], pause_s: float = POLL_S) -> None:
+        """Until `done`; if that takes too long it is `name` that is to blame.
+
+        Raises:
+          StartFailed: it took too long, or a process that we have started has ended.
+        """
+        while True:
+            is_done = done()
+            if self._all_run() and is_done:
+                return
+            if time.monotonic() > self._deadline:
+                what = f"was not ready within {READY_S:.0f} s"
+                raise StartFailed(_explain(self._layout, name, what))
+            time.sleep(pause_s)
+
+    def _all_run(self) -> bool:
+        """Whether all were running; those that were not are started."""
+        ended = [spec for spec in self.members if not is_alive(self._running[spec.name])]
+        for spec in ended:
+            if spec.name in self.started:
+                raise StartFailed(_explain(self._layout, spec.name, "ended at its start"))
+            self._running[spec.name] = self._start(spec)
+        return not ended
+
+    def is_ready(self, spec: Spec) -> bool:
+        """Whether it has told that it serves."""
+        told = readiness.read(self._layout.ready(spec.name))
+        if told is None or told.pid != self._running[spec.name].pid:
+            return False
+        point = spec.mountpoint
+        return point is None or mounts.mount_at(os.fsencode(point)) is not None
+
+
 def _start_all(
     layout: Layout, facts: Facts, wanted: list[Spec], registry: Registry
 ) -> Iterator[str]:
     """Start what is missing; yields what the started say is lost here."""
-    already = registry.alive()
     deadline = time.monotonic() + READY_S
-    for stage in sorted({spec.stage for spec in wanted}):
-        members = [spec for spec in wanted if spec.stage == stage]
-        running = {spec.name: _start(layout, spec, registry) for spec in members}
+    for number in sorted({spec.stage for spec in wanted}):
+        members = [spec for spec in wanted if spec.stage == number]
+        stage = Stage(layout, members, registry, deadline)
         for spec in members:
-            _wait_ready(layout, spec, running[spec.name], deadline)
-        if stage == 0:
-            _wait(layout, "master", deadline, lambda: _master_answers(layout), ASK_S)
+            stage.wait(spec.name, functools.partial(stage.is_ready, spec))
+        if number == 0:
+            stage.wait("master", lambda: _master_answers(layout), ASK_S)
         if any(spec.program == "chunkd" for spec in members):
-            _wait(layout, "master", deadline, lambda: _all_registered(layout, facts), ASK_S)
-        if stage == 1:
+            stage.wait("master", lambda: _all_registered(layout, facts), ASK_S)
+        if number == 1:
             for view in [spec for spec in members if spec.program == "projections"]:
                 healthy = functools.partial(_healthy, facts.addresses[view.ports[0]])
-                _wait(layout, view.name, deadline, healthy, ASK_S)
-        yield from _notes(layout, [spec.name for spec in members if spec.name not in already])
+                stage.wait(view.name, healthy, ASK_S)
+        yield from _notes(layout, stage.started)
 
 
 def _notes(layout: Layout, names: list[str]) -> Iterator[str]:
@@ -188,19 +248,6 @@ def _notes(layout: Layout, names: list[str]) -> Iterator[str]:
             by_note.setdefault(note, []).append(name)
     for note, makers in by_note.items():
         yield f"{', '.join(makers)}: {note}"
-
-
-def _start(layout: Layout, spec: Spec, registry: Registry) -> Process:
-    existing = registry.alive().get(spec.name)
-    if existing is not None:
-        return existing
-    layout.ready(spec.name).unlink(missing_ok=True)
-    if spec.mountpoint is not None:
-        prepare_mountpoint(spec.mountpoint)
-    log = layout.log(spec.name)
-    process = processes.start(spec.program, spec.arguments, name=spec.name, log=log)
-    registry.put(process)
-    return process
 
 
 def prepare_mountpoint(point: Path) -> None:
@@ -222,28 +269,6 @@ def prepare_mountpoint(point: Path) -> None:
         raise UsageError(f"cannot use {point} as mountpoint: {error.strerror}") from None
     if first is not None:
         raise UsageError(f"{point} is not empty: {first.name} would be hidden by the mount")
-
-
-def _wait_ready(layout: Layout, spec: Spec, process: Process, deadline: float) -> None:
-    def ready() -> bool:
-        if not processes.is_alive(process):
-            raise StartFailed(_explain(layout, spec.name, "ended at its start"))
-        told = readiness.read(layout.ready(spec.name))
-        if told is None or told.pid != process.pid:
-            return False
-        point = spec.mountpoint
-        return point is None or mounts.mount_at(os.fsencode(point)) is not None
-
-    _wait(layout, spec.name, deadline, ready)
-
-
-def _wait(
-    layout: Layout, name: str, deadline: float, done: Callable[[], bool], pause_s: float = POLL_S
-) -> None:
-    while not done():
-        if time.monotonic() > deadline:
-            raise StartFailed(_explain(layout, name, f"was not ready within {READY_S:.0f} s"))
-        time.sleep(pause_s)
 
 
 def _explain(layout: Layout, name: str, what: str) -> str:

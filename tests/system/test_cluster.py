@@ -7,13 +7,15 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from gfs.cluster.processes import start_time
+from gfs.cluster.layout import Layout, is_free
+from gfs.cluster.processes import Process, Registry, boot_id, start_time
 from gfs.mounts import mount_at
 from tests.system.clusters import AS_NOBODY, LocalCluster, nobody_missing
 
@@ -73,6 +75,31 @@ def test_a_second_up_starts_only_what_is_missing(cluster: LocalCluster) -> None:
     (cluster.first / "file").write_bytes(b"x")  # no dead mount is in the way
     cluster.up()
     assert cluster.pids() == after
+
+
+@pytest.mark.kill
+def test_up_replaces_a_process_that_was_dying_when_it_was_found(cluster: LocalCluster) -> None:
+    """As after a kill whose victim still runs: here it ends when it is first asked."""
+    cluster.up("--mounts", "0", "--no-projections", "--chunkservers", "1", "--goal", "1")
+    pid = cluster.pids()["master"]
+    cluster.down()
+    layout = Layout(cluster.directory)
+    address = layout.load().addresses["master"]
+    code = "import socket, sys; socket.create_server(('127.0.0.1', int(sys.argv[1]))).accept()"
+    with subprocess.Popen([sys.executable, "-c", code, address.rpartition(":")[2]]) as dying:
+        try:
+            while is_free(address):
+                assert dying.poll() is None
+                time.sleep(0.01)
+            layout.ready("master").write_text(f'{{"pid": {dying.pid}}}')
+            started = start_time(dying.pid)
+            assert started is not None
+            Registry(layout).put(Process("master", dying.pid, started, boot_id()))
+            cluster.up()
+        finally:
+            dying.kill()
+    assert alive(cluster.pids()) == {"master", "chunkd1"}
+    assert cluster.pids()["master"] not in (pid, dying.pid)
 
 
 @pytest.mark.kill

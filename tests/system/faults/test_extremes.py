@@ -306,8 +306,7 @@ def test_open_unlinked_file_outlives_the_master(
     (here / "f").write_bytes(b"kept" * 1000)
     reader = os.open(there / "f", os.O_RDONLY)
     os.unlink(here / "f")
-    process = cluster.process("master")
-    os.kill(process.pid, 9)
+    cluster.kill("master")
     cluster.up()  # holds no file of ours open for writing: no close waits
     assert os.pread(reader, 4, 2000) == b"kept"
     os.close(reader)
