@@ -120,6 +120,12 @@ async def _dial_all(
     return connections, failures
 
 
+def _not_in_charge(connection: Connection) -> NotReady:
+    if connection.peer_leads:
+        return NotReady(f"the master at {connection.peer} has been superseded")
+    return NotReady(f"no master answers, only the shadow at {connection.peer} (--shadow asks it)")
+
+
 def _chosen(
     connections: list[Connection], failures: list[GfsError], *, epoch: int, shadow: bool
 ) -> Connection:
@@ -131,7 +137,7 @@ def _chosen(
     ranked = sorted(connections, key=rank, reverse=True)
     best = ranked[0] if ranked else None
     if best is not None and not shadow and (not best.peer_leads or best.peer_epoch < epoch):
-        failures = [NotReady(f"{best.peer} is not the master in charge"), *failures]
+        failures = [_not_in_charge(best), *failures]
         best = None
     for connection in connections:
         if connection is not best:

@@ -85,6 +85,7 @@ class Daemon:
         self.cluster = opened.cluster
         self.ledger = opened.ledger
         self.core = _core(self.ledger, config, lead.wait_s)
+        self.core.shadows.own = opened.node
         self.server = Server(self.ledger, self.core, key=key, cluster=self.cluster)
         self.keeping = Housekeeping(
             self.ledger,

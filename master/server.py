@@ -294,7 +294,12 @@ class Server:
         lost = engine.reader.get(META, LOST_KEY)
         lost_on_purpose = lost is not None and message.heard_epoch < int(lost.value)
         unknown = message.highest_committed > engine.position and not lost_on_purpose
-        if message.epoch > engine.epoch or unknown:
+        if message.epoch > engine.epoch:
+            raise StorageFailed(
+                f"chunk server {message.member.server:016x} obeys epoch {message.epoch}: this"
+                f" master, of epoch {engine.epoch}, has been superseded: it is not the newest copy"
+            )
+        if unknown:
             raise StorageFailed(
                 f"chunk server {message.member.server:016x} has heard of position"
                 f" {message.highest_committed} in epoch {message.epoch}; this log ends at"

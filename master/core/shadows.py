@@ -54,12 +54,16 @@ def registered(tables: ReadTables) -> dict[int, str]:
 
 
 class Shadows:
-    """See the module's text. Inside and outside of steps, but `register` and `forget`."""
+    """See the module's text. Inside and outside of steps, but `register` and `forget`.
+
+    `own`: what this directory was registered as when it was a shadow; nobody waits for it.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.registered = registered(engine.tables)
         self.followers: dict[int, Follower] = {}
+        self.own = 0
         self._waits_since_s: float | None = None  # the oldest answer that is held back
 
     # --- the durable list
@@ -132,6 +136,8 @@ class Shadows:
         committed = self._engine.committed_position
         found: list[dict[str, object]] = []
         for shadow, address in sorted(self.registered.items()):
+            if shadow == self.own:
+                continue
             live = self.followers.get(shadow)
             found.append(
                 {
