@@ -12,10 +12,11 @@ import trio
 from gfs import messages as m
 from gfs.connection import Connection
 from gfs.disk import PosixDisk
-from gfs.errors import GfsError, ReadOnly, TimedOut
+from gfs.errors import GfsError, ReadOnly, StorageFailed, TimedOut
 from gfs.handshake import dial
 from master import following
 from master.checkpoint import make_checkpoint
+from master.core import promotion
 from master.promoting import Lead
 from tests.logcheck import ExpectLog
 from tests.shell.master_server import (
@@ -281,3 +282,29 @@ async def test_a_master_that_starts_again_leads_at_once_if_nobody_took_over(tmp_
             await until(lambda: candidate.lead is not None)
         assert candidate.lead == Lead(0.0)
         assert candidate.opened.led_epoch == epoch + 1
+
+
+async def test_a_master_that_is_cut_off_answers_no_change_and_ends_when_it_hears_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promotion, "SILENCE_S", 0.3)
+    voters = [Voter(number) for number in (1, 2, 3)]
+    with pytest.RaisesGroup(StorageFailed, flatten_subgroups=True, allow_unwrapped=True):
+        async with (
+            master(tmp_path / "m", MoodyDisk()) as running,
+            client(running) as asker,
+        ):
+            await asker.open()
+            async with voting(voters, running.unix):
+                async with shadow(tmp_path / "s", MoodyDisk(), running.address) as follower:
+                    await same(running, follower)
+            async with shadow(tmp_path / "s", MoodyDisk(), "127.0.0.1:1") as follower:
+                async with voting(voters, follower.unix):
+                    await promote(follower)
+            await until(lambda: not running.core.in_charge(trio.current_time()))
+            with pytest.raises(TimedOut):
+                more = asker.mutation(m.Create(1, b"x", 0o644, 0))
+                await asker.connection.call(more, timeout_s=0.5)
+            assert (await asker.lookup(b"x")).ino == 0
+            async with voters[0].at(running.unix):
+                await trio.sleep_forever()
