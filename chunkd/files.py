@@ -32,6 +32,7 @@ TAIL_STEP_BYTES = MIB  # tails are synced often: a reserved range makes that sho
 PRIVATE_STEP_BYTES = 0  # streamed in: delayed allocation costs less and lays out better
 WRITE_BEHIND_BYTES = 8 * MIB
 COPY_BYTES = MIB
+REPLICA_ENDINGS = {"data", "side", "meta", "bad"}
 AROUND_BYTES = 256 * KIB  # from here a thread's switch costs less than pages do
 AROUND_STEP_BYTES = 4 * KIB
 
@@ -281,6 +282,7 @@ class CopyFile:
         if self.data.size():
             self.data.truncate(0)
         self.sums = BlockSums()
+        self._hinted = 0
 
     def take_from(self, files: OpenFiles, length: int) -> None:
         """Begin with what an open replica has, verified, up to `length`. May take long."""
@@ -295,11 +297,19 @@ class CopyFile:
         self.sums.extend(buffer)
 
     def write_all(self, buffers: Sequence[Buffer]) -> None:
+        """Write these, and have the disk begin with what gathered. May take long."""
         for buffer in buffers:
             self.write(buffer)
+        gathered = self.sums.end - self._hinted
+        if gathered >= WRITE_BEHIND_BYTES:
+            self.directory.disk.write_behind_hint(self.data, self._hinted, gathered)
+            self._hinted = self.sums.end
 
-    def finish(self, version: int, writers: dict[int, int]) -> BlockSums:
-        """Make it the replica, in the place of whatever was. May take long."""
+    def finish(self, version: int, writers: dict[int, int], *, aside: bool = False) -> BlockSums:
+        """Make it the replica, in the place of whatever was. May take long.
+
+        `aside`: what was is bad, and kept for whoever wants to save something of it.
+        """
         disk, directory, handle = self.directory.disk, self.directory, self.handle
         self.data.fsync()
         self.data.close()
@@ -307,7 +317,10 @@ class CopyFile:
             directory.identity.cluster, handle, version, self.sums.end, self.sums.to_bytes(),
             writers,
         )  # fmt: skip
-        remove(directory, handle)
+        if aside:
+            directory.quarantine(handle, REPLICA_ENDINGS)
+        else:
+            remove(directory, handle)
         disk.rename(self.path, directory.file(handle, "data"))
         disk.replace_file(directory.file(handle, "meta"), seal_block(SEALED, meta))
         return self.sums

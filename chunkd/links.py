@@ -85,7 +85,7 @@ class Links:
         self._key = key
         self._cluster = cluster
         self._host_id = host_id
-        self._pool = pool
+        self.pool = pool
         self._links: dict[tuple[int, str], Link] = {}
 
     def get(self, member: ChainMember) -> Link:
@@ -117,7 +117,7 @@ class Links:
         with trio.move_on_after(SILENCE_S):
             return await dial(
                 address, unix=unix, key=self._key, cluster=self._cluster, role="chunkd",
-                pool=self._pool, silence_limit_s=SILENCE_S, timeout_s=SILENCE_S,
+                pool=self.pool, silence_limit_s=SILENCE_S, timeout_s=SILENCE_S,
             )  # fmt: skip
         raise Unreachable(f"{unix or address}: no handshake within {SILENCE_S} s")
 

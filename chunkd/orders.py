@@ -12,27 +12,25 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 import trio
 
+from chunkd.copying import fill
 from chunkd.core.machine import Machine
 from chunkd.core.replica import Replica, ReplicaState
 from chunkd.files import CopyFile
 from chunkd.lanes import Lanes
-from chunkd.links import Link, Links
+from chunkd.links import Links
 from chunkd.service import DataService
 from chunkd.store import Store, delete
 from chunkd.sums import BlockSums
 from gfs import messages
-from gfs.checksum import crc32c
 from gfs.connection import Connection
 from gfs.errors import (
     Corrupt,
     GfsError,
     NoSuchReplica,
-    RemoteProtocolError,
     StaleVersion,
     StorageFailed,
 )
@@ -41,8 +39,6 @@ from gfs.ids import BLOCK_BYTES, CHUNK_BYTES, MIB
 log = logging.getLogger(__name__)
 
 COPIES_MAX = 3  # at a time
-COPY_WINDOW = 4  # reads in flight of one copy
-COPY_READ_S = 10.0
 VERIFY_BYTES_PER_S = 256 * MIB  # leaves the disk to those who wait for it
 
 
@@ -180,10 +176,11 @@ class Orders:
             out = replica is not None and self.store.places[handle].health.is_out
             if replica is not None and not out and _is_it(replica, version, length):
                 return messages.Condensed(self.store.checksums[handle])
-            if replica is not None and (replica.bad or out):
-                if not out:
-                    await self._remove(handle)
+            if replica is not None and out:
                 replica = None  # nothing of it is taken over
+            elif replica is not None and replica.bad and handle in self.store.open:
+                await self._remove(handle)
+                replica = None
             copy = self.store.begin_copy(handle, length)
             try:
                 sums = await self._fill(copy, replica, message)
@@ -207,14 +204,14 @@ class Orders:
                 await workers.run(lambda: copy.take_from(own, length))
             finally:
                 own.release()
-        link = self.links.get(message.source)
-        while copy.sums.end < length:
-            parts = await _fetch(link, message, copy.sums.end)
-            await workers.run(partial(copy.write_all, parts))
+        end = copy.sums.end
+        rest = messages.Piece(message.source, copy.handle, end, length - end)
+        await fill(copy, [rest], self.links, workers)
         writers = dict(replica.writers) if replica is not None else {}
         if own is not None and self.store.open.pop(copy.handle, None) is not None:
             own.retire()
-        return await workers.run(lambda: copy.finish(version, writers))
+        aside = replica is not None and replica.bad
+        return await workers.run(lambda: copy.finish(version, writers, aside=aside))
 
     # --- deletion and checks
 
@@ -302,34 +299,3 @@ class Orders:
 def _is_it(replica: Replica, version: int, length: int) -> bool:
     sound = replica.state is ReplicaState.SEALED and not replica.bad
     return sound and (replica.version, replica.end) == (version, length)
-
-
-async def _fetch(link: Link, message: messages.CopyReplica, start: int) -> list[memoryview]:
-    """The next few MiB of a chunk from another server, verified.
-
-    Raises:
-      GfsError: the source refused, fell silent, or sent something else.
-    """
-    stop = min(message.length, start + COPY_WINDOW * MIB)
-    found: dict[int, memoryview] = {}
-
-    async def read(offset: int) -> None:
-        length = min(MIB, stop - offset)
-        ask = messages.Read(message.handle, message.version, offset, length)
-        answer, payload = await link.call(ask, timeout_s=COPY_READ_S)
-        if not isinstance(answer, messages.ReadData) or payload is None or len(payload) != length:
-            raise RemoteProtocolError(f"short or strange answer to a read at {offset}")
-        if crc32c(payload) != answer.checksum:
-            raise Corrupt(f"bytes of chunk {message.handle:016x} damaged on the way")
-        found[offset] = payload
-
-    try:
-        async with trio.open_nursery() as nursery:
-            for offset in range(start, stop, MIB):
-                nursery.start_soon(read, offset)
-    except* GfsError as group:
-        first: BaseException = group
-        while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
-        raise first from None
-    return [found[offset] for offset in sorted(found)]

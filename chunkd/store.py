@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from chunkd.core.machine import Machine
 from chunkd.core.replica import Replica, ReplicaState
 from chunkd.directory import DataDirectory
-from chunkd.files import CopyFile, OpenFiles, SealedFiles, read_meta, remove
+from chunkd.files import REPLICA_ENDINGS, CopyFile, OpenFiles, SealedFiles, read_meta, remove
 from chunkd.formats import SideHeader
 from chunkd.sidelog import NeverDurable
 from chunkd.sums import BlockSums
@@ -367,6 +367,6 @@ def _rank(replica: Replica) -> tuple[int, bool, bool, int]:
 def delete(directory: DataDirectory, handle: int, *, bad: bool) -> None:
     """Remove a forgotten replica's files; a bad one's are kept aside. May take long."""
     if bad:
-        directory.quarantine(handle, {"data", "side", "meta", "bad"})
+        directory.quarantine(handle, REPLICA_ENDINGS)
     else:
         remove(directory, handle)

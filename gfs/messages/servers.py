@@ -118,6 +118,15 @@ class Condensed(Message):
     checksum: int
 
 
+class Piece(Message):
+    """Bytes [offset, offset + length) of a replica that `source` has."""
+
+    source: ChainMember
+    handle: int
+    offset: int
+    length: int
+
+
 class CopyReplica(Message):
     """Fetch [own end, length) of a sealed chunk from `source`, then condense -> `Condensed`."""
 
