@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 import trio
+from msgspec.structs import replace
 
 from chunkd.files import CopyFile
 from chunkd.links import Links
@@ -61,7 +62,7 @@ def _batches(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
     for piece in pieces:
         for start in range(0, piece.length, MIB):
             length = min(MIB, piece.length - start)
-            batch.append(Piece(piece.source, piece.handle, piece.offset + start, length))
+            batch.append(replace(piece, offset=piece.offset + start, length=length))
             size += length
             if size >= BATCH_BYTES or len(batch) == BATCH_READS:
                 yield batch
@@ -74,7 +75,7 @@ async def _fetch(batch: Sequence[Piece], links: Links) -> _Batch:
     found: dict[int, memoryview] = {}
 
     async def read(number: int, piece: Piece) -> None:
-        ask = Read(piece.handle, 0, piece.offset, piece.length)
+        ask = Read(piece.handle, piece.version, piece.offset, piece.length)
         answer, payload = await links.get(piece.source).call(ask, timeout_s=READ_S)
         short = payload is None or len(payload) != piece.length
         if not isinstance(answer, ReadData) or payload is None or short:

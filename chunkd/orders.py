@@ -38,6 +38,8 @@ from gfs.ids import BLOCK_BYTES, CHUNK_BYTES, MIB
 
 log = logging.getLogger(__name__)
 
+_LONG = messages.CopyReplica | messages.BuildReplica | messages.VerifyReplicas
+
 COPIES_MAX = 3  # at a time
 VERIFY_BYTES_PER_S = 256 * MIB  # leaves the disk to those who wait for it
 
@@ -59,6 +61,7 @@ class Orders:
             messages.Fence: self._fence,
             messages.Condense: self._condense,
             messages.CopyReplica: self._copy,
+            messages.BuildReplica: self._build,
             messages.DeleteReplicas: self._delete,
             messages.VerifyReplicas: self._verify,
             messages.ListQuarantine: self._list_quarantine,
@@ -77,7 +80,7 @@ class Orders:
         thread that seals or deletes cannot be called back, so what it does is waited for and
         written down; only what takes long without harm is given up.
         """
-        gives_up = isinstance(message, messages.CopyReplica | messages.VerifyReplicas)
+        gives_up = isinstance(message, _LONG)
         try:
             with trio.CancelScope(shield=not gives_up):
                 answer = await self._obey[type(message)](message)
@@ -205,13 +208,34 @@ class Orders:
             finally:
                 own.release()
         end = copy.sums.end
-        rest = messages.Piece(message.source, copy.handle, end, length - end)
+        rest = messages.Piece(message.source, copy.handle, version, end, length - end)
         await fill(copy, [rest], self.links, workers)
         writers = dict(replica.writers) if replica is not None else {}
         if own is not None and self.store.open.pop(copy.handle, None) is not None:
             own.retire()
         aside = replica is not None and replica.bad
         return await workers.run(lambda: copy.finish(version, writers, aside=aside))
+
+    async def _build(self, message: messages.BuildReplica) -> messages.Message:
+        self.machine.refuse_old_epoch(message.epoch)
+        handle, length = message.handle, sum(piece.length for piece in message.pieces)
+        async with self._copies, self._alone(handle):
+            replica = self.machine.replicas.get(handle)
+            if replica is not None:
+                if not _is_it(replica, message.version, length):
+                    raise StaleVersion(f"chunk {handle:016x} is here, and is another")
+                return messages.Condensed(self.store.checksums[handle])
+            copy = self.store.begin_copy(handle, length)
+            workers = self._lanes.of(copy.directory).order
+            try:
+                await fill(copy, message.pieces, self.links, workers)
+                sums = await workers.run(lambda: copy.finish(message.version, {}))
+            except BaseException:
+                copy.abandon()
+                raise
+            self.store.finish_copy(copy, message.version, sums)
+        log.info("replica.built handle=%016x pieces=%d", handle, len(message.pieces))
+        return messages.Condensed(sums.checksum)
 
     # --- deletion and checks
 

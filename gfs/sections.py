@@ -84,6 +84,9 @@ class MasterConfig(DaemonConfig):
     rebalance_band: Annotated[
         float, _about("free shares of servers are left this far apart", 0.01, 1)
     ] = 0.1
+    scattered_extents: Annotated[
+        int, _about("a file of more extents, small ones, is brought together", 2)
+    ] = 512
 
 
 class ChunkdConfig(DaemonConfig):

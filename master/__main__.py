@@ -55,6 +55,7 @@ def _policy(config: MasterConfig) -> Policy:
         repair_streams=config.repair_streams,
         rebalance_bytes_per_s=config.rebalance_bytes_per_s,
         rebalance_band=config.rebalance_band,
+        scattered_extents=config.scattered_extents,
     )
 
 

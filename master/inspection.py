@@ -40,6 +40,7 @@ class Inspection:
             "chunk_servers": len(engine.servers.live),
             "seals_running": len(self._core.machine.seals),
             "repair": self._core.fleet.repair.statistics(),
+            "relocation": self._core.fleet.relocation.statistics(),
             **engine.registry.statistics(),
             "log": msgspec.to_builtins(self._ledger.log.statistics()),
         }
@@ -57,6 +58,7 @@ class Inspection:
             "sessions_awaited": len(engine.sessions.awaited),
             "servers": self._servers(),
             "repair": self._core.fleet.repair.statistics(),
+            "relocation": self._core.fleet.relocation.statistics(),
             "shadows": self._core.shadows.status(trio.current_time()),
             "in_charge": not engine.sessions.closed,
             "recovered": self._recovered(),

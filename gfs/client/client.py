@@ -280,7 +280,7 @@ class Client:
     # --- coherence
 
     async def _invalidate(self, message: Invalidate) -> None:
-        for ino in message.contents:
+        for ino in {*message.contents, *message.moved}:
             self.reader.drop(ino, message.position)
         for ino in {*message.inos, *message.contents}:
             inode = self._inodes.get(ino)

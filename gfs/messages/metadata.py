@@ -286,6 +286,7 @@ class Invalidate(Message):
     names: list[NamePair]
     inos: list[int]  # attributes
     contents: list[int]  # inodes whose data_version rose
+    moved: list[int] = field(default_factory=list)  # content as before, extents are not
 
 
 class Recall(Message):

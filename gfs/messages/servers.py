@@ -119,10 +119,11 @@ class Condensed(Message):
 
 
 class Piece(Message):
-    """Bytes [offset, offset + length) of a replica that `source` has."""
+    """Bytes [offset, offset + length) of a replica that `source` has, of at least `version`."""
 
     source: ChainMember
     handle: int
+    version: int
     offset: int
     length: int
 
@@ -134,6 +135,15 @@ class CopyReplica(Message):
     version: int
     length: int
     source: ChainMember
+    epoch: int = 0
+
+
+class BuildReplica(Message):
+    """Make a sealed replica of a new chunk out of these pieces, in order -> `Condensed`."""
+
+    handle: int
+    version: int
+    pieces: list[Piece]
     epoch: int = 0
 
 

@@ -15,6 +15,7 @@ from gfs.ids import ROOT_INO
 from gfs.items import LINKS_BY_INO
 from gfs.messages import Invalidate, NamePair
 from gfs.records import DirentChange, InodeChange, Record
+from master.core import relocating
 from master.core.registry import Registry
 from master.core.tables import ReadTables
 
@@ -26,20 +27,24 @@ class Stale:
     names: set[tuple[int, bytes]] = field(default_factory=set)
     inos: set[int] = field(default_factory=set)
     contents: set[int] = field(default_factory=set)
+    moved: set[int] = field(default_factory=set)
     tokens: set[int] = field(default_factory=set)  # orders that say so already
 
     def __bool__(self) -> bool:
-        return bool(self.names or self.inos or self.contents)
+        return bool(self.names or self.inos or self.contents or self.moved)
 
     def add(self, other: Stale) -> None:
+        """What `other` says, too."""
         self.names |= other.names
         self.inos |= other.inos
         self.contents |= other.contents
+        self.moved |= other.moved
         self.tokens |= other.tokens
 
     def message(self, position: int) -> Invalidate:
         names = [NamePair(parent, name) for parent, name in sorted(self.names)]
-        return Invalidate(position, names, sorted(self.inos), sorted(self.contents))
+        inos, contents, moved = sorted(self.inos), sorted(self.contents), sorted(self.moved)
+        return Invalidate(position, names, inos, contents, moved)
 
 
 def stale_for(record: Record, registry: Registry, tables: ReadTables) -> defaultdict[int, Stale]:
@@ -53,6 +58,10 @@ def stale_for(record: Record, registry: Registry, tables: ReadTables) -> default
             for session in registry.holders(parent):
                 if session != record.session:
                     found[session].names.add((parent, name))
+        elif isinstance(change, InodeChange) and record.operation == relocating.OPERATION:
+            # Layouts are asked for without the attributes, so this is always told.
+            for session in _holders(change, registry, tables):
+                found[session].moved.add(change.key[0])
         elif isinstance(change, InodeChange) and change.old is not None:
             _stale_inode(change, record.session, registry, tables, found)
     return found

@@ -36,6 +36,8 @@ class Policy:
     repair_streams: int = 3
     rebalance_bytes_per_s: int = 16 << 20
     rebalance_band: float = 0.1
+    scattered_extents: int = 512
+    scattered_mean_bytes: int = 64 << 10
 
 
 class Suspend(Exception):

@@ -16,6 +16,7 @@ from master.core.draining import Draining
 from master.core.engine import Caller, Engine, Pending
 from master.core.quarantine import Quarantine
 from master.core.rebalancing import Rebalancing
+from master.core.relocation import Relocation
 from master.core.repair import Repair
 from master.core.seals import Seals
 from master.core.servers import LiveServer, agrees
@@ -40,6 +41,7 @@ class Fleet:
         self.repair = Repair(engine, seals)
         self.draining = Draining(engine, self.repair)
         self.rebalancing = Rebalancing(engine, self.repair)
+        self.relocation = Relocation(engine, self.repair)
         self._growth: dict[int, m.TailGrowth] = {}
 
     def register(self, caller: Caller, ask: m.RegisterServer) -> None:
@@ -143,6 +145,7 @@ class Fleet:
         self.repair.slow_round(may_destroy=may_destroy)
         if may_destroy:
             self.rebalancing.run()
+            self.relocation.run()
 
     def lost(self, server: int) -> None:
         """Its connection ended: it cannot be asked, and its replicas do not count."""

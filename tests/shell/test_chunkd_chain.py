@@ -16,6 +16,7 @@ from gfs.errors import (
     ChunkFull,
     Corrupt,
     Fenced,
+    GfsError,
     InvalidArgument,
     MemberFailed,
     NoSpace,
@@ -37,8 +38,10 @@ HANDLE = (1 << 40) + 5
 pytestmark = pytest.mark.timeout(30)
 
 
-async def read(connection: Connection, offset: int, length: int, *, version: int = 1) -> bytes:
-    ask = messages.Read(HANDLE, version, offset, length)
+async def read(
+    connection: Connection, offset: int, length: int, *, version: int = 1, handle: int = HANDLE
+) -> bytes:
+    ask = messages.Read(handle, version, offset, length)
     answer, payload = await connection.call_for_payload(ask)
     assert isinstance(answer, messages.ReadData)
     assert crc32c(payload or b"") == answer.checksum
@@ -383,3 +386,33 @@ async def test_new_copy_of_a_sealed_chunk_equals_its_source(tmp_path: Path) -> N
         assert await servers.master.order(second.server, copy) == condensed
         other = await servers.connect(servers.tasks[1], unix=False)
         assert await read(other, 5 * MIB - 3, MIB, version=2) == content[5 * MIB - 3 :][:MIB]
+
+
+async def test_a_new_chunk_is_built_of_pieces_of_others(tmp_path: Path) -> None:
+    content = os.urandom(6 * MIB + 17)
+    async with in_process(tmp_path, 2) as servers:
+        first, second = servers.members
+        connection = await servers.connect(servers.tasks[0])
+        stream = Stream(connection, HANDLE, [first])
+        stream.join()
+        stream.append(memoryview(content)[:MIB])
+        stream.append(memoryview(content)[MIB:])
+        await stream.wait()
+        await fence_all(servers, 2, members=[first])
+        await servers.master.order(first.server, messages.Condense(HANDLE, 2, len(content)))
+        ranges = [(5 * MIB, MIB + 17), (3, 100), (MIB - 1, 2), (MIB, 3 * MIB), (0, 1)]
+        pieces = [messages.Piece(first, HANDLE, 2, at, length) for at, length in ranges]
+        expected = b"".join(content[at : at + length] for at, length in ranges)
+        order = messages.BuildReplica(HANDLE + 1, 1, pieces)
+        built = await servers.master.order(second.server, order)
+        assert await servers.master.order(first.server, order) == built  # from itself, too
+        assert await servers.master.order(second.server, order) == built  # asked again
+        other = await servers.connect(servers.tasks[1], unix=False)
+        found = b""
+        while len(found) < len(expected):
+            length = min(MIB, len(expected) - len(found))
+            found += await read(other, len(found), length, version=1, handle=HANDLE + 1)
+        assert found == expected
+        bad = [*pieces, messages.Piece(first, HANDLE, 2, len(content) - 1, 2)]
+        with pytest.raises(GfsError):
+            await servers.master.order(second.server, messages.BuildReplica(HANDLE + 2, 1, bad))

@@ -195,6 +195,8 @@ class ChunkServer:
                 return NoSuchReplica("the source does not have it")
             self.replicas[order.handle] = Replica(order.version, order.length, sealed=True)
             return m.Condensed(order.handle & 0xFFFFFFFF)
+        if isinstance(order, m.BuildReplica):
+            return self.build(order)
         if isinstance(order, m.Condense):
             found = self.replicas.get(order.handle)
             if found is None or found.version != order.version or found.end < order.length:
@@ -219,6 +221,17 @@ class ChunkServer:
                 if replica.primary
             ]
         )
+
+    def build(self, order: m.BuildReplica) -> Answer:
+        """A chunk out of ranges of others."""
+        for piece in order.pieces:
+            source = self.cluster.servers[piece.source.server]
+            had = source.replicas.get(piece.handle)
+            if not source.up or had is None or had.end < piece.offset + piece.length:
+                return NoSuchReplica("a source does not have it")
+        length = sum(piece.length for piece in order.pieces)
+        self.replicas[order.handle] = Replica(order.version, length, sealed=True)
+        return m.Condensed(order.handle & 0xFFFFFFFF)
 
 
 class Client:
