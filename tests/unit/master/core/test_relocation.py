@@ -9,8 +9,8 @@ import pytest
 from gfs import messages as m
 from gfs.ids import ROOT_INO
 from gfs.items import CHUNKS, EXTENTS, ChunkState, Extent
+from master.checking import pages
 from master.core.relocating import Places, Range, joined
-from master.inspection import pages
 from tests.unit.master.core.conftest import MakeCluster
 from tests.unit.master.core.harness import Client, Cluster
 
