@@ -124,6 +124,8 @@ def _print_master(console: Any, master: dict[str, Any]) -> None:
         console.print(f"chunks: {text}", style="red" if chunks.get("missing") else None)
     if copies := _copies_text(master.get("repair") or {}):
         console.print(f"copies: {copies}", style="yellow")
+    if relocation := _relocation_text(master.get("relocation") or {}):
+        console.print(f"relocation: {relocation}")
     for drain in master.get("drains") or []:
         console.print(_drain_text(drain))
     table = _table("server", "address", "rack", "state", "replicas", "free", "of", "verified")
@@ -185,6 +187,19 @@ def _copies_text(repair: dict[str, Any]) -> str:
         ("with copies to give up", "surplus"),
     ]
     shown = [f"{repair[key]} {text}" for text, key in parts if repair.get(key)]
+    return ", ".join(shown)
+
+
+def _relocation_text(figures: dict[str, Any]) -> str:
+    """What is to be brought together, and what has been; empty: neither."""
+    parts = [
+        ("mostly dead chunks", "sparse_chunks"),
+        ("small tails", "small_tails"),
+        ("scattered files", "scattered_files"),
+    ]
+    shown = [f"{figures[key]} {text} found" for text, key in parts if figures.get(key)]
+    if moved := figures.get("moved_bytes_total"):
+        shown.append(f"{size_text(moved)} moved since the start")
     return ", ".join(shown)
 
 
