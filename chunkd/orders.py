@@ -212,6 +212,7 @@ class Orders:
         rest = messages.Piece(message.source, copy.handle, version, end, length - end)
         await fill(copy, [rest], self.links, workers)
         writers = dict(replica.writers) if replica is not None else {}
+        await trio.lowlevel.checkpoint_if_cancelled()  # from here on it is carried out whole
         if own is not None and self.store.open.pop(copy.handle, None) is not None:
             own.retire()
         aside = replica is not None and replica.bad

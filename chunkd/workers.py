@@ -81,11 +81,15 @@ class Workers:
             self._token.run_sync_soon(call, result)
 
     async def run(self, function: Callable[[], _T]) -> _T:
-        """`submit` for tasks. Cancelled, it lets the function run on.
+        """`submit` for tasks. A thread cannot be called back, so cancelled it waits all the same.
+
+        Else its caller would close, or remove, the file that the thread is working on. A
+        task that is cancelled already begins nothing.
 
         Raises:
           GfsError: what `function` raised.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         done = trio.Event()
         box: list[_T | GfsError] = []
 
@@ -94,7 +98,8 @@ class Workers:
             done.set()
 
         self.submit(function, on_done)
-        await done.wait()
+        with trio.CancelScope(shield=True):
+            await done.wait()
         result = box[0]
         if isinstance(result, GfsError):
             raise result
