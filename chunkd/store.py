@@ -177,7 +177,11 @@ class Store:
         for directory in self.directories:
             if not directory.health.is_working:
                 continue
-            free, total = directory.room()
+            try:
+                free, total = directory.room()
+            except GfsError as error:
+                self.note_failure(directory, error)
+                continue
             if free >= min(length, total // ROOM_SHARE_MIN) and free > most:
                 best, most = directory, free
         if best is None:

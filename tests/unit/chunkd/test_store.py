@@ -83,6 +83,23 @@ def test_a_failed_directory_takes_no_new_chunk_and_the_last_one_says_why(
     assert store.room()[0] == 0
 
 
+class WithoutRoom(SimDisk):
+    """One whose first directory cannot even say how full it is."""
+
+    def free_bytes(self, path: Path) -> tuple[int, int]:
+        if path == FIRST:
+            raise StorageFailed("input/output error")
+        return super().free_bytes(path)
+
+
+def test_a_disk_that_cannot_say_how_full_it_is_has_failed(expect_log: Callable[..., None]) -> None:
+    expect_log("disk.failed", times=1)
+    store = open_store(WithoutRoom(0), FIRST, SECOND)
+    store.create(1, 1, tail=False, chunk_bytes=1 << 20)
+    assert store.places[1].path == SECOND
+    assert [str(FIRST) in text for text in store.failing()] == [True]
+
+
 def test_what_lies_in_a_failed_directory_does_not_count_and_in_a_hung_one_is_not_told() -> None:
     disk = SimDisk(0)
     sealed_replica(disk, FIRST, b"whole", version=2)
