@@ -203,13 +203,26 @@ class Segment:
         return self.first + len(self.offsets) - 1
 
     def index(self) -> None:
-        """Find all records from the start to the first frame that does not belong."""
-        self.offsets, self.end = array("I"), HEADER_BYTES
-        for frame in self.walk(HEADER_BYTES):
-            if frame.position != self.first + len(self.offsets) or frame.epoch < self.epoch:
-                return
-            self.offsets.append(frame.offset)
-            self.end, self.epoch = frame.end, frame.epoch
+        """Find all records from the start to the first frame that does not belong.
+
+        By hand and not by `walk`: this is most of what a start costs.
+        """
+        content = memoryview(self.file.pread(self.file.size(), 0))
+        at, epoch, position, size = HEADER_BYTES, self.epoch, self.first, len(content)
+        offsets, unpack, seed, head = array("I"), _FRAME.unpack_from, self._seed, HEAD.size
+        shortest, longest = BODY.size, BODY.size + PAYLOAD_BYTES_MAX
+        while at + FRAME_BYTES <= size:
+            length, checksum, frame_epoch, frame_position, _ = unpack(content, at)
+            end = at + head + length
+            if frame_position != position or frame_epoch < epoch or end > size:
+                break
+            if not shortest <= length <= longest:
+                break
+            if crc32c(content[at + head : end], seed) != checksum:
+                break
+            offsets.append(at)
+            at, epoch, position = end, frame_epoch, position + 1
+        self.offsets, self.end, self.epoch = offsets, at, epoch
 
     def offset_of(self, position: int) -> int:
         """Where the record at `position` begins.
