@@ -12,7 +12,7 @@ VENV := .venv/bin
 PACKAGES := gfs master chunkd mount projections bench tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status test check torture bench bench-peers clean
+.PHONY: help setup demo up down status test check sim torture bench bench-peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ check: setup ## formatting, lint, types, architecture
 
 torture: setup ## break a real cluster at random for MINUTES, then check everything (root: links too)
 	@$(VENV)/python -m tests.torture --minutes $(MINUTES) $(TORTURE_ARGS)
+
+sim: setup ## simulate a cluster under faults: SEEDS=200 of them, or SEED=n with a trace
+	@$(VENV)/python -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),20)) $(SIM_ARGS)
 
 bench: setup ## measure this project beside the local disk
 	@$(VENV)/python -m bench --targets local,ours $(BENCH_ARGS)

@@ -127,6 +127,8 @@ class MasterLink:
             raise RemoteProtocolError(f"{type(answer).__name__} is no answer to a registration")
         if answer.leads:
             await self._masters.obey(answer.epoch, answer.committed)
+            if self.machine.first_new_handle is None:
+                self.machine.first_new_handle = answer.first_new_handle
         for batch, complete in _batches(list(self.store.reports())):
             await connection.call(messages.ReportReplicas(batch, complete))
         return answer.leads

@@ -222,6 +222,7 @@ class DataService:
         if not 0 < message.chunk_bytes <= CHUNK_BYTES_MAX:
             raise InvalidArgument(f"chunk of {message.chunk_bytes} bytes")
         if message.handle not in self.machine.replicas:
+            self.machine.refuse_to_begin(message.handle)
             self.store.create(
                 message.handle, message.version, tail=message.tail, chunk_bytes=message.chunk_bytes
             )

@@ -311,7 +311,7 @@ class Store:
 
     def forget(self, handle: int) -> DataDirectory | None:
         """Serve the replica no more; the files are still there."""
-        self.machine.replicas.pop(handle, None)
+        self.machine.lose(handle)
         self.checksums.pop(handle, None)
         self.bad.discard(handle)
         for held in (self.open.pop(handle, None), self._sealed.pop(handle, None)):

@@ -87,12 +87,15 @@ class Machine:
     Attributes:
       epoch: highest master epoch obeyed; older requests are refused.
       boot: boot id of this machine: unsynced bytes live as long as it does.
+      first_new_handle: chunks with lower ones are older than this process; None: not told yet.
     """
 
     def __init__(self, *, boot: str, epoch: int = 0) -> None:
         self.boot = boot
         self.epoch = epoch
+        self.first_new_handle: int | None = None
         self.replicas: dict[int, Replica] = {}
+        self._lost: set[int] = set()  # open replicas that were here and are no more
         self._ordered: dict[int, Replica] = {}  # tails that this server is, or was, primary of
 
     def replica(self, handle: int) -> Replica:
@@ -101,6 +104,26 @@ class Machine:
         if found is None:
             raise NoSuchReplica(f"no replica of chunk {handle:016x} here")
         return found
+
+    def lose(self, handle: int) -> None:
+        """The replica cannot be served any more; if it was open it must not begin anew."""
+        replica = self.replicas.pop(handle, None)
+        if replica is not None and replica.state is not ReplicaState.SEALED:
+            self._lost.add(handle)
+
+    def refuse_to_begin(self, handle: int) -> None:
+        """Refuse an empty replica of a chunk that may have had one here before.
+
+        A power loss takes files whose names were not synced, a failing disk all it has. Who
+        then began anew at the version of old would hold other bytes than the rest of the
+        chain, and with more of them than the rest might be believed in the next seal.
+
+        Raises:
+          NoSuchReplica: it is lost, or nobody can tell.
+        """
+        first_new = self.first_new_handle
+        if first_new is None or handle < first_new or handle in self._lost:
+            raise NoSuchReplica(f"the replica of chunk {handle:016x} here is lost")
 
     def refuse_old_epoch(self, epoch: int) -> None:
         """Raises `StaleVersion`: a newer master has been obeyed."""
@@ -299,7 +322,8 @@ class Machine:
 
     def drop(self, handle: int) -> list[Work]:
         """The replica is deleted; who waits for it is told."""
-        replica = self.replicas.pop(handle, None)
+        replica = self.replicas.get(handle)
+        self.lose(handle)
         if replica is None or replica.chain is None:
             return []
         error = NoSuchReplica(f"chunk {handle:016x} was deleted")

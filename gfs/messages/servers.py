@@ -34,13 +34,17 @@ class RegisterServer(Message):
 
 
 class ServerRegistered(Message):
-    """`leads` False: a shadow, which gives no orders and is told of replicas alone."""
+    """`leads` False: a shadow, which gives no orders and is told of replicas alone.
+
+    `first_new_handle`: chunks with lower ones may have had a replica on this server before.
+    """
 
     epoch: int
     heartbeat_s: float
     chunk_bytes: int
     leads: bool = True
     committed: int = 0
+    first_new_handle: int = 0
 
 
 class ReportReplicas(Message):

@@ -163,6 +163,11 @@ class Engine:
         self._inos += 1
         return ids.draw(self.epoch, self._inos)
 
+    @property
+    def next_handle(self) -> int:
+        """Every chunk there is has a lower handle."""
+        return ids.draw(self.epoch, self._handles + 1)
+
     def draw_handle(self) -> int:
         self._handles += 1
         return ids.draw(self.epoch, self._handles)

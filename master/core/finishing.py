@@ -68,6 +68,10 @@ class Finishing:
             del self._under_way[handle]
         self._engine.servers.changed.add(handle)
 
+    def learned(self, handle: int, checksum: int) -> None:
+        """A sealed member tells its checksum in a report: the answer to the seal was lost."""
+        self.condensed.setdefault(handle, checksum)
+
     def _on_condensed(self, handle: int, server: int, *, has_all: bool = False) -> OnAnswer:
         def condensed(answer: Answer) -> None:
             self._ended(server, handle)

@@ -59,11 +59,13 @@ class Fleet:
         self._engine.servers.register(live)
         self.strays.forget(member.server)
         self._engine.system("server", lambda decision: self._remember(decision, member))
+        engine = self._engine
         registered = m.ServerRegistered(
-            self._engine.epoch,
+            engine.epoch,
             HEARTBEAT_S,
-            self._engine.policy.chunk_bytes,
-            committed=self._engine.first_position,
+            engine.policy.chunk_bytes,
+            committed=engine.first_position,
+            first_new_handle=engine.next_handle,
         )
         self._engine.answer(Pending(0, caller, ask, self._engine.now_s), registered)
 
@@ -101,6 +103,8 @@ class Fleet:
         elif agrees(replica, chunk):
             add = servers.add_replica if replica.sound else servers.add_spare
             add(server, replica.handle)
+            if replica.sound and not chunk.checksum:
+                self._finishing.learned(replica.handle, replica.checksum)
         elif replica.version == chunk.version and not replica.sealed:
             # Fenced in time, but the order that should have followed was lost.
             servers.add_spare(server, replica.handle)

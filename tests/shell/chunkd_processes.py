@@ -154,6 +154,7 @@ class SmallMaster:
         self.key = key
         self.epoch = 1
         self.servers: dict[int, Connection] = {}
+        self.reported: set[int] = set()  # have been among `servers`
         self.registrations: dict[int, messages.RegisterServer] = {}
         self.replicas: dict[int, dict[int, messages.ReplicaReport]] = {}
         self.beats: dict[int, messages.Heartbeat] = {}
@@ -193,6 +194,7 @@ class SmallMaster:
             connection.reply(request, messages.Ok())
             if message.complete:
                 self.servers[server] = connection
+                self.reported.add(server)
         elif isinstance(message, messages.Heartbeat):
             self.beats[self.named[connection]] = message
         self._notify()
@@ -255,6 +257,13 @@ class Servers:
     ) -> Connection:
         """A client's connection, kept running."""
         member = process.member
+        # Before, neither it nor who comes after it in a chain knows which chunks are new.
+        await self.master.wait_for(
+            lambda: (
+                member.server in self.master.servers
+                and self.master.reported.issuperset(one.server for one in self.members)
+            )
+        )
         connection = await dial(
             member.address, unix=member.unix if unix else "", key=self.key, cluster=CLUSTER,
             role="client", pool=self.pool, silence_limit_s=silence_limit_s,

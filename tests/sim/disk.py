@@ -25,6 +25,7 @@ from gfs.checksum import Buffer
 from gfs.disk import File, replace_file, translate
 
 SECTOR_BYTES = 512
+ENDLESS_BYTES = 1 << 40
 Keep = Callable[[int], bool]
 
 
@@ -40,6 +41,7 @@ class SimInode:
         self.durable = bytearray()
         self.versions: dict[int, list[tuple[int, bytes]]] = {}
         self.sizes: list[tuple[int, int]] = []
+        self._written_to = 0  # end of what was ever written since the last sync
 
     def write(self, number: int, offset: int, buffer: bytes) -> None:
         end = offset + len(buffer)
@@ -57,9 +59,12 @@ class SimInode:
         else:
             self.content.extend(bytes(length - before))
         self.sizes.append((number, length))
-        self._remember(number, min(before, length), max(before, length))
+        # Beyond what was ever there, new sectors can be nothing but zeros: not worth a note.
+        highest = max(len(self.durable), self._written_to, before + 1)
+        self._remember(number, min(before, length), min(max(before, length), highest))
 
     def _remember(self, number: int, start: int, end: int) -> None:
+        self._written_to = max(self._written_to, end)
         for sector in range(start // SECTOR_BYTES, -(-end // SECTOR_BYTES)):
             at = sector * SECTOR_BYTES
             content = bytes(self.content[at : at + SECTOR_BYTES])
@@ -72,6 +77,7 @@ class SimInode:
             self.durable[at : at + SECTOR_BYTES] = self.content[at : at + SECTOR_BYTES]
         self.versions.clear()
         self.sizes.clear()
+        self._written_to = 0
 
     def after_power_loss(self, keep: Keep) -> SimInode:
         found = bytearray(self.durable)
@@ -205,6 +211,7 @@ class SimDisk:
         self.generation = 0
         self.off = False
         self.before_operation: Callable[[str, Path], None] | None = None
+        self.on_power_loss: Callable[[], None] | None = None
         self._random = random.Random(f"{seed}/disk")
         self._root = SimDirectory()
         self._changes: list[tuple[int, list[EntryChange]]] = []
@@ -226,6 +233,12 @@ class SimDisk:
         self._locks.clear()
         self.generation += 1
         self.off = False
+        self._crash_at = None
+
+    def process_ended(self) -> None:
+        """kill -9: what was written stays, synced or not; what was open or locked is not."""
+        self._locks.clear()
+        self.generation += 1
         self._crash_at = None
 
     def after_power_loss(self, seed: int) -> SimDisk:
@@ -339,8 +352,9 @@ class SimDisk:
         replace_file(self, path, content)
 
     def free_bytes(self, path: Path) -> tuple[int, int]:
-        total = self.capacity_bytes if self.capacity_bytes is not None else 1 << 40
-        return max(0, total - _used(self._root)), total
+        if self.capacity_bytes is None:
+            return ENDLESS_BYTES, ENDLESS_BYTES
+        return max(0, self.capacity_bytes - _used(self._root)), self.capacity_bytes
 
     def lock(self, path: Path) -> File:
         if path in self._locks:
@@ -379,12 +393,16 @@ class SimDisk:
         self.operations_total += 1
         dying = self.operations_total == self._crash_at
         if dying and operation in ("fdatasync", "fsync", "sync_directory"):
-            self.off = True
-            raise PowerLoss(f"{operation} {path}")
+            self._lose_power(operation, path)
         yield self.operations_total
         if dying:
-            self.off = True
-            raise PowerLoss(f"{operation} {path}")
+            self._lose_power(operation, path)
+
+    def _lose_power(self, operation: str, path: Path) -> None:
+        self.off = True
+        if self.on_power_loss is not None:
+            self.on_power_loss()
+        raise PowerLoss(f"{operation} {path}")
 
     def _alive(self, operation: str, path: Path) -> None:
         if self.off:

@@ -16,6 +16,7 @@ from gfs.errors import (
     InvalidArgument,
     MemberFailed,
     NoSpace,
+    NoSuchReplica,
     NotPrimary,
     SequenceGap,
     StaleVersion,
@@ -354,3 +355,17 @@ def test_older_epoch_is_refused_by_join_and_fence() -> None:
         chain.first.machine.join("x", Join(H, 1, 4, True, CHUNK, []), by_client=True)
     with pytest.raises(StaleVersion):
         chain.first.machine.fence(Fence(H, 2, 4))
+
+
+def test_a_replica_that_was_here_or_may_have_been_does_not_begin_anew() -> None:
+    machine = Machine(boot="b")
+    with pytest.raises(NoSuchReplica):  # the master has not said yet what is older than us
+        machine.refuse_to_begin(7)
+    machine.first_new_handle = 5
+    with pytest.raises(NoSuchReplica):  # its file may have gone in a power loss
+        machine.refuse_to_begin(4)
+    machine.refuse_to_begin(5)
+    machine.replicas[5] = Replica(5, 1, tail=True, chunk_bytes=CHUNK)
+    machine.drop(5)
+    with pytest.raises(NoSuchReplica):  # its disk failed, or it was deleted
+        machine.refuse_to_begin(5)

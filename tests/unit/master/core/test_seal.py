@@ -420,3 +420,17 @@ def test_the_only_member_with_all_of_a_sealed_chunk_condenses_and_need_not_copy(
     c.core.machine.seals.finishing.copy(first, lease.handle, lease.version + 1, 100)
     c.pass_time(3)
     assert c.core.engine.servers.holders(lease.handle) == [first]
+
+
+def test_the_checksum_is_logged_though_the_master_died_before_it_was(c: Cluster, a: Client) -> None:
+    lease = a.allocate()
+    f = a.create(b"f")
+    c.append(lease, 100)
+    a.commit(f, (0, 100, lease.handle, 0))
+    seal(a, lease)
+    assert c.chunk(lease.handle).checksum == 0  # known, not yet logged
+    for server in c.servers.values():
+        server.replicas[lease.handle].checksum = lease.handle & 0xFFFFFFFF
+    c.restart()
+    c.pass_time(2)
+    assert c.chunk(lease.handle).checksum == lease.handle & 0xFFFFFFFF

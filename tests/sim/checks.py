@@ -1,0 +1,237 @@
+"""What must hold when a run has come to rest: the log, the state, the names, the chunks.
+
+The log is the witness of the order in which things happened; so a history of calls is
+linearizable if each call's effect stands in the log at a position between what anybody had
+been told before it began and what was committed when it ended.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chunkd.core.replica import ReplicaState
+from gfs.items import CHUNKS, LANDED, TABLES, Chunk, ChunkState
+from gfs.records import DECODER, ChunkChange, DirentChange, Record
+from master.checking import Problem, check_tables, pages
+from master.core.tables import ReadTables
+from master.core.transaction import apply
+from master.state import State
+from tests.sim.kernel import SimulationError
+from tests.sim.names import Names
+from tests.sim.nodes import CLUSTER
+from tests.sim.oracle import Call
+
+if TYPE_CHECKING:
+    from chunkd.server import ChunkServer
+    from tests.sim.parts import Parts
+
+Mutations = dict[tuple[str, tuple[Any, Any]], list[Call]]
+History = dict[tuple[int, bytes], list[tuple[int, int]]]
+
+
+def check_all(cluster: Parts) -> None:
+    """Raise the first claim that does not hold."""
+    ledger = cluster.master.ledger
+    assert ledger is not None
+    ledger.state.rollback()
+    records = [DECODER.decode(found.payload) for found in ledger.log.scan(1)]
+    check_positions(records)
+    check_replay(records, ledger.state)
+    check_sealed_lengths(records)
+    check_requests(cluster, records)
+    names = Names(cluster.requests.operations)
+    for record in records:
+        names.apply(record)
+    check_calls(cluster, history_of(records))
+    problems: list[Problem] = []
+    check_tables(ledger.state, problems.append)
+    if problems:
+        raise SimulationError(f"the state contradicts itself: {problems[:3]}")
+    check_replicas(cluster, ledger.state)
+
+
+def check_positions(records: list[Record]) -> None:
+    """From 1, without a gap, in one order of epochs and times."""
+    before: Record | None = None
+    for position, record in enumerate(records, 1):
+        if record.position != position:
+            raise SimulationError(f"the log has {record.position} where {position} belongs")
+        if before is not None and (record.epoch < before.epoch or record.time_ns <= before.time_ns):
+            raise SimulationError(f"record {position} is older than the one before")
+        before = record
+
+
+def check_replay(records: list[Record], state: State) -> None:
+    """The log from its beginning gives the state that there is."""
+    replayed = State(Path(":memory:"), CLUSTER)
+    replayed.begin()
+    for record in records:
+        apply(record, replayed)
+    replayed.commit()
+    for table in TABLES:
+        if table != LANDED:
+            theirs, ours = dump(replayed, table), dump(state, table)
+            if theirs != ours:
+                differing = {
+                    key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key)
+                }
+                raise SimulationError(
+                    f"replay and state differ in {table}: {sorted(differing)[:3]}"
+                )
+    replayed.close()
+
+
+def dump(tables: ReadTables, table: str) -> dict[Any, Any]:
+    """All items of a table."""
+    return dict(pages(tables, table))
+
+
+def check_sealed_lengths(records: list[Record]) -> None:
+    """A chunk has one sealed length; it goes only when nothing refers to it."""
+    lengths: dict[int, int] = {}
+    for record in records:
+        for change in record.changes:
+            if type(change) is not ChunkChange:
+                continue
+            handle, old, new = change.key[0], change.old, change.new
+            if new is None or new.state == ChunkState.OPEN:
+                pass
+            elif lengths.setdefault(handle, new.length) != new.length:
+                raise SimulationError(f"chunk {handle:x} was sealed at two lengths")
+            if new is None and old is not None and old.references:
+                raise SimulationError(f"chunk {handle:x} was dropped with references to it")
+            if new is not None and new.state == ChunkState.CONDEMNED and new.references:
+                raise SimulationError(f"chunk {handle:x} was condemned with references to it")
+
+
+def check_requests(cluster: Parts, records: list[Record]) -> None:
+    """A numbered request has one record, and whoever was answered was told of that one."""
+    landed: dict[tuple[int, int], int] = {}
+    for record in records:
+        if record.number:
+            key = record.session, record.number
+            if key in landed:
+                raise SimulationError(f"request {key} is in the log twice")
+            landed[key] = record.position
+    for key, positions in cluster.requests.answers.items():
+        if len(positions) > 1 and key in landed:
+            raise SimulationError(f"request {key} had several outcomes: {positions}")
+        if key in landed and positions != {landed[key]}:
+            raise SimulationError(f"request {key} was answered {positions}, logged {landed[key]}")
+
+
+def history_of(records: list[Record]) -> History:
+    """Of each name the positions at which it came to mean another inode (0: none)."""
+    history: History = defaultdict(list)
+    for record in records:
+        for change in record.changes:
+            if type(change) is DirentChange:
+                ino = change.new.ino if change.new is not None else 0
+                history[change.key].append((record.position, ino))
+    return history
+
+
+def at(changes: list[tuple[int, int]], position: int) -> int:
+    """What the name meant as of a position."""
+    index = bisect_right(changes, (position, 1 << 62)) - 1
+    return changes[index][1] if index >= 0 else 0
+
+
+def check_calls(cluster: Parts, history: History) -> None:
+    """Each call's outcome was true at some moment while it was under way."""
+    names: dict[int, set[bytes]] = defaultdict(set)
+    for parent, name in history:
+        names[parent].add(name)
+    mutations = _mutations_by_name(cluster.oracle.calls)
+    for call in cluster.oracle.calls:
+        if isinstance(call.outcome, int):
+            if call.outcome and call.outcome < call.low:
+                raise SimulationError(f"{call} took place before it began")
+            if call.kind == "lookup":
+                _check_lookup(call, history, mutations)
+            elif call.kind == "readdir":
+                _check_listing(call, history, names)
+
+
+def _mutations_by_name(calls: list[Call]) -> Mutations:
+    """All mutations of each mount by the names that they may change."""
+    found: Mutations = defaultdict(list)
+    for call in calls:
+        operation = call.details[0] if call.details else None
+        for parent, name in (("parent", "name"), ("new_parent", "new_name")):
+            key = getattr(operation, parent, None), getattr(operation, name, None)
+            if None not in key:
+                found[call.client, key].append(call)
+    return found
+
+
+def _low(call: Call, mutations: list[Call]) -> int:
+    """From which position on the call's answer may be.
+
+    A mount's own mutation changes what it has cached when its answer arrives, not before,
+    though others may have seen it already: while it is under way both are right.
+    """
+    low = call.low
+    for mutation in mutations:
+        if mutation.begin <= call.begin and (mutation.end < 0 or mutation.end >= call.begin):
+            if mutation.outcome is None:
+                return 0
+            if isinstance(mutation.outcome, int):
+                low = min(low, mutation.outcome - 1)
+    return low
+
+
+def _check_lookup(call: Call, history: History, mutations: Mutations) -> None:
+    parent, name = call.details
+    assert isinstance(parent, int)
+    assert isinstance(name, bytes)
+    changes = history.get((parent, name), [])
+    low = _low(call, mutations.get((call.client, (parent, name)), []))
+    meant = {at(changes, low)}
+    meant |= {ino for position, ino in changes if low < position <= call.high}
+    if call.found not in meant:
+        raise SimulationError(f"{call} found what never stood there meanwhile: {meant}")
+
+
+def _check_listing(call: Call, history: History, names: dict[int, set[bytes]]) -> None:
+    (parent,) = call.details
+    assert isinstance(parent, int)
+    mine = {name: history[parent, name] for name in names[parent]}
+    moments = {call.low}
+    for changes in mine.values():
+        moments |= {position for position, _ in changes if call.low < position <= call.high}
+    for moment in moments:
+        listing = {name: ino for name, changes in mine.items() if (ino := at(changes, moment))}
+        if listing == call.found:
+            return
+    raise SimulationError(f"{call} lists what never stood there")
+
+
+def check_replicas(cluster: Parts, state: State) -> None:
+    """Of a sealed chunk every current replica is the same, and there is one."""
+    for (handle,), chunk in pages(state, CHUNKS):
+        if chunk.state != ChunkState.SEALED or not chunk.references:
+            continue
+        found = {
+            server.name: what
+            for server in cluster.servers
+            if server.server is not None and (what := _sealed(server.server, handle, chunk))
+        }
+        expected = (chunk.length, chunk.checksum)
+        if not found:
+            raise SimulationError(f"no replica of chunk {handle:x} is left")
+        if set(found.values()) != {expected}:
+            raise SimulationError(f"chunk {handle:x}, sealed as {expected}, is {found}")
+
+
+def _sealed(server: ChunkServer, handle: int, chunk: Chunk) -> tuple[int, int] | None:
+    """Length and checksum of a server's current sealed replica."""
+    replica = server.machine.replicas.get(handle)
+    if replica is None or replica.version != chunk.version or replica.bad:
+        return None
+    if replica.state is not ReplicaState.SEALED:
+        return None
+    return replica.end, server.store.checksums[handle]

@@ -1,0 +1,44 @@
+"""Seeds of the simulation of a whole cluster: a few to begin with, and all that once failed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FEW = ("--first", "1", "--seeds", "4")
+# Each of these once found a bug of the product; what it was stands beside it.
+REGRESSIONS = {
+    28: "a primary that lost its replica in a power loss began anew and was copied from",
+}
+
+
+def simulate(*words: str) -> str:
+    """Output of `python -m tests.sim`; fails with it."""
+    command = [sys.executable, "-m", "tests.sim", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.power_loss
+def test_a_cluster_under_faults_keeps_its_promises_and_comes_to_rest() -> None:
+    assert "4 seeds" in simulate(*FEW)
+
+
+@pytest.mark.slow
+@pytest.mark.power_loss
+@pytest.mark.parametrize("seed", REGRESSIONS)
+def test_a_seed_that_once_failed_does_not_any_more(seed: int) -> None:
+    simulate("--first", str(seed), "--seeds", "1")
+
+
+def test_a_seed_always_does_the_same() -> None:
+    first, second = (
+        simulate("--first", "3", "--seeds", "1", "--operations", "150") for _ in range(2)
+    )
+    assert first.rsplit(",", 2)[0] == second.rsplit(",", 2)[0]  # but for the times it took

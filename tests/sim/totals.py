@@ -1,0 +1,55 @@
+"""What many runs came to: printed, for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from time import perf_counter
+
+from tests.sim.cluster import Report
+
+FAILURES_SHOWN = 10
+
+
+def print_totals(reports: Iterable[Report]) -> list[int]:
+    """Print failures as they come and figures at the end; returns the seeds that failed."""
+    began = perf_counter()
+    operations: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
+    faults: Counter[str] = Counter()
+    points: Counter[str] = Counter()
+    failed: list[int] = []
+    seeds = records = hits = 0
+    virtual_s = cpu_s = 0.0
+    for report in reports:
+        seeds += 1
+        records += report.records
+        hits += report.cache_hits
+        virtual_s += report.virtual_s
+        cpu_s += report.cpu_s
+        operations.update(report.operations)
+        errors.update(report.errors)
+        faults.update(report.faults)
+        points.update(report.crash_points)
+        if report.failure:
+            failed.append(report.seed)
+            if len(failed) <= FAILURES_SHOWN:
+                print(f"seed {report.seed} failed:\n{report.failure}", flush=True)
+    minutes = (perf_counter() - began) / 60
+    _table("operations", operations)
+    _table("errors told to callers", errors)
+    _table("faults", faults)
+    _table("power lost in", points)
+    print(
+        f"{seeds} seeds, {operations.total()} operations ({hits} lookups from the cache),"
+        f" {records} records, {faults.total()} faults, {virtual_s / 3600:.1f} virtual hours,"
+        f" {cpu_s / max(1, seeds):.1f} s of CPU a seed, {seeds / minutes:.0f} seeds a minute"
+    )
+    for seed in sorted(failed):
+        print(f"failed: make sim SEED={seed}")
+    return failed
+
+
+def _table(title: str, counts: Counter[str]) -> None:
+    parts = (f"{name} {count}" for name, count in counts.most_common())
+    print(f"{title}: {', '.join(parts)}")
