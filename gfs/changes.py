@@ -3,11 +3,9 @@
 `events_of` turns a record into events: one a changed item, with keys, the image
 before and the image after, by attribute name. It decides what is visible: tables
 `inodes` and `dirents` unless more are asked for, and nothing for a change that
-changes nothing. Where an event stands in the log is its cursor; where the reader
-was before is `previous`, so that a reader can prove it has missed nothing.
-
-Names are bytes and JSON is text. `text_of` maps every byte string to text without
-loss: UTF-8 is itself, any other byte b is the character U+10FE00 + b.
+changes nothing. A snapshot is one event of kind `copy`, however much it copies.
+Where an event stands in the log is its cursor; where the reader was before is
+`previous`, so that a reader can prove it has missed nothing.
 """
 
 from __future__ import annotations
@@ -22,10 +20,13 @@ from msgspec import Struct, field
 
 from gfs import items
 from gfs.errors import InvalidArgument
-from gfs.records import TABLE_OF, Record, RecordActor
+from gfs.records import TABLE_OF, Copy, Record, RecordActor
+from gfs.texts import bytes_of as bytes_of
+from gfs.texts import text_of as text_of
 
 DEFAULT_TABLES = frozenset({items.DIRENTS, items.INODES})
-INSERT, MODIFY, REMOVE = "insert", "modify", "remove"
+INSERT, MODIFY, REMOVE, COPY = "insert", "modify", "remove", "copy"
+COPIED_TABLES = frozenset({items.DIRENTS, items.INODES, items.EXTENTS, items.CHUNKS})
 HEARTBEAT, RESET, SNAPSHOT, END = "heartbeat", "reset", "snapshot", "end"
 WHOLE_RECORD = 1 << 30  # index of a cursor behind the last event of its record
 
@@ -70,69 +71,13 @@ def parse_cursor(text: str) -> Cursor:
     return Cursor(int(found[1]), int(found[2]), index)
 
 
-# --- names that are not UTF-8 ----------------------------------------------------------
-
-_ESCAPE = 0x10FE00  # in a private plane; U+10FE00 + b stands for the byte b
-_ESCAPED = re.compile("[\U0010fe00-\U0010feff]")
-_OWN_RANGE = re.compile(b"\xf4\x8f[\xb8-\xbb][\x80-\xbf]|\0")
-
-
-def text_of(name: bytes) -> str:
-    """Text that `bytes_of` turns into exactly these bytes; valid Unicode without NUL.
-
-    Bytes that are no UTF-8, NUL, and UTF-8 of the escapes themselves are escaped
-    byte by byte; everything else is itself.
-    """
-    if name.isascii() and b"\0" not in name:
-        return name.decode("ascii")
-    if b"\xf4\x8f" not in name and b"\0" not in name:
-        try:
-            return name.decode()
-        except UnicodeDecodeError:
-            pass
-    parts, at = [], 0
-    for own in _OWN_RANGE.finditer(name):
-        parts += [_escape_invalid(name[at : own.start()]), _escaped(own[0])]
-        at = own.end()
-    return "".join((*parts, _escape_invalid(name[at:])))
-
-
-def _escape_invalid(part: bytes) -> str:
-    text = part.decode("utf-8", "surrogateescape")
-    return "".join(
-        chr(_ESCAPE - 0xDC00 + ord(letter)) if "\udc80" <= letter <= "\udcff" else letter
-        for letter in text
-    )
-
-
-def _escaped(part: bytes) -> str:
-    return "".join(chr(_ESCAPE + byte) for byte in part)
-
-
-def bytes_of(text: str) -> bytes:
-    """The bytes for which `text_of` stands; any text has some.
-
-    Raises: InvalidArgument: lone surrogates.
-    """
-    if text.isascii():
-        return text.encode("ascii")
-    parts, at = [], 0
-    try:
-        for escape in _ESCAPED.finditer(text):
-            parts += [text[at : escape.start()].encode(), bytes((ord(escape[0]) - _ESCAPE,))]
-            at = escape.end()
-        return b"".join((*parts, text[at:].encode()))
-    except UnicodeEncodeError as error:
-        raise InvalidArgument(f"text is not Unicode: {error.reason}") from None
-
-
 # --- events, as they are written -------------------------------------------------------
 
 
 class Event(Struct, omit_defaults=True):
     """One change of one item. An attribute left out has its default (0, "", false, {})."""
 
-    kind: str  # insert, modify, remove
+    kind: str  # insert, modify, remove, copy
     table: str
     operation: str  # what the record did: create, rename, commit, ...
     cursor: str
@@ -144,6 +89,7 @@ class Event(Struct, omit_defaults=True):
     time_ns: int = 0
     actor: Any = None
     session: int = 0
+    copy: Any = None
 
 
 class _InodeKeys(Struct):
@@ -259,7 +205,31 @@ def events_of(
                 session=record.session,
             )
         )
+    if record.copy is not None and len(record.changes) > after and COPIED_TABLES & set(tables):
+        found.append(_copy_event(record, prefix))
     return found
+
+
+def _copy_event(record: Record, prefix: str) -> Event:
+    """Comes behind all changes of its record, and counts as one more."""
+    assert record.copy is not None
+    return Event(
+        COPY,
+        items.INODES,
+        record.operation,
+        prefix + str(len(record.changes)),
+        time_ns=record.time_ns,
+        actor=_actor(record.actor),
+        session=record.session,
+        copy=_plain(record.copy) | {"owners": _sums(record.copy)},
+    )
+
+
+def _sums(copy: Copy) -> list[dict[str, int]]:
+    return [
+        {"uid": uid, "inodes": inodes, "bytes": size}
+        for uid, (inodes, size) in sorted(copy.owners.items())
+    ]
 
 
 def _visible(change: Any) -> bool:
@@ -389,6 +359,29 @@ class Image(Struct):
     kind: int = 0
 
 
+class OwnerSums(Struct):
+    """What of a copy belongs to one user."""
+
+    uid: int
+    inodes: int
+    bytes: int
+
+
+class Copied(Struct):
+    """A copy, as `gfs.records.Copy` says it."""
+
+    source: int
+    parent: int
+    name: str
+    root: int
+    first: int
+    count: int
+    uid: int
+    gid: int
+    groups: list[int]
+    owners: list[OwnerSums]
+
+
 class Line(Struct):
     """Any line of the stream, for readers of inodes and dirents; `kind` says which it is."""
 
@@ -401,6 +394,7 @@ class Line(Struct):
     keys: Keys | None = None
     old: Image | None = None
     new: Image | None = None
+    copy: Copied | None = None
     time_ns: int = 0
     actor: Actor | None = None
     session: int = 0

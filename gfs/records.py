@@ -1,7 +1,9 @@
 """The operation log's record: results, never requests.
 
 A record holds the old and new image of each item that a transaction changed,
-so that replay, shadow, stream and views need no judgement: they put images.
+so that replay, shadow, stream and views need no judgement: they put images. A
+snapshot's copies alone are not written out (`Copy`): a tree would be a record of
+gigabytes, and everybody who applies it has the source.
 `Change` has one struct a table because a change then decodes in one pass into
 the right item type.
 
@@ -120,6 +122,27 @@ class RecordActor(Struct, array_like=True, gc=False):
     mount: str = ""
 
 
+class Copy(Struct, array_like=True, gc=False):
+    """A file or a tree copied by sharing its content (GFS §3.4): the one thing without images.
+
+    Whoever applies it has the source, and makes of each inode below it, in the order of
+    their numbers, one numbered from `first` on; links within the source become links
+    within the copy. With `uid` >= 0 everything becomes this user's, as `cp -a` by one who
+    is not root: see `master.core.copying`.
+    """
+
+    source: int  # inode at the top of what is copied
+    parent: int  # directory and name of the copy; the name is a change as well
+    name: bytes
+    root: int  # the inode made of `source`
+    first: int
+    count: int  # inodes
+    uid: int = -1
+    gid: int = 0
+    groups: list[int] = field(default_factory=list)  # of `uid`: files keep these
+    owners: dict[int, tuple[int, int]] = field(default_factory=dict)  # uid -> inodes, bytes
+
+
 class Record(Struct, array_like=True, gc=False):
     """One committed transaction: one position of the operation log.
 
@@ -139,6 +162,7 @@ class Record(Struct, array_like=True, gc=False):
     low: int = 0
     result: bytes = b""
     notes: dict[str, str] = field(default_factory=dict)
+    copy: Copy | None = None  # takes effect after `changes`
 
 
 ENCODER = msgspec.msgpack.Encoder()

@@ -69,6 +69,9 @@ class MasterConfig(DaemonConfig):
     cache_lease_s: Annotated[float, _about("how long a mount may cache unasked", 0.5, 3600)] = 20.0
     trash_keep_s: Annotated[float, _about("how long trash is kept", 0)] = 259_200.0
     trash_min_age_s: Annotated[float, _about("younger files are not kept in trash", 0)] = 600.0
+    trash_min_free_percent: Annotated[
+        int, _about("with less free space, trash goes before its time", 0, 90)
+    ] = 10
     checkpoint_records: Annotated[int, _about("log records between checkpoints", 100)] = 200_000
     log_segment_bytes: Annotated[int, _about("size of a log segment file", MIB)] = 64 * MIB
     log_retain_bytes: Annotated[int, _about("log kept for readers of the stream", MIB)] = GIB

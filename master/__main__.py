@@ -51,6 +51,7 @@ def _policy(config: MasterConfig) -> Policy:
         int(config.trash_min_age_s * NS),
         int(config.reclaim_delay_s * NS),
         int(config.trash_keep_s * NS),
+        config.trash_min_free_percent,
         repair_delay_s=config.repair_delay_s,
         repair_streams=config.repair_streams,
         rebalance_bytes_per_s=config.rebalance_bytes_per_s,

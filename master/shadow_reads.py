@@ -136,6 +136,7 @@ _HANDLERS: dict[type[Message], Callable[[ShadowReads, Any], Message]] = {
     m.DropInterest: _ok,
     m.Renew: ShadowReads._renew,
     m.ListTrash: lambda self, ask: self._queries.trash(ask),
+    m.LookInTrash: lambda self, ask: self._queries.look_in_trash(self._position, ask),
     m.StatFilesystem: ShadowReads._filesystem,
     m.CloseSession: _ok,
 }

@@ -21,7 +21,7 @@ from master.core.tables import ReadTables
 from master.state import Reader
 from master.stream_log import ReaderPool, decode
 
-KINDS = (changes.INSERT, changes.MODIFY, changes.REMOVE)
+KINDS = (changes.INSERT, changes.MODIFY, changes.REMOVE, changes.COPY)
 UNDONE_MAX = 1_000_000  # links remembered for one reader, about 200 bytes each
 STATE_TRIES = 50  # the state is read before its position is published
 STATE_PAUSE_S = 0.001
@@ -70,11 +70,15 @@ class Subtree:
         changed = [(by_cursor[at], one) for at, one in enumerate(record.changes) if at in by_cursor]
         before = [self._contains(one) for _, one in changed]
         self._advance(record)
-        return [
+        picked = [
             event
             for was, (event, one) in zip(before, changed, strict=True)
             if was or self._contains(one)
         ]
+        copied = by_cursor.get(len(record.changes))
+        if copied is not None and record.copy is not None and self._is_below(record.copy.parent):
+            picked.append(copied)  # one that only has its source here changes nothing here
+        return picked
 
     def prepare(self) -> None:
         """Read what happened since the reader's place; long for a distant one (a thread).

@@ -15,10 +15,11 @@ import msgspec
 from starlette.routing import BaseRoute
 
 from gfs.changes import Image, Line
+from projections.analytics_copy import apply_copy
 from projections.analytics_queries import AnalyticsQueries
 from projections.analytics_schema import DIRENT_COLUMNS, HISTORY, INODE_COLUMNS, SCHEMA
 from projections.core.facts import facts_of
-from projections.core.following import Batch, Items, items_of
+from projections.core.following import Batch, Items, stages
 from projections.projection import DuckProjection
 
 _ENCODER = msgspec.json.Encoder()
@@ -81,7 +82,10 @@ class AnalyticsView(DuckProjection):
     history_delay_s = 1.0  # needs nothing of the view, and a commit costs milliseconds
 
     def apply(self, batch: Batch, connection: Any) -> None:
-        apply_items(items_of(batch.lines), connection)
+        for items, copy in stages(batch.lines):
+            apply_items(items, connection)
+            if copy is not None:
+                apply_copy(copy, connection)
 
     def record(self, lines: list[Line], history: Any, connection: Any) -> None:
         facts = facts_of(lines)

@@ -37,12 +37,12 @@ _SET_INODE = (
 )
 _DROP_INODE = "DELETE FROM inodes WHERE ino = ?"
 _MODE, _UID, _SIZE, _STORED, _HOME, _EXTENSION, _XATTRS = 0, 1, 4, 5, 13, 14, 15
-_ADD_OWNER = """
+ADD_OWNER = """
 INSERT INTO owners VALUES (?, ?, ?, ?, ?) ON CONFLICT (uid) DO UPDATE SET
   files = files + excluded.files, directories = directories + excluded.directories,
   bytes = bytes + excluded.bytes, disk_bytes = disk_bytes + excluded.disk_bytes
 """
-_ADD_EXTENSION = """
+ADD_EXTENSION = """
 INSERT INTO extensions VALUES (?, ?, ?, ?) ON CONFLICT (extension) DO UPDATE SET
   files = files + excluded.files, bytes = bytes + excluded.bytes,
   disk_bytes = disk_bytes + excluded.disk_bytes
@@ -232,9 +232,9 @@ class _Application:
     def _sums(self) -> None:
         for uid, sums in self.owners.items():
             if any(sums):
-                self.execute(_ADD_OWNER, (uid, *sums))
+                self.execute(ADD_OWNER, (uid, *sums))
         for extension, counts in self.extensions.items():
             if any(counts):
-                self.execute(_ADD_EXTENSION, (extension, *counts))
+                self.execute(ADD_EXTENSION, (extension, *counts))
         self.execute("DELETE FROM owners WHERE files = 0 AND directories = 0")
         self.execute("DELETE FROM extensions WHERE files = 0")

@@ -73,23 +73,33 @@ class Tree:
         return row
 
     def place(self, wanted: dict[int, tuple[int, str]]) -> None:
-        """Put directories where they belong: inode -> (parent, name)."""
+        """Put directories where they belong: inode -> (parent, name).
+
+        What moves leaves its old path first: a new directory may have that by now.
+        """
         moves: dict[int, tuple[int, str]] = {}
-        for ino, (parent, name) in wanted.items():
+        fresh: list[int] = []
+        for ino, place in wanted.items():
             row = self.find(ino)
             if row is None:
-                if parent != ORPHANS:
-                    self.need(parent)
-                self._make(ino, parent, name)
-            elif (row.parent, row.name) != (parent, name) and row.parent != NOWHERE:
-                moves[ino] = parent, name
-        if len(moves) == 1:
+                fresh.append(ino)
+            elif (row.parent, row.name) != place and row.parent != NOWHERE:
+                moves[ino] = place
+        if len(moves) == 1 and not fresh:
             ((ino, (parent, name)),) = moves.items()
             self._move(ino, parent, name)
             return
         for ino in moves:
             if self.need(ino).parent != ORPHANS:
                 self._move(ino, ORPHANS, str(ino))
+        for ino in fresh:
+            parent, name = wanted[ino]
+            if self.find(ino) is not None:  # made as the parent of another
+                moves[ino] = wanted[ino]
+                continue
+            if parent != ORPHANS:
+                self.need(parent)
+            self._make(ino, parent, name)
         for ino, (parent, name) in moves.items():
             self._move(ino, parent, name)
 
@@ -135,6 +145,10 @@ class Tree:
             sums.files += sign
         sums.bytes += sign * size
         sums.disk_bytes += sign * disk
+
+    def add_sums(self, home: int, sums: Sums) -> None:
+        """Many inodes more, of which `home` has none yet in this batch."""
+        self._added[home] = sums
 
     def remove(self, ino: int) -> None:
         """Forget a directory below which nothing is left and that hangs on nothing."""

@@ -9,9 +9,10 @@ from starlette.routing import BaseRoute
 
 from gfs.changes import Line
 from projections.core.facts import facts_of
-from projections.core.following import Batch, items_of
+from projections.core.following import Batch, stages
 from projections.projection import SqliteProjection
 from projections.search_apply import apply_items
+from projections.search_copy import apply_copy
 from projections.search_queries import SearchQueries
 from projections.search_schema import HISTORY, SCHEMA
 
@@ -33,7 +34,10 @@ class SearchView(SqliteProjection):
     history_schema = HISTORY
 
     def apply(self, batch: Batch, connection: Any) -> None:
-        apply_items(items_of(batch.lines), connection)
+        for items, copy in stages(batch.lines):
+            apply_items(items, connection)
+            if copy is not None:
+                apply_copy(copy, connection)
 
     def record(self, lines: list[Line], history: Any, connection: Any) -> None:
         facts = facts_of(lines)

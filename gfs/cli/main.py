@@ -35,6 +35,8 @@ COMMANDS: dict[str, list[tuple[str, str, str]]] = {
         ("append", "gfs.cli.files:append", "Record append from a file or standard input"),
         ("mkdir", "gfs.cli.names:mkdir", "Make directories"),
         ("rm", "gfs.cli.names:rm", "Remove files, or trees with -r, into the trash"),
+        ("snapshot", "gfs.cli.copies:snapshot", "Copy a tree at once, sharing its content"),
+        ("clone", "gfs.cli.copies:clone", "Copy one file at once, sharing its content"),
         ("trash", "gfs.cli.trash:trash", "List or empty the trash"),
         ("undelete", "gfs.cli.trash:undelete", "Bring back what was removed"),
     ],

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from gfs.client.waiting import Waiting, name_of
 from gfs.errors import GfsError
 from gfs.messages import (
+    Clone,
     Commit,
     Create,
     Done,
@@ -34,12 +35,23 @@ from gfs.messages import (
     ResolveTail,
     SetAttributes,
     SetXattr,
+    Snapshot,
     Unlink,
 )
 
 log = logging.getLogger(__name__)
 
-OneName = Create | MakeNode | MakeSymlink | MakeLink | Unlink | RemoveDirectory | RemoveTree
+OneName = (
+    Create
+    | MakeNode
+    | MakeSymlink
+    | MakeLink
+    | Unlink
+    | RemoveDirectory
+    | RemoveTree
+    | Snapshot
+    | Clone
+)
 
 
 class Late(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Sequence
 
 from gfs.client.client import Client
 from gfs.client.files import OpenFile
@@ -39,6 +39,7 @@ from gfs.messages import (
 
 PAGE = 2000  # names asked for at once
 WHOLE_FILE = 1 << 62
+EMPTIED_AT_ONCE = 500  # trash entries
 
 
 class Filesystem:
@@ -168,15 +169,22 @@ class Filesystem:
             page = await self.client.link.ask(ListTrash(self.actor, after), TrashListing)
             for entry in page.entries:
                 yield entry
-                after = entry.ino
-            more = page.more
+            more, after = page.more, page.after
 
-    async def undelete(self, ino: int, path: bytes = b"") -> bytes:
-        """Bring a trash entry back (to `path`); returns the path it has then."""
-        done = await self.client.link.mutate(Undelete(ino, path), self.actor)
-        found = done.entry.ino if done.entry is not None else ino
-        return (await self.client.link.ask(PathOf(found), PathIs)).path
+    async def undelete(self, ino: int, path: bytes = b"", part: bytes = b"") -> bytes:
+        """Bring a trash entry, or a part of it, back (to `path`); returns its path then."""
+        done = await self.client.link.mutate(Undelete(ino, path, part), self.actor)
+        return await self.path_of(done.entry.ino if done.entry is not None else ino)
 
-    async def empty_trash(self, inos: Iterable[int] = ()) -> None:
-        """Give up these entries for good (none named: all that the actor may)."""
-        await self.client.link.mutate(EmptyTrash(list(inos)), self.actor)
+    async def path_of(self, ino: int) -> bytes:
+        """A path that leads there now."""
+        return (await self.client.link.ask(PathOf(ino), PathIs)).path
+
+    async def empty_trash(self, inos: Sequence[int] | None = None) -> int:
+        """Give up these entries for good (None: all that the actor may); returns how many."""
+        if inos is None:
+            inos = [entry.ino async for entry in self.list_trash()]
+        for start in range(0, len(inos), EMPTIED_AT_ONCE):
+            some = list(inos[start : start + EMPTIED_AT_ONCE])
+            await self.client.link.mutate(EmptyTrash(some), self.actor)
+        return len(inos)

@@ -247,8 +247,22 @@ class TrashEntry(Message):
 
 
 class TrashListing(Message):
+    """`after`: to go on with; those between may all have been another's."""
+
     entries: list[TrashEntry]
     more: bool
+    after: int = 0
+
+
+class LookInTrash(Message):
+    """What lies at `part`, a path below trash entry `ino` -> `Entry`.
+
+    Refused as `NotFound` when there is nothing.
+    """
+
+    ino: int
+    part: bytes
+    actor: Actor
 
 
 class ClusterStatus(Message):

@@ -102,20 +102,41 @@ class RemoveXattr(Message):
     name: bytes
 
 
+class Snapshot(Message):
+    """A copy of file or tree `ino` that shares its content -> `Done` with `root`, `copied`.
+
+    Root's keeps owners; others' belongs to them, and they must be able to read all of it.
+    """
+
+    ino: int
+    parent: int
+    name: bytes
+
+
+class Clone(Message):
+    """`Snapshot` of a regular file, and of nothing else."""
+
+    ino: int
+    parent: int
+    name: bytes
+
+
 class Undelete(Message):
     """Trash entry `ino` back to its path, or to `path` -> `Done`, entry of what came back.
 
-    Missing parents are made; a taken name gets the suffix ``.undeleted-N``.
+    With `part`, a path below the entry, only what lies there. Missing parents are made; a
+    taken name gets the suffix ``.undeleted-N``.
     """
 
     ino: int
     path: bytes = b""
+    part: bytes = b""
 
 
 class EmptyTrash(Message):
-    """Reclaim these entries, or all that the actor may (empty list)."""
+    """Reclaim these entries (a thousand at most); big ones go on shrinking by themselves."""
 
-    inos: list[int] = field(default_factory=list)
+    inos: list[int]
 
 
 class Allocate(Message):
@@ -186,6 +207,8 @@ Operation = (
     | SetAttributes
     | SetXattr
     | RemoveXattr
+    | Snapshot
+    | Clone
     | Undelete
     | EmptyTrash
     | Allocate
@@ -249,6 +272,8 @@ class Done(Message):
     committed: list[Committed] = field(default_factory=list)
     tail: Tail | None = None
     sealed: Sealed | None = None
+    root: int = 0  # what a snapshot or clone made, and of how many inodes it is
+    copied: int = 0
 
 
 class GroupsNeeded(Message):

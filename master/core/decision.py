@@ -18,6 +18,7 @@ from gfs.errors import InvalidArgument, NameTooLong, NotADirectory, StaleInode
 from gfs.ids import NAME_BYTES_MAX, TRASH_INO
 from gfs.items import DIRENTS, INODES, Dirent, Inode
 from gfs.messages import Actor, Done, Entry
+from gfs.records import Copy
 from master.core.registry import Registry
 from master.core.transaction import Transaction
 
@@ -32,6 +33,7 @@ class Policy:
     trash_min_age_ns: int
     reclaim_delay_ns: int
     trash_keep_ns: int
+    trash_min_free_percent: int = 10  # below, trash goes before its time
     repair_delay_s: float = 10.0
     repair_streams: int = 3
     rebalance_bytes_per_s: int = 16 << 20
@@ -51,6 +53,15 @@ class NeedsSeal(Suspend):
         super().__init__(handle)
         self.handle = handle
         self.suspects = suspects
+
+
+class NeedsSeals(Suspend):
+    """All these tails below `source` must be sealed, and none opened there meanwhile."""
+
+    def __init__(self, source: int, handles: list[int]) -> None:
+        super().__init__(source)
+        self.source = source
+        self.handles = handles
 
 
 class NeedsRecall(Suspend):
@@ -96,8 +107,8 @@ class NeedsServers(Suspend):
 class Decision:
     """One mutation being decided.
 
-    `position` is the one its record will have; `draw_ino` and `draw_handle`
-    give numbers never given before. `uncache` gathers inodes whose attributes
+    `position` is the one its record will have; `draw_ino` (the first of so many) and
+    `draw_handle` give numbers never given before. `uncache` gathers inodes whose attributes
     other sessions must stop caching before the answer.
     """
 
@@ -110,10 +121,11 @@ class Decision:
     actor: Actor
     registry: Registry
     policy: Policy
-    draw_ino: Callable[[], int]
+    draw_ino: Callable[[int], int]
     draw_handle: Callable[[], int]
     uncache: list[int] = field(default_factory=list)
     recalled: Recalled = frozenset()
+    copy: Copy | None = None  # what the record makes beside its changes
 
     def open_here(self, ino: int, *, writing: bool) -> None:
         """Register the session as holder; others stop caching what it now writes."""

@@ -16,7 +16,7 @@ from gfs import ids
 from gfs.errors import GfsError, Unreachable
 from gfs.items import ORPHANS, SESSIONS
 from gfs.messages import Actor, Message
-from gfs.records import InodeChange, OrphanChange, Record, RecordActor
+from gfs.records import InodeChange, OrphanChange, Record, RecordActor, TrashChange
 from master.core.chunks import Chunks
 from master.core.coherence import Stale, inode_holders, stale_for
 from master.core.decision import Decision, Policy
@@ -139,6 +139,7 @@ class Engine:
         self.queries = Queries(reader, self.registry, self.chunks, self.sessions)
         self.orphans = {int(key[0]) for key, _ in scan_all(tables, ORPHANS)}
         self.closed_orphans: set[int] = set()  # nobody holds them any more: upkeep reclaims
+        self.doomed: dict[int, None] = {}  # trash on its way out, in the order it came up
         self.inode_count = 0
         self.now_s = self.started_s = now_s
         self.now_ns = last_time_ns
@@ -159,9 +160,10 @@ class Engine:
         self.now_s = max(self.now_s, now_s)
         self.now_ns = max(now_ns, self.now_ns + 1)
 
-    def draw_ino(self) -> int:
-        self._inos += 1
-        return ids.draw(self.epoch, self._inos)
+    def draw_ino(self, count: int) -> int:
+        """The first of `count` consecutive numbers."""
+        self._inos += count
+        return ids.draw(self.epoch, self._inos) - count + 1
 
     @property
     def next_handle(self) -> int:
@@ -194,9 +196,13 @@ class Engine:
         self.position = record.position
         self._records.append(record)
         self.now_ns += 1
+        if record.copy is not None:
+            self.inode_count += record.copy.count
         for change in record.changes:
             if isinstance(change, OrphanChange):
                 self._note_orphan(change.key[0], is_one=change.new is not None)
+            elif isinstance(change, TrashChange):
+                self._note_trash(change)
             elif isinstance(change, InodeChange) and (change.old is None or change.new is None):
                 self.inode_count += 1 if change.old is None else -1
 
@@ -207,6 +213,12 @@ class Engine:
         self.orphans.add(ino)
         if not self.registry.is_open(ino):
             self.closed_orphans.add(ino)
+
+    def _note_trash(self, change: TrashChange) -> None:
+        if change.new is None:
+            self.doomed.pop(change.key[0], None)
+        elif not change.new.deleted_ns:
+            self.doomed[change.key[0]] = None
 
     def let_go(self, inos: Iterable[int]) -> None:
         """A session holds these no more: what has no name is reclaimed if nobody else does."""

@@ -34,6 +34,7 @@ from master.core.decision import (
     NeedsCuts,
     NeedsRecall,
     NeedsSeal,
+    NeedsSeals,
     NeedsServers,
     Suspend,
 )
@@ -42,6 +43,7 @@ from master.core.permissions import NeedGroups
 from master.core.reading import Reading
 from master.core.seals import Seals
 from master.core.sessions import LiveSession
+from master.core.snapshots import Preparing, snapshot
 from master.core.transaction import fits
 
 SERVERS_WAIT_S = 60.0  # below the handler limit of a mount
@@ -60,6 +62,7 @@ class Machine:
     def __init__(self, engine: Engine, *, record_at: Callable[[int], Record]) -> None:
         self.engine = engine
         self.seals = Seals(engine, self._resume)
+        self.preparing = Preparing(engine, self.seals.when_sealed, self._resume)
         self.reading = Reading(engine)
         self._record_at = record_at
         self._at_gate: list[Pending] = []
@@ -107,6 +110,8 @@ class Machine:
             self._replay(pending, live, message.operation, landed)
             return
         operation = message.operation
+        if self.preparing.holds(pending, operation):
+            return
         if live.mount:
             for parent in _parents(operation):
                 self.engine.registry.add_interest(pending.session, parent)
@@ -222,6 +227,7 @@ class Machine:
             message.number,
             message.low,
             _RESULT_ENCODER.encode(done),
+            copy=decision.copy,
         )
         if not fits(record):
             self._finish(pending, TooLarge(f"{len(changes)} changes do not fit one record"))
@@ -236,6 +242,7 @@ class Machine:
 
     def _finish(self, pending: Pending, answer: Answer) -> None:
         self.engine.answer(pending, answer)
+        self.preparing.over(pending)
 
     # --- waiting
 
@@ -243,6 +250,8 @@ class Machine:
         if isinstance(why, NeedsSeal):
             self.engine.servers.suspect(why.suspects, self.engine.now_s)
             self.seals.park(why.handle, pending)
+        elif isinstance(why, NeedsSeals):
+            self.preparing.wait(pending, why)
         elif isinstance(why, NeedsRecall):
             self._recall(pending, why.inos)
         elif isinstance(why, NeedsCuts):
@@ -291,6 +300,8 @@ class Machine:
             at_gate, self._at_gate = self._at_gate, []
             for pending in at_gate:
                 self._resume(pending)
+        for pending, error in self.preparing.overdue():
+            self._finish(pending, error)
         waiting = [*self._cutting, *self._for_servers]
         self._cutting, self._for_servers = [], []
         for pending in waiting:
@@ -360,6 +371,8 @@ _PLAIN: dict[type[Message], Callable[[Decision, Any], Done]] = {
     m.SetAttributes: attributes.set_attributes,
     m.SetXattr: attributes.set_xattr,
     m.RemoveXattr: attributes.remove_xattr,
+    m.Snapshot: snapshot,
+    m.Clone: snapshot,
     m.Undelete: trash.undelete,
     m.EmptyTrash: trash.empty,
     m.Commit: commits.commit,

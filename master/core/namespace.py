@@ -213,7 +213,7 @@ def _add(
     """A new inode under a free name; returns its number."""
     if directory.nlink <= 0 and parent != ROOT_INO:
         raise NotFound("the directory was removed")
-    ino, now = decision.draw_ino(), decision.now_ns
+    ino, now = decision.draw_ino(1), decision.now_ns
     is_directory = stat.S_ISDIR(mode)
     if is_directory and directory.mode & stat.S_ISGID:
         mode |= stat.S_ISGID

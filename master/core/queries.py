@@ -23,6 +23,7 @@ from gfs.messages import (
     Listing,
     ListTrash,
     Located,
+    LookInTrash,
     Lookup,
     Open,
     Opened,
@@ -220,9 +221,30 @@ class Queries:
         entries = [
             self._trash_entry(int(key[0]), item)
             for key, item in found
-            if ask.actor.uid in (ROOT_UID, item.uid)
+            if ask.actor.uid in (ROOT_UID, item.uid) and item.deleted_ns
         ]
-        return TrashListing(entries, len(found) == limit)
+        last = int(found[-1][0][0]) if found else 0
+        return TrashListing(entries, len(found) == limit, last)
+
+    def look_in_trash(self, position: int, ask: LookInTrash) -> Entry:
+        """What lies below an entry of the trash.
+
+        Raises: NotFound, NotADirectory, NotPermitted, PermissionDenied.
+        """
+        item: Trash | None = self._tables.get(TRASH, (ask.ino,))
+        if item is None or ask.actor.uid not in (ROOT_UID, item.uid):
+            raise NotFound(f"nothing with number {ask.ino} is in the trash")
+        here = ask.ino
+        for name in (part for part in ask.part.split(b"/") if part):
+            inode: Inode | None = self._tables.get(INODES, (here,))
+            if inode is None or not inode.is_directory:
+                raise NotADirectory("not a directory")
+            require(inode, ask.actor, EXECUTE)
+            dirent: Dirent | None = self._tables.get(DIRENTS, (here, name))
+            if dirent is None:
+                raise NotFound("no such file or directory")
+            here = dirent.ino
+        return Entry(position, here, self._tables.get(INODES, (here,)))
 
     def _trash_entry(self, ino: int, item: Trash) -> TrashEntry:
         inode: Inode | None = self._tables.get(INODES, (ino,))

@@ -154,6 +154,11 @@ class Reading:
     def _trash(self, session: int, ask: m.ListTrash, step: bool, _: _Uncache | None) -> Message:
         return self._queries.trash(ask)
 
+    def _in_trash(
+        self, session: int, ask: m.LookInTrash, step: bool, _: _Uncache | None
+    ) -> Message:
+        return self._queries.look_in_trash(self._position, ask)
+
     def _filesystem(
         self, session: int, ask: m.StatFilesystem, step: bool, _: _Uncache | None
     ) -> Message:
@@ -178,6 +183,7 @@ _HANDLERS: dict[type[Message], Callable[[Reading, int, Any, bool, _Uncache | Non
     m.DropInterest: Reading._drop_interest,
     m.Renew: Reading._renew,
     m.ListTrash: Reading._trash,
+    m.LookInTrash: Reading._in_trash,
     m.StatFilesystem: Reading._filesystem,
 }
 # What another session holds back may concern these: not before all are back after a restart.

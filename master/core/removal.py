@@ -60,19 +60,28 @@ def wants_trash(decision: Decision, parent: int, inode: Inode) -> bool:
     return _keeps_trash(decision, parent)
 
 
-def _keeps_trash(decision: Decision, parent: int) -> bool:
-    directory: Inode | None = decision.tx.get(INODES, (parent,))
-    return directory is None or directory.attributes.get(NO_TRASH) != b"0"
+def _keeps_trash(decision: Decision, directory: int) -> bool:
+    """The nearest directory that says so decides, upwards."""
+    for _ in range(_DEPTH_MAX):
+        inode: Inode | None = decision.tx.get(INODES, (directory,))
+        if inode is None or directory == inode.parent:
+            break
+        said = inode.attributes.get(NO_TRASH)
+        if said is not None:
+            return said != b"0"
+        directory = inode.parent
+    return inode is None or inode.attributes.get(NO_TRASH) != b"0"
 
 
 def move_to_trash(decision: Decision, parent: int, name: bytes, ino: int, inode: Inode) -> None:
     """Hide under the trash directory (GFS §4.4); `inode.nlink` comes back as 1 for a file.
 
-    A tree out of a directory that keeps no trash is due at once: upkeep takes it down
-    a batch at a time.
+    A tree that keeps no trash, or lies where none is kept, is due at once: upkeep takes
+    it down a batch at a time.
     """
     tx = decision.tx
-    deleted_ns = decision.now_ns if _keeps_trash(decision, parent) else 0
+    keeper = ino if inode.is_directory else parent
+    deleted_ns = decision.now_ns if _keeps_trash(decision, keeper) else 0
     if not inode.is_directory:
         inode = replace(inode, nlink=1)
     else:
@@ -119,10 +128,11 @@ def _cost(inode: Inode | None) -> int:
 def reclaim_trash(decision: Decision, ino: int, budget: int) -> int:
     """Reclaim a trash entry, a tree bottom-up, `budget` inodes or a page more; returns how many.
 
-    The entry itself goes last, so an unfinished tree is still listed.
+    The entry itself goes last; once something below is gone it is not listed any more.
     """
     used = _reclaim_below(decision, ino, budget)
     if used >= budget:
+        give_up(decision, ino)
         return used
     inode: Inode | None = decision.tx.get(INODES, (ino,))
     decision.tx.delete(TRASH, (ino,))
@@ -130,6 +140,13 @@ def reclaim_trash(decision: Decision, ino: int, budget: int) -> int:
     if inode is not None:
         reclaim_or_orphan(decision, ino, inode)
     return used + _cost(inode)
+
+
+def give_up(decision: Decision, ino: int) -> None:
+    """A trash entry of which nothing can be undeleted any more: upkeep reclaims it."""
+    item: Trash | None = decision.tx.get(TRASH, (ino,))
+    if item is not None:
+        decision.tx.put(TRASH, (ino,), replace(item, deleted_ns=0))
 
 
 def _reclaim_below(decision: Decision, root: int, budget: int) -> int:

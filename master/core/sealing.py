@@ -30,6 +30,7 @@ from msgspec.structs import replace
 from gfs.items import (
     CHUNKS,
     EXTENTS,
+    EXTENTS_BY_HANDLE,
     INODES,
     WRITERS,
     Chunk,
@@ -42,6 +43,7 @@ from gfs.items import (
 from gfs.messages import FencedAt
 from master.core import extents
 from master.core.decision import Decision
+from master.core.tables import ReadTables
 
 FENCE_WAIT_S = 0.5
 NO_INTACT_WAIT_S = 30.0
@@ -65,6 +67,7 @@ class Seal:
     ask_again_s: float = 0.0
     awaited: set[int] = field(default_factory=set)
     answers: dict[int, FencedAt] = field(default_factory=dict)
+    looked_closer: bool = False
     returning: bool = False  # fewer than two members, and not all, were up when it began
 
     def answered(self, server: int, answer: FencedAt | None) -> None:
@@ -89,6 +92,17 @@ class Seal:
             at_once = not self.awaited and not self.returning
             return at_once or waited >= self._intact_wait_s(responsive)
         return bool(self.answers) and waited >= NO_INTACT_WAIT_S
+
+    def look_closer(self, tables: ReadTables) -> None:
+        """Shared bytes are counted once for each file that has them: see how far they reach."""
+        if self.looked_closer or not self.answers or self.length() >= self.referenced:
+            return
+        self.looked_closer = True
+        end = 0
+        for key in tables.by_index(EXTENTS_BY_HANDLE, self.handle):
+            extent: Extent | None = tables.get(EXTENTS, key)
+            end = max(end, extent.chunk_offset + extent.length if extent is not None else 0)
+        self.referenced = min(self.referenced, end)
 
     def _is_certain(self) -> bool:
         intact = any(self.is_intact(server) for server in self.answers)

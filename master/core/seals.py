@@ -26,7 +26,7 @@ class Seals:
         self._engine = engine
         self._resume = resume
         self._running: dict[int, Seal] = {}
-        self._parked: defaultdict[int, list[Pending]] = defaultdict(list)
+        self._parked: defaultdict[int, list[Callable[[int], None]]] = defaultdict(list)
         self.finishing = Finishing(engine)
 
     def __len__(self) -> int:
@@ -37,7 +37,17 @@ class Seals:
 
     def park(self, handle: int, pending: Pending) -> None:
         """Decide `pending` anew once the chunk is sealed; begins the seal."""
-        self._parked[handle].append(pending)
+
+        def sealed(position: int) -> None:
+            if position:
+                pending.positions.add(position)
+            self._resume(pending)
+
+        self.when_sealed(handle, sealed)
+
+    def when_sealed(self, handle: int, call: Callable[[int], None]) -> None:
+        """Call with the seal's position once the chunk is sealed, 0 if it was; begins the seal."""
+        self._parked[handle].append(call)
         self.begin(handle)
 
     def begin(self, handle: int) -> None:
@@ -95,6 +105,7 @@ class Seals:
     def _try_finish(self, seal: Seal) -> None:
         if self._running.get(seal.handle) is not seal:
             return
+        seal.look_closer(self._engine.tables)
         if not seal.is_decidable(self._engine.now_s, self._responsive()):
             return
         del self._running[seal.handle]
@@ -125,7 +136,5 @@ class Seals:
             self.finishing.copy(server, seal.handle, seal.version, length)
 
     def _release(self, handle: int, position: int) -> None:
-        for pending in self._parked.pop(handle, []):
-            if position:
-                pending.positions.add(position)
-            self._resume(pending)
+        for call in self._parked.pop(handle, []):
+            call(position)

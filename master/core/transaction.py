@@ -15,7 +15,8 @@ from sortedcontainers import SortedList
 from gfs.ids import MIB
 from gfs.items import LANDED, SESSIONS, Item, Key, Landed
 from gfs.records import CHANGE_OF, ENCODER, TABLE_OF, Record
-from master.core.tables import Tables
+from master.core.copying import apply_copy
+from master.core.tables import ReadTables, Tables
 
 LANDED_SWEEP = 64  # about every so many records of a session, older dedup facts go
 MARK = 0  # request numbers begin at 1; here stands the mark below which they went
@@ -35,6 +36,11 @@ class Transaction:
         # batch looks at many partitions, and at one of them perhaps thousands of times.
         self._written: defaultdict[tuple[str, typing.Any], set[Key]] = defaultdict(set)
         self._ordered: dict[tuple[str, typing.Any], SortedList[typing.Any]] = {}
+
+    @property
+    def before(self) -> ReadTables:
+        """The tables without this transaction's writes: for who reads much and writes last."""
+        return self._tables
 
     def get(self, table: str, key: Key) -> typing.Any:
         """The item or None."""
@@ -150,7 +156,7 @@ def fits(record: Record) -> bool:
 
 
 def apply(record: Record, tables: Tables) -> None:
-    """Put the record's images: the only writer of durable state.
+    """Put the record's images, make its copy: the only writer of durable state.
 
     Replay, shadow, checkpoint and tests all go through here.
     """
@@ -162,6 +168,8 @@ def apply(record: Record, tables: Tables) -> None:
                 _forget_landed(tables, int(change.key[0]), below=None)
         else:
             tables.put(table, change.key, change.new)
+    if record.copy is not None:
+        apply_copy(record.copy, record.time_ns, tables)
     if record.session and record.number:
         tables.put(LANDED, (record.session, record.number), Landed(record.position))
         if (record.number * _SPREAD & 0xFFFFFFFF) < (1 << 32) // LANDED_SWEEP:

@@ -6,44 +6,68 @@ import stat
 
 from msgspec.structs import replace
 
-from gfs.errors import NotFound, NotPermitted
+from gfs.errors import InvalidArgument, NotFound, NotPermitted
 from gfs.ids import ROOT_INO, TRASH_INO
 from gfs.items import DIRENTS, TRASH, Dirent, Trash
 from gfs.messages import Actor, Done, EmptyTrash, MakeNode, Undelete
 from master.core import namespace, removal
 from master.core.decision import Decision, check_name
-from master.core.permissions import EXECUTE, ROOT_UID, WRITE, require
+from master.core.permissions import EXECUTE, ROOT_UID, WRITE, require, require_removable
 
 RECLAIM_BATCH = 1000  # inodes a record
 
 
 def undelete(decision: Decision, op: Undelete) -> Done:
-    """Trash entry back to its path; missing parents are made, a taken name gets a suffix."""
+    """A trash entry, or what lies at `part` below it, back to its path (`Undelete`)."""
     item = _entry(decision, op.ino)
-    inode = decision.inode(op.ino)
-    parts = [part for part in (op.path or item.path).split(b"/") if part]
+    below = [name for name in op.part.split(b"/") if name]
+    holder, held_as, ino = _held(decision, op.ino, below)
+    inode = decision.inode(ino)
+    path = op.path or b"/".join((item.path, *below))
+    parts = [part for part in path.split(b"/") if part]
     if not parts or parts[0] == b"?":
-        parts = [item.name]
+        parts = [below[-1] if below else item.name]
     for part in parts:
         check_name(part)
     parent = _make_parents(decision, parts[:-1])
-    directory = decision.directory(parent)
-    require(directory, decision.actor, WRITE | EXECUTE)
+    require(decision.directory(parent), decision.actor, WRITE | EXECUTE)
     name = _free_name(decision, parent, parts[-1])
     tx = decision.tx
-    tx.delete(TRASH, (op.ino,))
-    tx.delete(DIRENTS, (TRASH_INO, removal.trash_name(op.ino)))
-    tx.put(DIRENTS, (parent, name), Dirent(op.ino, stat.S_IFMT(inode.mode)))
+    tx.delete(DIRENTS, (holder, held_as))
+    tx.put(DIRENTS, (parent, name), Dirent(ino, stat.S_IFMT(inode.mode)))
     home = parent if inode.is_directory else 0
     back = replace(inode, parent=home, ctime_ns=decision.now_ns, version=inode.version + 1)
-    decision.put_inode(op.ino, back)
-    decision.touch_directory(parent, directory, links=1 if inode.is_directory else 0)
-    return decision.done(op.ino, (parent,))
+    decision.put_inode(ino, back)
+    links = 1 if inode.is_directory else 0
+    if below:
+        decision.touch_directory(holder, decision.directory(holder), links=-links)
+    else:
+        tx.delete(TRASH, (ino,))
+    decision.touch_directory(parent, decision.directory(parent), links=links)
+    return decision.done(ino, (parent,))
+
+
+def _held(decision: Decision, entry: int, below: list[bytes]) -> tuple[int, bytes, int]:
+    """Directory, name and inode of what is asked for; the right to take it out of there."""
+    holder, held_as, ino = int(TRASH_INO), removal.trash_name(entry), entry
+    for name in below:
+        directory = decision.directory(ino)
+        require(directory, decision.actor, EXECUTE)
+        dirent = decision.dirent(ino, name)
+        if dirent is None:
+            raise NotFound("no such file or directory")
+        holder, held_as, ino = ino, name, dirent.ino
+    if below:
+        inode = decision.inode(ino)
+        require_removable(decision.directory(holder), inode, decision.actor)
+        if inode.is_directory:
+            require(inode, decision.actor, WRITE)  # its ".." changes
+    return holder, held_as, ino
 
 
 def _entry(decision: Decision, ino: int) -> Trash:
     item: Trash | None = decision.tx.get(TRASH, (ino,))
-    if item is None:
+    if item is None or not item.deleted_ns:
         raise NotFound(f"nothing with number {ino} is in the trash")
     _require_own(item, decision.actor)
     return item
@@ -79,23 +103,20 @@ def _free_name(decision: Decision, parent: int, name: bytes) -> bytes:
 
 
 def empty(decision: Decision, op: EmptyTrash) -> Done:
-    """Reclaim what was named; big trees shrink by a batch and are finished behind."""
+    """Reclaim what was named, as much as a record holds; upkeep goes on with the rest.
+
+    Raises:
+      NotFound, NotPermitted: one is not there or another's; nothing is reclaimed.
+      InvalidArgument: too many at once.
+    """
+    if len(op.inos) > RECLAIM_BATCH:
+        raise InvalidArgument(f"{len(op.inos)} entries, at most {RECLAIM_BATCH} at once")
     for ino in op.inos:
         _entry(decision, ino)
-    inos = op.inos or [
-        int(key[0])
-        for key, item in decision.tx.scan(TRASH, limit=RECLAIM_BATCH)
-        if decision.actor.uid in (ROOT_UID, item.uid)
-    ]
     budget = RECLAIM_BATCH
-    left = []
-    for ino in inos:
+    for ino in dict.fromkeys(op.inos):
         if budget > 0:
             budget -= removal.reclaim_trash(decision, ino, budget)
-        if decision.tx.get(TRASH, (ino,)) is not None:
-            left.append(ino)
-    # An entry that is left is due at once: upkeep goes on with it.
-    for ino in left:
-        item: Trash = decision.tx.get(TRASH, (ino,))
-        decision.tx.put(TRASH, (ino,), replace(item, deleted_ns=0))
+        else:
+            removal.give_up(decision, ino)
     return decision.done()

@@ -14,7 +14,6 @@ from gfs.items import (
     CHUNKS_BY_SESSION,
     CHUNKS_BY_STATE,
     SESSIONS,
-    TRASH,
     WRITERS,
     Chunk,
     ChunkKind,
@@ -24,6 +23,7 @@ from gfs.items import (
 from master.core import extents, removal, strays
 from master.core.decision import Decision
 from master.core.engine import Answer, Engine
+from master.core.purging import Purging
 from master.core.seals import Seals
 
 BATCH = 500  # items looked at in one run
@@ -40,7 +40,7 @@ class Upkeep:
         self._seals = seals
         self._safe_start_s = safe_start_s
         self._scan_after: Key | None = None
-        self._trash_after: Key | None = None
+        self._purging = Purging(engine)
 
     # --- sessions
 
@@ -92,7 +92,7 @@ class Upkeep:
         self._delete_condemned()
         self._sweep_chunks()
         self._drop_writers()
-        self._purge_trash()
+        self._purging.run()
 
     def log_condensed(self) -> None:
         """Checksums of sealed chunks, as their members computed them."""
@@ -167,19 +167,6 @@ class Upkeep:
         if due:
             engine.system("forget-writers", drop)
 
-    def _purge_trash(self) -> None:
-        """Kept for the policy's time, oldest first below 10 % free space."""
-        engine = self._engine
-        total, free = engine.servers.space()
-        page = engine.tables.scan(TRASH, after=self._trash_after, limit=BATCH)
-        self._trash_after = page[-1][0] if len(page) == BATCH else None
-        age = engine.policy.trash_keep_ns
-        due = [int(key[0]) for key, item in page if engine.now_ns - item.deleted_ns >= age]
-        if not due and total and free * 10 < total and page:
-            due = [int(min(page, key=lambda found: found[1].deleted_ns)[0][0])]
-        if due:
-            engine.system("purge-trash", lambda decision: _purge(decision, due))
-
 
 def _ignore(_: Answer) -> None:
     """A server that misses the order reports the replica when it is back (strays.py)."""
@@ -197,11 +184,3 @@ def _log_checksums(decision: Decision, found: dict[int, int]) -> None:
         chunk: Chunk | None = decision.tx.get(CHUNKS, (handle,))
         if chunk is not None and chunk.state is ChunkState.SEALED and not chunk.checksum:
             decision.tx.put(CHUNKS, (handle,), replace(chunk, checksum=checksum))
-
-
-def _purge(decision: Decision, inos: list[int]) -> None:
-    budget = BATCH
-    for ino in inos:
-        if budget <= 0:
-            return
-        budget -= removal.reclaim_trash(decision, ino, budget)

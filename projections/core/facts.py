@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gfs import changes
-from gfs.changes import Image, Line
+from gfs.changes import Copied, Image, Line
 from gfs.ids import TRASH_INO
 
 HOUR_NS = 3600 * 1_000_000_000
@@ -60,7 +60,9 @@ def facts_of(lines: Iterable[Line]) -> Facts:
     found = Facts()
     record: list[Line] = []
     for line in lines:
-        if line.table == "inodes":
+        if line.copy is not None:
+            _count_copy(found.growth, line.copy, line.time_ns // HOUR_NS)
+        elif line.table == "inodes":
             _count(found.growth, line)
         record.append(line)
         if not line.more:
@@ -68,6 +70,14 @@ def facts_of(lines: Iterable[Line]) -> Facts:
                 found.deletions += _deletions(record)
             record = []
     return found
+
+
+def _count_copy(growth: dict[tuple[int, int], Growth], copy: Copied, hour: int) -> None:
+    for one in copy.owners:
+        sums = growth.setdefault((hour, one.uid), Growth())
+        sums.events += 1
+        sums.created += one.inodes
+        sums.bytes_added += one.bytes
 
 
 def _count(growth: dict[tuple[int, int], Growth], line: Line) -> None:

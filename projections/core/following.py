@@ -9,6 +9,7 @@ is a function of the items, not of the way they came about.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from gfs import changes
@@ -23,6 +24,10 @@ class Gap(Exception):
 
 class HistoryLost(Exception):
     """The stream cannot continue from our cursor; begin anew from a snapshot."""
+
+
+class SourceDiffers(Exception):
+    """A copy was made of what this view does not hold: it is to be built anew."""
 
 
 @dataclass
@@ -52,8 +57,21 @@ class Batch:
         return [line for line in self.lines if _position(line) > cursor.position]
 
 
+def stages(lines: list[Line]) -> Iterator[tuple[Items, Line | None]]:
+    """What to bring about, in order: items, and the copy that then takes effect (None: at the end).
+
+    A copy makes rows of the rows that are there, so it cannot be told by last images.
+    """
+    begin = 0
+    for at, line in enumerate(lines):
+        if line.copy is not None:
+            yield items_of(lines[begin:at]), line
+            begin = at + 1
+    yield items_of(lines[begin:] if begin else lines), None
+
+
 def items_of(lines: list[Line]) -> Items:
-    """Last images by key."""
+    """Last images by key; of lines without a copy (`stages`)."""
     found = Items()
     inodes, dirents = found.inodes, found.dirents
     for line in lines:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -147,6 +148,42 @@ def test_trees_and_paths_come_back_from_the_trash(cluster: LocalCluster) -> None
     assert cluster.out("trash", "list") == b""
     assert b"not in the trash" in cluster.gfs("undelete", "/tree", code=1).stderr
     cluster.gfs("trash", "empty", code=2)
+
+
+def test_undelete_finds_by_time_by_name_and_within_removed_trees(cluster: LocalCluster) -> None:
+    for content in (b"one", b"two"):
+        cluster.gfs("mkdir", "-p", "/back/sub")
+        cluster.gfs("put", "-", "/back/sub/file", given=content)
+        cluster.gfs("rm", "-r", "/back")
+    listed = cluster.out("undelete", "--list", "--json", "/back/sub/file").splitlines()
+    removed_ns = [json.loads(line)["deleted_ns"] for line in listed]
+    assert removed_ns == sorted(removed_ns, reverse=True)
+    moment = f"@{removed_ns[0] / 1e9 - 0.001:.6f}"
+    cluster.gfs("undelete", "--before", "3d", "/back", code=1)
+    cluster.gfs("undelete", "--at", "nonsense", "/back", code=2)
+    assert cluster.out("undelete", "/back/sub/file").strip() == b"/back/sub/file"
+    assert cluster.out("cat", "/back/sub/file") == b"two"
+    told = cluster.json("undelete", "--json", "--before", moment, "back")
+    assert told["path"] == "/back.undeleted-1"
+    assert cluster.out("cat", "/back.undeleted-1/sub/file") == b"one"
+    cluster.gfs("trash", "empty", "/back/sub/file", code=1)
+
+
+def test_snapshots_and_clones_share_content_until_it_is_written(cluster: LocalCluster) -> None:
+    cluster.gfs("mkdir", "-p", "/shot/sub")
+    cluster.gfs("put", "-", "/shot/sub/file", given=b"first\n")
+    assert cluster.out("snapshot", "/shot", "/shot-1").strip() == b"/shot-1"
+    cluster.gfs("append", "/shot/sub/file", given=b"second\n")
+    cluster.gfs("append", "/shot-1/sub/file", given=b"other\n")
+    assert cluster.out("cat", "/shot/sub/file") == b"first\nsecond\n"
+    assert cluster.out("cat", "/shot-1/sub/file") == b"first\nother\n"
+    made = cluster.json("clone", "--json", "/shot/sub/file", "/shot-1")
+    assert (made["path"], made["inodes"]) == ("/shot-1/file", 1)
+    cluster.gfs("rm", "-r", "/shot")
+    assert cluster.out("cat", "/shot-1/file") == b"first\nsecond\n"
+    assert b"File exists" in cluster.gfs("clone", "/shot-1/file", "/shot-1", code=1).stderr
+    assert b"own copy" in cluster.gfs("snapshot", "/shot-1", "/shot-1/sub", code=1).stderr
+    assert b"regular" in cluster.gfs("clone", "/shot-1", "/x", code=1).stderr
 
 
 def test_missing_paths_are_one_line_each(cluster: LocalCluster) -> None:

@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from bench.namespace_model import NamespaceModel
+from gfs import messages as m
 from gfs.changes import Cursor, text_of
+from gfs.ids import ROOT_INO
 from gfs.records import Record
 from projections.core.following import Batch
 from projections.search_schema import TRASH
 from projections.search_view import SearchView
 from projections.storage import SqliteStore
+from tests.unit.master.core.harness import Cluster
 from tests.unit.projections.views import (
     SEARCH_DUMPS,
     Tables,
@@ -171,3 +174,31 @@ def test_deletions_say_who_and_what_and_survive(tmp_path: Path) -> None:
     growth = past.connection.execute("SELECT sum(created), sum(bytes_added) FROM growth").fetchone()
     assert growth == (5, 777)
     again.close()
+
+
+def test_a_directory_made_where_a_removed_one_stood_in_one_batch(tmp_path: Path) -> None:
+    """What goes takes its own subdirectories along, not those of the new one."""
+    c = Cluster()
+    a = c.client("/a")
+    old = a.mkdir(b"d")
+    a.mkdir(b"old", old)
+    before = len(c.log)
+    a.do(m.RemoveTree(ROOT_INO, b"d"))
+    new = a.mkdir(b"d")
+    a.mkdir(b"new", new)
+    view, store = opened(tmp_path)
+    for records in (c.records()[:before], c.records()[before:]):
+        batch = Batch(lines_of(records), Cursor(1, records[-1].position))
+        store.write(lambda connection, batch=batch: view.apply(batch, connection), batch.cursor)  # type: ignore[misc]
+    paths = {path for (path,) in store.connection.execute("SELECT path FROM directories")}
+    assert paths == {
+        "",
+        "<orphans>",
+        "<trash>",
+        f"<trash>/{old:016x}",
+        f"<trash>/{old:016x}/old",
+        "/d",
+        "/d/new",
+    }
+    store.close()
+    c.tables.close()

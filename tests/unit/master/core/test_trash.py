@@ -143,7 +143,7 @@ def test_each_sees_and_empties_only_what_was_deleted_by_oneself(c: Cluster, a: C
     assert len(trash(a)) == 2
     with pytest.raises(errors.NotPermitted):
         a.do(m.EmptyTrash([theirs]), USER)
-    a.do(m.EmptyTrash(), USER)
+    a.do(m.EmptyTrash([one.ino for one in trash(a, USER)]), USER)
     assert [one.ino for one in trash(a)] == [theirs]
     assert c.item(mine) is None
 
@@ -224,18 +224,133 @@ def test_trash_is_purged_after_its_time(c: Cluster, a: Client) -> None:
     assert c.tables.count(TRASH) == 0
 
 
-def test_when_space_is_short_the_oldest_trash_goes_first(c: Cluster, a: Client) -> None:
-    files = [filled(c, a, b"%d" % number) for number in range(3)]
+def short_of_space(c: Cluster, missing: int) -> None:
+    """The servers report so many bytes together less than the bound asks for."""
+    total = 1000 << 30
+    for server in c.servers.values():
+        free = total // 10 - missing // len(c.servers)
+        c.core.fleet.heartbeat(server.server, m.Heartbeat(free, total, []))
+
+
+def test_when_space_is_short_the_oldest_trash_goes_first_and_no_more_than_needed(
+    c: Cluster, a: Client
+) -> None:
+    files = [filled(c, a, b"%d" % number) for number in range(4)]
     c.pass_time(OLD)
-    for number in (1, 0, 2):
+    for number in (1, 0, 2, 3):
         a.do(m.Unlink(ROOT_INO, b"%d" % number))
         c.pass_time(3)
-    for server in c.servers.values():
-        beat = m.Heartbeat(1 << 30, 1 << 41, [])
-        c.core.fleet.heartbeat(server.server, beat)
-    while len(trash(a)) == 3:
-        c.pass_time(0.05)
-    assert [one.ino for one in trash(a)] == [files[0], files[2]]
+    short_of_space(c, 450)  # of 300 that each file has in three copies
+    c.pass_time(20)
+    assert [one.ino for one in trash(a)] == [files[2], files[3]]
+    c.pass_time(700)
+    assert trash(a) == [], "what has gone ten minutes ago has not helped"
+
+
+def test_with_space_enough_trash_stays_its_time(c: Cluster, a: Client) -> None:
+    filled(c, a, b"f")
+    c.pass_time(OLD)
+    a.do(m.Unlink(ROOT_INO, b"f"))
+    short_of_space(c, -1000)
+    c.pass_time(20)
+    assert len(trash(a)) == 1
+
+
+def test_a_part_of_a_removed_tree_comes_back_alone_and_the_rest_later(
+    c: Cluster, a: Client
+) -> None:
+    d = a.mkdir(b"d")
+    e = a.mkdir(b"e", d)
+    f, g = filled(c, a, b"f", e), filled(c, a, b"g", e)
+    a.do(m.RemoveTree(ROOT_INO, b"d"))
+    look = m.LookInTrash(d, b"e/f", a.actor)
+    assert a.get(look, m.Entry).ino == f
+    a.do(m.Undelete(d, part=b"e/f"))
+    assert a.get(m.PathOf(f), m.PathIs).path == b"/d/e/f"
+    assert a.lookup(b"d").ino != d
+    with pytest.raises(errors.NotFound):
+        a.get(look, m.Entry)
+    a.do(m.Undelete(d, b"/whole"))
+    assert a.names(a.lookup(b"whole").ino) == [b"e"]
+    assert a.names(e) == [b"g"]
+    a.do(m.RemoveTree(ROOT_INO, b"whole"))
+    a.do(m.Undelete(d, b"/sub", b"e"))
+    assert a.inode(e).parent == ROOT_INO
+    assert a.lookup(b"g", e).ino == g
+    assert trash(a)[0].ino == d
+
+
+def test_a_part_of_a_removed_tree_needs_the_right_to_take_it_out(c: Cluster, a: Client) -> None:
+    a.do(m.SetAttributes(ROOT_INO, mode=0o777))
+    done = a.do(m.MakeNode(ROOT_INO, b"d", 0o040777), USER)
+    assert done.entry is not None
+    d = done.entry.ino
+    closed = a.mkdir(b"closed", d)
+    filled(c, a, b"f", closed)
+    a.do(m.RemoveTree(ROOT_INO, b"d"), USER)
+    with pytest.raises(errors.PermissionDenied):
+        a.do(m.Undelete(d, b"/mine", b"closed/f"), USER)
+    for part in (b"closed/none", b"closed/f/x", b"none"):
+        with pytest.raises((errors.NotFound, errors.NotADirectory)):
+            a.do(m.Undelete(d, b"", part))
+    for ask in (m.LookInTrash(d, b"closed", OTHER), m.LookInTrash(12345, b"", a.actor)):
+        with pytest.raises(errors.NotFound):
+            a.get(ask, m.Entry)
+
+
+def test_a_tree_that_is_half_given_up_is_neither_listed_nor_undeleted(
+    c: Cluster, a: Client
+) -> None:
+    top = big_tree(c, a, width=1100, depth=1)
+    small = a.mkdir(b"small")
+    for name in (b"top", b"small"):
+        a.do(m.RemoveTree(ROOT_INO, name))
+    a.do(m.EmptyTrash([top]))
+    assert c.item(top) is not None
+    assert [one.ino for one in trash(a)] == [small]
+    with pytest.raises(errors.NotFound):
+        a.do(m.Undelete(top))
+    c.restart()
+    c.pass_time(65)
+    assert c.item(top) is None
+
+
+def test_listing_goes_on_past_what_others_deleted(c: Cluster, a: Client) -> None:
+    a.do(m.SetAttributes(ROOT_INO, mode=0o777))
+    for number in range(5):
+        a.mkdir(b"%d" % number)
+        a.do(m.RemoveTree(ROOT_INO, b"%d" % number))
+    done = a.do(m.MakeNode(ROOT_INO, b"own", 0o040755), USER)
+    a.do(m.RemoveTree(ROOT_INO, b"own"), USER)
+    page = a.get(m.ListTrash(USER, 0, 2), m.TrashListing)
+    assert (page.entries, page.more) == ([], True)
+    while page.more and not page.entries:
+        page = a.get(m.ListTrash(USER, page.after, 2), m.TrashListing)
+    assert done.entry is not None
+    assert [one.ino for one in page.entries] == [done.entry.ino]
+
+
+def test_too_many_at_once_are_not_given_up(c: Cluster, a: Client) -> None:
+    with pytest.raises(errors.InvalidArgument):
+        a.do(m.EmptyTrash(list(range(1001))))
+
+
+def test_no_trash_is_said_by_the_nearest_directory(c: Cluster, a: Client) -> None:
+    d = a.mkdir(b"d")
+    e = a.mkdir(b"e", a.mkdir(b"between", d))
+    kept = a.mkdir(b"kept", d)
+    a.do(m.SetXattr(d, b"user.gfs.trash", b"0"))
+    a.do(m.SetXattr(kept, b"user.gfs.trash", b"1"))
+    for parent in (e, kept):
+        filled(c, a, b"f", parent)
+    c.pass_time(OLD)
+    for parent in (e, kept):
+        a.do(m.Unlink(parent, b"f"))
+    assert [one.path for one in trash(a)] == [b"/d/kept/f"]
+    a.do(m.RemoveTree(ROOT_INO, b"d"))
+    assert [one.path for one in trash(a)] == [b"/d/kept/f"]
+    c.pass_time(5)
+    assert c.item(e) is None
 
 
 def scattered(c: Cluster, a: Client, name: bytes, extents: int) -> tuple[int, m.Lease]:
@@ -369,7 +484,7 @@ def test_heavy_attributes_go_in_bounded_records(c: Cluster, a: Client, way: str)
     if way == "upkeep":
         c.now_s += 4 * 86_400
     else:
-        a.do(m.EmptyTrash([]))
+        a.do(m.EmptyTrash([d]))
     c.pass_time(70)
     if way == "orphans":
         assert c.tables.count(ORPHANS) == 300

@@ -1,0 +1,119 @@
+"""Snapshots in the search view: rows of the copy made of the source's rows.
+
+As in the master's tables new numbers follow the order of the old ones, so that the view
+comes to the rows that a rebuild would find. Sums are those of the copy's own inodes:
+a hard link that leaves the tree makes them differ from the source's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import apsw
+
+from gfs.changes import Line
+from projections.core.following import SourceDiffers
+from projections.core.owning import owning
+from projections.search_apply import ADD_EXTENSION, ADD_OWNER
+from projections.search_schema import ORPHANS, extension_of
+from projections.search_tree import Sums, Tree
+
+_DIRECTORY, _FILE, _TYPE = 0o040000, 0o100000, 0o170000
+_NUMBERS = """
+INSERT INTO temp.copied SELECT ino, :first + row_number() OVER (ORDER BY ino) - 1 FROM (
+  WITH RECURSIVE tree (ino) AS (
+    VALUES (:source) UNION SELECT d.ino FROM tree JOIN dirents d ON d.parent = tree.ino
+  ) SELECT ino FROM tree
+) ORDER BY ino
+"""
+_DIRENTS = """
+INSERT INTO dirents (parent, name, ino)
+SELECT p.new, d.name, i.new FROM temp.copied p
+  CROSS JOIN dirents d ON d.parent = p.old CROSS JOIN temp.copied i ON i.old = d.ino
+"""
+_NAMES = (
+    "INSERT INTO names (rowid, name) SELECT id, name FROM dirents"
+    " WHERE parent BETWEEN :first AND :last"
+)
+_XATTRS = """
+INSERT INTO xattrs SELECT c.new, x.name, x.value
+FROM temp.copied c JOIN xattrs x ON x.ino = c.old WHERE {kept}
+"""
+_INODES = f"""
+INSERT INTO inodes
+SELECT c.new, {{mode}}, {{uid}}, {{gid}},
+  CASE WHEN i.nlink = 1 OR i.mode & {_TYPE} = {_DIRECTORY} THEN i.nlink
+    ELSE (SELECT count(*) FROM dirents WHERE ino = c.new) END,
+  i.size, i.stored, i.atime_ns, i.mtime_ns, :time, :time, 0, i.rdev, i.target,
+  coalesce((SELECT h.new FROM temp.copied h WHERE h.old = i.home), {ORPHANS}), i.extension,
+  CASE WHEN i.xattrs = 0 THEN 0 ELSE (SELECT count(*) FROM xattrs WHERE ino = c.new) END
+FROM temp.copied c JOIN inodes i ON i.ino = c.old
+"""
+_HOMELESS = f"""
+SELECT i.ino, i.mode, d.parent, d.name FROM inodes i JOIN dirents d ON d.ino = i.ino
+WHERE i.ino BETWEEN :first AND :last AND i.home = {ORPHANS}
+ORDER BY d.parent DESC, d.name DESC
+"""
+_PATH = "SELECT path FROM directories WHERE ino = ?"
+_DIRECTORIES = """
+INSERT INTO directories
+SELECT c.new, p.new, d.name, :to || substr(d.path, length(:of) + 1), 0, 0, 0, 0
+FROM temp.copied c JOIN directories d ON d.ino = c.old JOIN temp.copied p ON p.old = d.parent
+WHERE c.old <> :source
+"""
+_COPIES = "FROM inodes WHERE ino BETWEEN :first AND :last"
+_SUMS = (
+    f"sum(mode & {_TYPE} <> {_DIRECTORY}), sum(mode & {_TYPE} = {_DIRECTORY}),"
+    " sum(size), sum((stored + 511) / 512 * 512)"
+)
+_BY_HOME = f"SELECT home, {_SUMS} {_COPIES} GROUP BY home"
+_BY_OWNER = f"SELECT uid, {_SUMS} {_COPIES} GROUP BY uid"
+_BY_EXTENSION = (
+    f"SELECT extension, count(*), sum(size), sum((stored + 511) / 512 * 512) {_COPIES}"
+    f" AND mode & {_TYPE} = {_FILE} GROUP BY extension"
+)
+
+
+def apply_copy(line: Line, connection: apsw.Connection) -> None:
+    """Make the rows; inside the caller's transaction.
+
+    Raises: SourceDiffers: this view does not hold what was copied.
+    """
+    copy = line.copy
+    assert copy is not None
+    execute = connection.cursor().execute
+    numbers = {"first": copy.first, "last": copy.first + copy.count - 1}
+    execute("CREATE TEMP TABLE copied (old INTEGER PRIMARY KEY, new INTEGER NOT NULL)")
+    execute(_NUMBERS, {"first": copy.first, "source": copy.source})
+    execute(_DIRENTS)
+    execute(_NAMES, numbers)
+    owner = owning(copy)
+    execute(_XATTRS.format(kept=owner.kept))
+    inodes = _INODES.format(mode=owner.mode, uid=owner.uid, gid=owner.gid)
+    execute(inodes, {"time": line.time_ns})
+    if connection.changes() != copy.count:
+        raise SourceDiffers(f"{connection.changes()} inodes, {copy.count} were copied")
+    _find_homes(execute, numbers)
+    _place_directories(execute, copy.source, copy.root)
+    execute("DROP TABLE temp.copied")
+    tree = Tree(connection)
+    rows: list[Any] = execute(_BY_HOME, numbers).fetchall()
+    for home, *sums in rows:
+        tree.add_sums(home, Sums(*sums))
+    tree.flush()
+    connection.executemany(ADD_OWNER, execute(_BY_OWNER, numbers).fetchall())
+    connection.executemany(ADD_EXTENSION, execute(_BY_EXTENSION, numbers).fetchall())
+
+
+def _find_homes(execute: Any, numbers: dict[str, int]) -> None:
+    """Of the copy's root, and of what counted at a link outside: the least link is the last."""
+    for ino, mode, parent, name in execute(_HOMELESS, numbers).fetchall():
+        extension = extension_of(name) if mode & _TYPE == _FILE else ""
+        execute("UPDATE inodes SET home = ?, extension = ? WHERE ino = ?", (parent, extension, ino))
+
+
+def _place_directories(execute: Any, source: int, root: int) -> None:
+    """The root's row is there since its name came."""
+    old, new = execute(_PATH, (source,)).get, execute(_PATH, (root,)).get
+    if old is not None:
+        execute(_DIRECTORIES, {"of": old, "to": new, "source": source})
