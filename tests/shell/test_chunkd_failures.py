@@ -86,6 +86,7 @@ async def seal(servers: Servers, members: list[messages.ChainMember]) -> int:
     return length
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.kill
 @pytest.mark.timeout(60)

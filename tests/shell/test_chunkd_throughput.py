@@ -30,6 +30,7 @@ def warm_memory(path: Path, length: int) -> None:
     path.unlink()
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.kill
 @pytest.mark.timeout(90)

@@ -35,6 +35,7 @@ async def test_a_pipeline_of_mutations_shares_groups_and_keeps_its_order(tmp_pat
         assert [item.name for item in listing.entries] == [op.name for op in operations]
 
 
+@pytest.mark.alone
 async def test_reads_go_on_while_a_sync_is_slow(tmp_path: Path) -> None:
     disk = MoodyDisk()
     async with master(tmp_path / "m", disk) as running, client(running) as a:
@@ -299,6 +300,7 @@ async def test_a_mount_that_refuses_to_drop_is_told_again(
             await until(lambda: answers[0] is not None)
 
 
+@pytest.mark.alone
 async def test_a_mount_that_stays_away_is_waited_for_its_lease(tmp_path: Path) -> None:
     async with (
         master(tmp_path / "m", MoodyDisk(), lease_s=0.6) as running,

@@ -111,6 +111,7 @@ async def test_what_was_answered_is_on_the_disk_of_a_shadow_that_keeps_up(tmp_pa
             assert follower.opened.ledger.log.durable_position >= done.position
 
 
+@pytest.mark.alone
 async def test_a_silent_shadow_is_waited_for_a_second_once(tmp_path: Path) -> None:
     async with (
         master(tmp_path / "m", MoodyDisk()) as running,

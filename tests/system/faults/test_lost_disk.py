@@ -70,6 +70,7 @@ def is_whole(cluster: FaultyCluster) -> bool:
     return not (short or repair["waiting"] or repair["copying"])
 
 
+@pytest.mark.alone
 def test_a_lost_disk_is_a_pause_and_all_is_copied_elsewhere(cluster: FaultyCluster) -> None:
     here = cluster.mnt(1)
     path = cluster.layout.data(VICTIM)
