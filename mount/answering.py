@@ -255,6 +255,10 @@ def _code_of(tables: Tables, name: str, args: tuple[object, ...], error: Excepti
         error = error.exceptions[0]
     if isinstance(error, pyfuse3.FUSEError):
         return error.errno
+    if isinstance(error, StaleInode) and args and isinstance(args[0], int):
+        # The kernel looks the name up once more: not in what we knew, which others have
+        # just changed and we have not heard of.
+        tables.cache.forget_attributes(args[0])
     code = errno_of(error)
     if code is None:
         tables.unforeseen += 1

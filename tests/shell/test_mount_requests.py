@@ -20,7 +20,7 @@ import trio
 from gfs import messages as m
 from gfs.client.client import open_client
 from gfs.client.settings import Callbacks, ClientSettings
-from gfs.errors import TimedOut
+from gfs.errors import StaleInode, TimedOut
 from gfs.items import Inode
 from gfs.messages import Message, NamePair
 from mount import answering
@@ -44,6 +44,7 @@ class NamingMaster(FakeMaster):
         self.names: dict[int, dict[bytes, int]] = {ROOT: {}}
         self.before_answer: Callable[[], None] = lambda: None
         self.xattrs: dict[bytes, bytes] = {}
+        self.stale: set[int] = set()  # inodes that are gone
 
     def entry(self, ino: int) -> m.Entry:
         if ino in self.names:
@@ -59,6 +60,8 @@ class NamingMaster(FakeMaster):
     def answer(
         self, message: Message, payload: memoryview | None
     ) -> Message | tuple[Message, bytes]:
+        if isinstance(message, m.Open) and message.ino in self.stale:
+            raise StaleInode("gone")
         if isinstance(message, m.Lookup):
             found = self.entry(self.names[message.parent].get(message.name, 0))
             self.before_answer()
@@ -181,6 +184,19 @@ async def test_looked_up_name_and_its_attributes_are_asked_once() -> None:
             await k.call.getxattr(ino, b"security.capability", CTX)
         assert refused.value.errno == pyfuse3.ENOATTR
         assert k.master.asked() == [m.Lookup]
+
+
+async def test_name_of_a_file_found_gone_is_asked_anew() -> None:
+    """Another mount has renamed over it, and this one has not heard of it yet."""
+    async with kernel() as k:
+        k.master.names[ROOT][b"f"] = gone = k.master.new_file()
+        await k.call.lookup(ROOT, b"f", CTX)
+        k.master.names[ROOT][b"f"] = new = k.master.new_file()
+        k.master.stale.add(gone)
+        with pytest.raises(pyfuse3.FUSEError) as refused:
+            await k.call.open(gone, READ_ONLY, CTX)
+        assert refused.value.errno == errno.ESTALE  # and the kernel looks the name up again
+        assert (await k.call.lookup(ROOT, b"f", CTX)).st_ino == new
 
 
 async def test_foreign_attributes_of_the_kernel_are_refused_unasked() -> None:
