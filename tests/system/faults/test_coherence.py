@@ -11,7 +11,8 @@ import pytest
 
 from tests.system.faults.works import amount, exists
 
-pytestmark = [pytest.mark.mount, pytest.mark.slow, pytest.mark.timeout(300)]
+LIMIT_S = amount(ci=300, full=3000)
+pytestmark = [pytest.mark.mount, pytest.mark.slow, pytest.mark.timeout(LIMIT_S)]
 
 ROUNDS = amount(ci=200, full=10_000)
 

@@ -14,7 +14,8 @@ import pytest
 from tests.system.faults.processes import FaultyCluster
 from tests.system.faults.works import FULL, Background, amount, exists
 
-pytestmark = [pytest.mark.mount, pytest.mark.slow, pytest.mark.timeout(300)]
+LIMIT_S = amount(ci=300, full=3000)
+pytestmark = [pytest.mark.mount, pytest.mark.slow, pytest.mark.timeout(LIMIT_S)]
 
 MIB = 1 << 20
 CHUNK = 64 * MIB if FULL else MIB  # the real size once, when asked for

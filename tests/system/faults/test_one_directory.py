@@ -14,7 +14,8 @@ import pytest
 from tests.system.faults.processes import FaultyCluster
 from tests.system.faults.works import amount, exists, together
 
-pytestmark = [pytest.mark.mount, pytest.mark.slow, pytest.mark.timeout(300)]
+LIMIT_S = amount(ci=300, full=3000)
+pytestmark = [pytest.mark.mount, pytest.mark.slow, pytest.mark.timeout(LIMIT_S)]
 
 LEASE_S = 3.0
 CONFIG = f"[master]\ncache_lease_s = {LEASE_S}\n"

@@ -14,7 +14,8 @@ import pytest
 from tests.system.faults.processes import SHORT_LEASES, FaultyCluster
 from tests.system.faults.works import amount
 
-pytestmark = [pytest.mark.mount, pytest.mark.kill, pytest.mark.slow, pytest.mark.timeout(240)]
+LIMIT_S = amount(ci=240, full=3000)
+pytestmark = [pytest.mark.mount, pytest.mark.kill, pytest.mark.slow, pytest.mark.timeout(LIMIT_S)]
 
 CONFIG = SHORT_LEASES
 MIB = 1 << 20

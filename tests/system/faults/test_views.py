@@ -25,7 +25,8 @@ from gfs.messages import Barrier, BarrierDone
 from tests.system.faults.processes import SHORT_LEASES, FaultyCluster
 from tests.system.faults.works import Background, amount
 
-pytestmark = [pytest.mark.mount, pytest.mark.slow, pytest.mark.timeout(600)]
+LIMIT_S = amount(ci=600, full=3000)
+pytestmark = [pytest.mark.mount, pytest.mark.slow, pytest.mark.timeout(LIMIT_S)]
 
 WISHES = {"projections": True}
 CONFIG = SHORT_LEASES
