@@ -51,7 +51,7 @@ torture: setup ## break a real cluster at random for MINUTES, then check everyth
 	@$(VENV)/python -m tests.torture --minutes $(MINUTES) $(TORTURE_ARGS)
 
 sim: setup ## simulate a cluster under faults: SEEDS=200 of them, or SEED=n with a trace
-	@$(VENV)/python -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),20)) $(SIM_ARGS)
+	@$(VENV)/python -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),20)) $(if $(PLANT),--plant $(PLANT))
 
 bench: setup ## measure this project beside the local disk
 	@$(VENV)/python -m bench --targets local,ours $(BENCH_ARGS)

@@ -86,10 +86,11 @@ class Places:
         return places[at][2] + start - places[at][0]
 
 
-def swap(decision: Decision, new: int, places: Places) -> int:
+def swap(decision: Decision, new: int, places: Places, checksum: int) -> int:
     """Lead every extent that lies in the places to the new chunk; returns how many.
 
-    Neighbours that have become one run are joined. At most `EXTENTS_MAX`, the rest stays.
+    `checksum`: as all who built it computed it. Neighbours that have become one run are
+    joined. At most `EXTENTS_MAX`, the rest stays.
     """
     chunk: Chunk | None = decision.tx.get(CHUNKS, (new,))
     if chunk is None or chunk.state is not ChunkState.SEALED or chunk.length != places.length:
@@ -109,6 +110,9 @@ def swap(decision: Decision, new: int, places: Places) -> int:
             touched.setdefault(ino, []).append(offset)
             swapped += 1
     references.settle()
+    if swapped:
+        settled: Chunk = decision.tx.get(CHUNKS, (new,))
+        decision.tx.put(CHUNKS, (new,), replace(settled, checksum=checksum))
     for ino, offsets in touched.items():
         _join(decision, ino, sorted(offsets))
         inode: Inode | None = decision.tx.get(INODES, (ino,))

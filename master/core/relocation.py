@@ -221,14 +221,16 @@ class Relocation:
         self._repair.hidden.discard(move.handle)
         engine.servers.changed.add(move.handle)
         enough = min(engine.policy.write_min, engine.policy.goal)
-        if len(set(move.built.values())) != 1 or len(move.built) < enough:
+        checksums = set(move.built.values())
+        if len(checksums) != 1 or len(move.built) < enough:
             self.failed_total += 1
             return
+        (checksum,) = checksums
         for server in move.built:
             engine.servers.add_replica(server, move.handle)
         swapped: int = engine.system(
             relocating.OPERATION,
-            lambda decision: relocating.swap(decision, move.handle, move.places),
+            lambda decision: relocating.swap(decision, move.handle, move.places, checksum),
         )
         self.swapped_total += swapped
         self.moved_bytes_total += move.places.length if swapped else 0

@@ -22,6 +22,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at a time")
     parser.add_argument("--operations", type=int, default=1000, help="of clients, at least")
+    parser.add_argument("--plant", default="", help="a bug to plant (tests/sim/planted.py)")
+    parser.add_argument("--stop", action="store_true", help="at the first seed that fails")
     options = parser.parse_args(argv)
     if os.environ.get("PYTHONHASHSEED") != "0":  # sets of strings must be walked in one order
         os.environ["PYTHONHASHSEED"] = "0"
@@ -32,8 +34,10 @@ def main(argv: list[str]) -> int:
             seeds or range(options.first, options.first + options.seeds),
             jobs=options.jobs,
             trace=seeds is not None,
+            plant=options.plant,
             operations=options.operations,
-        )
+        ),
+        stop=options.stop,
     )
     return 1 if failed else 0
 

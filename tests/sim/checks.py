@@ -32,8 +32,8 @@ Mutations = dict[tuple[str, tuple[Any, Any]], list[Call]]
 History = dict[tuple[int, bytes], list[tuple[int, int]]]
 
 
-def check_all(cluster: Parts) -> None:
-    """Raise the first claim that does not hold."""
+def check_all(cluster: Parts) -> list[Record]:
+    """Raise the first claim that does not hold; returns the whole log."""
     ledger = cluster.master.ledger
     assert ledger is not None
     ledger.state.rollback()
@@ -51,6 +51,7 @@ def check_all(cluster: Parts) -> None:
     if problems:
         raise SimulationError(f"the state contradicts itself: {problems[:3]}")
     check_replicas(cluster, ledger.state)
+    return records
 
 
 def check_positions(records: list[Record]) -> None:

@@ -22,6 +22,7 @@ from gfs.sections import MasterConfig
 from master.checking import pages
 from tests.sim.checks import check_all
 from tests.sim.faults import Faults
+from tests.sim.followers import FollowingView
 from tests.sim.interpose import KEY, interpose
 from tests.sim.kernel import SimulationError, World
 from tests.sim.network import Network, NetworkOptions
@@ -108,6 +109,7 @@ class Cluster:
             self.servers, self.clients,
         )  # fmt: skip
         self.faults = Faults(self.parts, self.world.random("faults"))
+        self.following = FollowingView(self.parts, self._directory, self.world.random("view"))
         self._users = 0
         self._resting = False
         self._judged = False
@@ -120,8 +122,7 @@ class Cluster:
     # --- what clients do
 
     def _high(self) -> int:
-        ledger = self.master.ledger
-        return ledger.position if ledger is not None else self.requests.highest
+        return self.master.position
 
     async def _work(self, machine: ClientMachine) -> None:
         view = View(self.world, self.oracle, machine.name, self._high)
@@ -138,6 +139,8 @@ class Cluster:
                         view, self.world.random(f"user/{self._users}"), self._users, self._may_rest
                     )
                     nursery.start_soon(user.run)
+                watcher = self.world.random(f"watcher/{self._users}")
+                nursery.start_soon(User(view, watcher, 0, self._may_rest).watch)
         machine.needed = False
 
     def _may_rest(self) -> bool:
@@ -157,6 +160,7 @@ class Cluster:
             for machine in self.parts.machines:
                 machine.start()
             world.after(2.0, self.faults.start)
+            self.following.start()
             if not world.run(SAFETY_MAX_S, self._enough):
                 raise SimulationError(
                     f"too little was done in {SAFETY_MAX_S} s: {self._standing()}"
@@ -176,7 +180,7 @@ class Cluster:
                 if world.now >= until:
                     raise SimulationError(f"the cluster does not come to rest: {unrest}")
                 world.run(world.now + 0.5, lambda: False)
-            check_all(self.parts)
+            self.following.check(check_all(self.parts))
             return self.report()
         finally:
             shutil.rmtree(self._directory, ignore_errors=True)

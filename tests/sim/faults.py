@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 PAUSE_S = (0.2, 2.5)  # between two faults
 BACK_S = (0.05, 0.05, 0.3, 0.3, 1.0, 1.0, 2.0, 8.0)  # until it is started again, about
 HANG_S = (0.2, 0.2, 1.0, 1.0, 2.5, 2.5, 5.0, 12.0)
+LONG_S = 10.0
 AT_ONCE = 3  # faults that last; with more of them nothing would be done
 
 
@@ -51,6 +52,7 @@ class Faults:
             (6, "connection cut", self._cut),
             (3, "link silent both ways", lambda: self._block(both=True)),
             (3, "link silent one way", lambda: self._block(both=False)),
+            (2, "client cut off from master", self._cut_off),
             (2, "slow disk", self._slow_disk),
             (1, "slow network", self._slow_network),
             (1, "calendar set", self._set_calendar),
@@ -184,6 +186,14 @@ class Faults:
     def _block(self, *, both: bool) -> bool:
         names = [machine.name for machine in self.cluster.machines]
         source, target = self.chance.sample(names, 2)
+        return self._silence(source, target, self.chance.choice(HANG_S), both=both)
+
+    def _cut_off(self) -> bool:
+        """A mount that hears nothing of its master for longer than its lease."""
+        client = self.chance.choice(self.cluster.clients).name
+        return self._silence(client, self.cluster.master.name, LONG_S, both=True)
+
+    def _silence(self, source: str, target: str, about_s: float, *, both: bool) -> bool:
         network = self.cluster.network
         pairs = [(source, target), (target, source)] if both else [(source, target)]
         for pair in pairs:
@@ -193,7 +203,7 @@ class Faults:
             for pair in pairs:
                 network.unblock(*pair)
 
-        self._later(self.chance.choice(HANG_S) * self.chance.uniform(0.5, 1.5), unblock)
+        self._later(about_s * self.chance.uniform(0.5, 1.5), unblock)
         return True
 
     # --- slowness

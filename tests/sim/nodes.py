@@ -216,7 +216,7 @@ class MasterMachine(Machine):
         self.server: Server | None = None
         self.losses: dict[str, int] = {}
         self._chance = world.random("master's state")
-        self._old_states = 0
+        self._position = 0
         root.mkdir(parents=True)
 
     async def main(self) -> None:
@@ -234,8 +234,16 @@ class MasterMachine(Machine):
             nursery.start_soon(keeping.run)
             await self.network.serve(MASTER, server.handle, silence_limit_s=SILENCE_S)
 
+    @property
+    def position(self) -> int:
+        """Of the last record that anybody may know of."""
+        if self.ledger is not None:
+            self._position = max(self._position, self.ledger.position)
+        return self._position
+
     def gone(self, *, power: bool) -> None:
         """SQLite's connections end; a power loss may take its last transactions, or all."""
+        self._position = self.position
         ledger, self.ledger = self.ledger, None
         if ledger is not None:
             ledger.state.rollback()

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from tests.sim import planted
 from tests.sim.cluster import Cluster, Report
 
 TRACE_FRAMES = 12
@@ -23,6 +24,7 @@ def run_seeds(
     *,
     jobs: int = 1,
     trace: bool = False,
+    plant: str = "",
     operations: int = 1000,
 ) -> Iterator[Report]:
     """Run each seed; reports in the order of their ends."""
@@ -34,7 +36,7 @@ def run_seeds(
             seed = next(waiting, None)
             if seed is None:
                 return
-            reading, process = _fork(seed, trace, operations)
+            reading, process = _fork(seed, trace, plant, operations)
             running[reading] = seed, process, bytearray()
             selector.register(reading, selectors.EVENT_READ)
 
@@ -66,7 +68,7 @@ def _report(seed: int, content: bytes) -> Report:
     return msgspec.json.decode(content, type=Report)
 
 
-def _fork(seed: int, trace: bool, operations: int) -> tuple[int, int]:
+def _fork(seed: int, trace: bool, plant: str, operations: int) -> tuple[int, int]:
     """A child that runs the seed; returns the pipe of its report, and its number."""
     sys.stdout.flush()
     reading, writing = os.pipe()
@@ -77,7 +79,7 @@ def _fork(seed: int, trace: bool, operations: int) -> tuple[int, int]:
     code = 1
     try:
         os.close(reading)
-        report = run_seed(seed, trace=trace, operations=operations)
+        report = run_seed(seed, trace=trace, plant=plant, operations=operations)
         os.write(writing, msgspec.json.encode(report))
         code = 0
     finally:
@@ -85,7 +87,7 @@ def _fork(seed: int, trace: bool, operations: int) -> tuple[int, int]:
         os._exit(code)  # no cleaning up: half-run tasks must not run on
 
 
-def run_seed(seed: int, *, trace: bool, operations: int) -> Report:
+def run_seed(seed: int, *, trace: bool, plant: str, operations: int) -> Report:
     """Run one seed here and now; this process can do nothing else afterwards."""
     gc.disable()
     if trace:
@@ -94,6 +96,8 @@ def run_seed(seed: int, *, trace: bool, operations: int) -> Report:
         logging.disable(logging.CRITICAL)
     began = time.process_time()
     cluster = Cluster(seed, trace=trace, operations=operations)
+    if plant:
+        planted.plant(plant)
     failure = ""
     try:
         cluster.run()

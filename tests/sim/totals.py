@@ -11,8 +11,11 @@ from tests.sim.cluster import Report
 FAILURES_SHOWN = 10
 
 
-def print_totals(reports: Iterable[Report]) -> list[int]:
-    """Print failures as they come and figures at the end; returns the seeds that failed."""
+def print_totals(reports: Iterable[Report], *, stop: bool = False) -> list[int]:
+    """Print failures as they come and figures at the end; returns the seeds that failed.
+
+    `stop`: at the first of them.
+    """
     began = perf_counter()
     operations: Counter[str] = Counter()
     errors: Counter[str] = Counter()
@@ -35,6 +38,8 @@ def print_totals(reports: Iterable[Report]) -> list[int]:
             failed.append(report.seed)
             if len(failed) <= FAILURES_SHOWN:
                 print(f"seed {report.seed} failed:\n{report.failure}", flush=True)
+            if stop:
+                break
     minutes = (perf_counter() - began) / 60
     _table("operations", operations)
     _table("errors told to callers", errors)

@@ -101,6 +101,15 @@ class View:
         elif name and done.entry is not None:
             self.cache.named(parent, name, done.entry.ino, done.position)
 
+    def glance(self, parent: int, name: bytes) -> None:
+        """A lookup that is answered from the cache, or not made: it goes on when all else waits."""
+        if self.client.link.lease.left() > 0:
+            known = self.cache.lookup(parent, name)
+            if known != UNKNOWN:
+                call = self.begin("lookup", parent, name)
+                call.end, call.high, call.found, call.outcome = call.begin, self._high(), known, 0
+                self.oracle.cache_hits += 1
+
     async def lookup(self, parent: int, name: bytes) -> int | None:
         """Inode number, 0 if there is no such name, None if nobody could tell."""
         call = self.begin("lookup", parent, name)

@@ -43,6 +43,7 @@ DIRECTORIES = tuple(b"dir%d" % number for number in range(4))
 NAMES = tuple(b"n%d" % number for number in range(8))
 LOGS = tuple(b"log%d" % number for number in range(3))
 PAUSE_S = 0.45
+GLANCE_S = 0.1
 READ_BYTES = 1 << 22
 RENAME_EXCHANGE = 2
 
@@ -68,6 +69,14 @@ class User:
             (_, thing) = self.chance.choices(things, weights)[0]
             await thing()
             await trio.sleep(self.chance.random() * PAUSE_S)
+
+    async def watch(self) -> None:
+        """Look again and again at what is cached."""
+        while not self.until():
+            parent = self.chance.choice(self.view.cache.directories() or [ROOT_INO])
+            choice = DIRECTORIES if parent == ROOT_INO else NAMES
+            self.view.glance(parent, self.chance.choice(choice))
+            await trio.sleep(self.chance.random() * GLANCE_S)
 
     # --- names
 

@@ -50,6 +50,7 @@ def test_live_bytes_leave_a_chunk_that_is_mostly_dead_and_it_goes(c: Cluster, a:
     assert (offset, length, at) == (0, 100, 0)
     assert new != old
     assert c.chunk(new).length == 100
+    assert c.chunk(new).checksum != 0
     assert len(c.core.engine.servers.holders(new)) == 3
     assert c.chunk(old).state is ChunkState.CONDEMNED
     after = c.item(f)

@@ -1,0 +1,160 @@
+"""Bugs to be found: each a small change of the product that breaks one rule of its own.
+
+A simulation that finds nothing proves little unless it finds these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import trio
+from msgspec.structs import replace
+
+import master.core.renaming as renaming
+import master.core.sealing as sealing
+from gfs.client.cache_lease import CacheLease
+from gfs.client.client import Client
+from gfs.items import CHUNKS, DIRENTS, Chunk
+from gfs.messages import Invalidate, Mutate
+from master.core import extents
+from master.core.decision import Decision
+from master.core.machine import Machine
+from master.core.sealing import Seal
+from master.log import OperationLog
+from projections.core.following import Batch, Follower
+
+LATE_S = 0.5
+EVER_S = 60.0
+
+
+def answers_before_fdatasync() -> None:
+    """The operation log is not on the disk when its records are answered."""
+    OperationLog._sync_file = lambda self, file: None  # type: ignore[method-assign]
+
+
+def seals_at_the_least_end() -> None:
+    """`min` instead of the greatest: what a member has lost is lost at all."""
+    Seal.length = (  # type: ignore[method-assign]
+        lambda self: min(answer.end for answer in self.answers.values())
+    )
+
+
+def honours_the_lease_too_long() -> None:
+    """A mount that hears nothing of its master goes on to trust what it has cached."""
+    left = CacheLease.left
+    CacheLease.left = (  # type: ignore[method-assign]
+        lambda self: max(left(self), EVER_S if self.until > float("-inf") else 0.0)
+    )
+
+
+def does_not_log_the_version() -> None:
+    """Members are fenced and sealed at a version that the log never hears of."""
+    finish = sealing.finish
+
+    def begin_unlogged(decision: Decision, handle: int, chunk: Chunk, now_s: float) -> Seal:
+        members = {member.server: member.boot for member in chunk.members}
+        decision.tx.put(CHUNKS, (handle,), replace(chunk))
+        return Seal(handle, chunk.version + 1, members, now_s, referenced=chunk.references)
+
+    def finish_unlogged(decision: Decision, seal: Seal) -> Chunk:
+        chunk: Chunk = decision.tx.get(CHUNKS, (seal.handle,))
+        decision.tx.put(CHUNKS, (seal.handle,), replace(chunk, version=seal.version))
+        sealed = finish(decision, seal)
+        after: Chunk = decision.tx.get(CHUNKS, (seal.handle,))
+        decision.tx.put(CHUNKS, (seal.handle,), replace(after, version=chunk.version))
+        return sealed
+
+    sealing.begin = begin_unlogged
+    sealing.finish = finish_unlogged
+
+
+def loses_dedup_facts_at_the_seal() -> None:
+    """Nobody knows any more which records of a writer have landed."""
+    Seal.writers = lambda self: {}  # type: ignore[method-assign]
+
+
+def decides_a_request_twice() -> None:
+    """A mutation that is sent again is not found and done again."""
+    record = Machine._record
+
+    def forgetful(
+        self: Machine, decision: Decision, pending: Any, message: Mutate, live: Any, done: Any
+    ) -> None:
+        record(self, decision, pending, message, live, done)
+        live.landed.pop(message.number, None)
+
+    Machine._record = forgetful  # type: ignore[method-assign]
+
+
+def commits_an_absolute_size() -> None:
+    """A commit sets the size to the end of its last range."""
+    commit = extents.commit
+
+    def absolute(decision: Decision, ino: int, inode: Any, ranges: list[Any]) -> Any:
+        found = commit(decision, ino, inode, ranges)
+        last = ranges[-1] if ranges else None
+        end = last.file_offset + last.extent.length if last is not None else found.size
+        return replace(found, size=end)
+
+    extents.commit = absolute
+
+
+def renames_by_half() -> None:
+    """The new name is made and the old one stays."""
+    move = renaming._move
+
+    def half(decision: Decision, op: Any, source: Any, moved: Any, *, replaced: Any) -> None:
+        move(decision, op, source, moved, replaced=replaced)
+        decision.tx.put(DIRENTS, (op.parent, op.name), source)
+
+    renaming._move = half
+
+
+def acknowledges_invalidations_too_early() -> None:
+    """A mount says that it has dropped what it drops a while later."""
+    invalidate = Client._invalidate
+
+    async def early(self: Client, message: Invalidate) -> None:
+        async def later() -> None:
+            await trio.sleep(LATE_S)
+            await invalidate(self, message)
+
+        self.nursery.start_soon(later)
+
+    Client._invalidate = early  # type: ignore[method-assign]
+
+
+def moves_the_cursor_too_far() -> None:
+    """A view that begins again leaves out the record after its last batch."""
+    batch = Follower.batch
+
+    def too_far(self: Follower, limit: int) -> Batch | None:
+        found = batch(self, limit)
+        if found is not None:
+            found.cursor = found.cursor._replace(position=found.cursor.position + 1)
+        return found
+
+    Follower.batch = too_far  # type: ignore[method-assign]
+
+
+PLANTS: dict[str, Callable[[], None]] = {
+    plant.__name__: plant
+    for plant in (
+        answers_before_fdatasync,
+        seals_at_the_least_end,
+        honours_the_lease_too_long,
+        does_not_log_the_version,
+        loses_dedup_facts_at_the_seal,
+        decides_a_request_twice,
+        commits_an_absolute_size,
+        renames_by_half,
+        acknowledges_invalidations_too_early,
+        moves_the_cursor_too_far,
+    )
+}
+
+
+def plant(name: str) -> None:
+    """Break the product, for the rest of this process."""
+    PLANTS[name]()
