@@ -1,4 +1,4 @@
-"""Large appends to later members go around the page cache, in threads, and stay in order."""
+"""Large appends go around the page cache, in threads, and stay in order."""
 
 from __future__ import annotations
 
