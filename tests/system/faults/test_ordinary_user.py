@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import leftovers
 from tests.conftest import fuse_missing
 from tests.system.clusters import ROOT, LocalCluster
 from tests.system.faults.works import amount
@@ -76,12 +77,22 @@ def nobody() -> tuple[int, int]:
 
 
 @pytest.fixture
-def users_cluster(tmp_path: Path, nobody: tuple[int, int]) -> Iterator[UsersCluster]:
+def passable() -> Iterator[Path]:
+    """A directory on the way to which nobody is stopped.
+
+    Not below pytest's own: each run of pytest, also one that begins meanwhile, shuts those.
+    """
+    path = Path(tempfile.mkdtemp(prefix="gfs-user-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
+    path.chmod(0o711)
+    yield path
+    assert not leftovers.mounts(path)
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def users_cluster(passable: Path, nobody: tuple[int, int]) -> Iterator[UsersCluster]:
     """A directory of the user's own, and commands run as him."""
-    for parent in (tmp_path, *tmp_path.parents[:3]):
-        if parent.owner() == "root" and not parent.stat().st_mode & stat.S_IXOTH:
-            parent.chmod(parent.stat().st_mode | 0o711)
-    directory = tmp_path / "c"
+    directory = passable / "c"
     directory.mkdir()
     os.chown(directory, *nobody)
     found = UsersCluster(directory, as_user(*nobody))
@@ -111,18 +122,16 @@ def test_ordinary_user_has_a_whole_cluster(users_cluster: UsersCluster) -> None:
 
 
 @pytest.mark.mount
-def test_what_cat_is_refused_gfs_get_is_refused(tmp_path: Path, nobody: tuple[int, int]) -> None:
+def test_what_cat_is_refused_gfs_get_is_refused(passable: Path, nobody: tuple[int, int]) -> None:
     """Root's cluster, files of several modes, seen by strangers by mount and by command."""
     if reason := fuse_missing():
         pytest.skip(reason)
-    cluster = LocalCluster(tmp_path / "c")
-    for parent in (tmp_path, *tmp_path.parents[:3]):
-        parent.chmod(parent.stat().st_mode | 0o711)
+    cluster = LocalCluster(passable / "c")
     try:
         cluster.up("--no-projections")
         cluster.directory.chmod(0o755)
         fill(cluster.first, *nobody)
-        key = tmp_path / "key"
+        key = passable / "key"
         shutil.copyfile(cluster.directory / "key", key)
         key.chmod(0o600)
         strangers = [nobody, (OTHER_UID, nobody[1]), (OTHER_UID, OTHER_UID)]
