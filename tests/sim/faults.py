@@ -10,6 +10,8 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
 
+from gfs.messages import Condensed, Done, FencedAt, RecordsAppended
+
 if TYPE_CHECKING:
     from tests.sim.nodes import Machine
     from tests.sim.parts import Parts
@@ -18,6 +20,7 @@ PAUSE_S = (0.2, 2.5)  # between two faults
 BACK_S = (0.05, 0.05, 0.3, 0.3, 1.0, 1.0, 2.0, 8.0)  # until it is started again, about
 HANG_S = (0.2, 0.2, 1.0, 1.0, 2.5, 2.5, 5.0, 12.0)
 LONG_S = 10.0
+ANSWERS = (Done, Done, Done, RecordsAppended, FencedAt, Condensed)
 AT_ONCE = 3  # faults that last; with more of them nothing would be done
 
 
@@ -49,7 +52,8 @@ class Faults:
             (3, "hang of chunk server", lambda: self._hang(chance.choice(cluster.servers))),
             (1, "hang of master", lambda: self._hang(cluster.master)),
             (2, "hang of client", lambda: self._hang(chance.choice(cluster.clients))),
-            (6, "connection cut", self._cut),
+            (4, "connection cut", self._cut),
+            (6, "answer lost", self._lose_answer),
             (3, "link silent both ways", lambda: self._block(both=True)),
             (3, "link silent one way", lambda: self._block(both=False)),
             (2, "client cut off from master", self._cut_off),
@@ -181,6 +185,11 @@ class Faults:
         if not ends:
             return False
         self.cluster.network.cut(self.chance.choice(ends))
+        return True
+
+    def _lose_answer(self) -> bool:
+        """Done, but nobody heard: who asked must ask again."""
+        self.cluster.network.losing.add(self.chance.choice(ANSWERS))
         return True
 
     def _block(self, *, both: bool) -> bool:

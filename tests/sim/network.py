@@ -126,6 +126,10 @@ class SimConnection(Connection):
             network = self.end.network
             if network.tap is not None:
                 network.tap(self, identity, message)
+            if identity < 0 and type(message) in network.losing:
+                network.losing.discard(type(message))
+                network.cut(self.end)
+                return
             network.send(self.end, (header, None if payload is None else bytes(payload)))
 
     # --- receiving
@@ -204,6 +208,7 @@ class Network:
     """All streams and links of the world.
 
     Attributes:
+      losing: the next answer of each such kind is lost, and its connection with it.
       tap: sees every message sent: (connection, identity, message).
     """
 
@@ -214,6 +219,7 @@ class Network:
         self.off: set[str] = set()  # hosts without power answer nothing at all
         self.ends: dict[End, None] = {}
         self.tap: Callable[[SimConnection, int, Message | Failed], None] | None = None
+        self.losing: set[type] = set()
         self.frames_total = 0
         self._blocked: set[tuple[str, str]] = set()
         self._random = world.random("network")

@@ -12,8 +12,6 @@ from tests.sim.planted import PLANTS
 
 ROOT = Path(__file__).parents[2]
 SEEDS = 200
-# Seeds that find the rarer ones soon; the search from 1 on is `make sim PLANT=name SEEDS=200`.
-FOUND_AT = {"decides_a_request_twice": 1, "honours_the_lease_too_long": 1}
 
 
 @pytest.mark.slow
@@ -22,7 +20,7 @@ FOUND_AT = {"decides_a_request_twice": 1, "honours_the_lease_too_long": 1}
 def test_a_planted_bug_is_found(name: str) -> None:
     command = [
         sys.executable, "-m", "tests.sim", "--plant", name, "--stop", "--jobs", "1",
-        "--first", str(FOUND_AT.get(name, 1)), "--seeds", str(SEEDS),
+        "--seeds", str(SEEDS),
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
