@@ -86,9 +86,8 @@ class Hosts:
         return done.stdout
 
     def end(self) -> None:
-        for process in reversed(self.running):
+        for process in reversed(self.running):  # a mount without its master waits for it
             process.terminate()
-        for process in self.running:
             try:
                 process.wait(30)
             except subprocess.TimeoutExpired:
