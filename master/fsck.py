@@ -21,7 +21,7 @@ import trio
 
 from gfs import messages as m
 from gfs.errors import GfsError, StorageFailed
-from gfs.items import CHUNKS, EXTENTS_BY_HANDLE, SERVERS, Chunk, ChunkState
+from gfs.items import CHUNKS, EXTENTS_BY_HANDLE, SERVERS, Chunk, ChunkKind, ChunkState
 from gfs.messages import Message
 from master.check import PROBLEMS_MAX, Findings
 from master.checking import Problem, pages
@@ -145,7 +145,10 @@ class Fsck:
         for number, (key, chunk) in enumerate(pages(self._engine.reader, CHUNKS)):
             if not number % LOOKED_AT_ONCE:
                 await trio.lowlevel.checkpoint()
-            if not chunk.references or chunk.state is ChunkState.CONDEMNED:
+            growing = chunk.state is ChunkState.OPEN and chunk.kind is ChunkKind.TAIL
+            if not chunk.references and not growing:  # what a tail holds is logged later
+                continue
+            if chunk.state is ChunkState.CONDEMNED:
                 continue
             handle = int(key[0])
             if chunk.state is ChunkState.OPEN:
