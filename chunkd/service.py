@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from chunkd.askers import Asker, Counters, Peer
@@ -89,15 +90,11 @@ class DataService:
         if handler is None:
             raise RemoteProtocolError(f"{type(message).__name__} is no question to a chunk server")
         try:
-            if self.gate.is_needed and self.gate.holds_back(
-                message, payload, lambda: self._take_up(peer, connection, request, message, payload)
-            ):
-                return
-            turns = self.landings.turns
-            if turns.is_needed and turns.holds_back(
-                message, lambda: self._take_up(peer, connection, request, message, payload)
-            ):
-                return
+            gate, turns = self.gate, self.landings.turns
+            if gate.is_needed or turns.is_needed:
+                take_up = partial(self._take_up, peer, connection, request, message, payload)
+                if gate.holds_back(message, payload, take_up) or turns.holds_back(message, take_up):
+                    return
             handler(Asker(peer, connection, request, payload), message)
         except GfsError:
             self.counters.refused_total += 1

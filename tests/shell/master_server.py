@@ -189,9 +189,17 @@ async def client(
     running: Running, *, unix: bool = True, key: bytes = KEY, role: str = "client"
 ) -> AsyncIterator[RawClient]:
     """A connection for the time of the block."""
-    connection = await dial(
-        running.address, unix=running.unix if unix else "", key=key, cluster=CLUSTER, role=role
-    )
+    path = running.unix if unix else ""
+    async with client_at(running.address, unix=path, key=key, role=role) as raw:
+        yield raw
+
+
+@contextlib.asynccontextmanager
+async def client_at(
+    address: str, *, unix: str, key: bytes = KEY, cluster: str = CLUSTER, role: str = "client"
+) -> AsyncIterator[RawClient]:
+    """A connection to whoever serves there, for the time of the block."""
+    connection = await dial(address, unix=unix, key=key, cluster=cluster, role=role)
     raw = RawClient(connection)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(raw.run)

@@ -13,20 +13,18 @@ from gfs import messages as m
 from gfs.connection import Connection
 from gfs.disk import PosixDisk
 from gfs.errors import GfsError, ReadOnly, StorageFailed, TimedOut
-from gfs.handshake import dial
 from master import following
 from master.checkpoint import make_checkpoint
 from master.core import promotion
 from master.promoting import Lead
 from tests.logcheck import ExpectLog
 from tests.shell.master_server import (
-    CLUSTER,
-    KEY,
     ROOT,
     MoodyDisk,
     RawClient,
     Running,
     client,
+    client_at,
     master,
     until,
 )
@@ -43,19 +41,6 @@ def ends_are_said(expect_log: ExpectLog) -> None:
         r"master\.(steps-down|promoted|superseded|does-not-step-down)", r"state\.restored",
     ):  # fmt: skip
         expect_log(line, optional=True)
-
-
-@asynccontextmanager
-async def asking(unix: str) -> AsyncIterator[RawClient]:
-    """A connection of a command to whoever serves there."""
-    connection = await dial("", unix=unix, key=KEY, cluster=CLUSTER, role="client")
-    raw = RawClient(connection)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(raw.run)
-        try:
-            yield raw
-        finally:
-            connection.close()
 
 
 async def same(running: Running, follower: RunningShadow) -> None:
@@ -141,7 +126,7 @@ async def test_a_shadow_answers_reads_and_says_how_old_they_are(tmp_path: Path) 
         await asker.open()
         await asker.create(b"file")
         await same(running, follower)
-        async with asking(follower.unix) as reader:
+        async with client_at("", unix=follower.unix) as reader:
             assert not reader.connection.peer_leads
             opened = await reader.open(mount="")
             assert "behind the master" in opened.notice
@@ -178,7 +163,7 @@ async def fill_segments(running: Running, asker: RawClient) -> None:
 
 async def promote(follower: RunningShadow, lose: int = 0) -> m.Promoted:
     refused = None
-    async with asking(follower.unix) as operator:
+    async with client_at("", unix=follower.unix) as operator:
         try:
             answer = await operator.connection.call(m.Promote(lose), timeout_s=20)
         except GfsError as error:

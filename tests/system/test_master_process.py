@@ -10,8 +10,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
@@ -19,9 +19,9 @@ import trio
 
 from gfs import messages as m
 from gfs.errors import DeadSession, GfsError, Unreachable
-from gfs.handshake import create_key, dial, load_key
+from gfs.handshake import create_key, load_key
 from gfs.readiness import read
-from tests.shell.master_server import RawClient
+from tests.shell.master_server import RawClient, client_at
 
 pytestmark = [pytest.mark.kill, pytest.mark.timeout(100)]
 
@@ -98,17 +98,8 @@ def daemon(tmp_path: Path) -> Iterator[MasterProcess]:
     process.end()
 
 
-@asynccontextmanager
-async def connected(daemon: MasterProcess) -> AsyncIterator[RawClient]:
-    key = load_key(daemon.key_file)
-    connection = await dial("", unix=daemon.unix, key=key, cluster="", role="client")
-    raw = RawClient(connection)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(raw.run)
-        try:
-            yield raw
-        finally:
-            connection.close()
+def connected(daemon: MasterProcess) -> AbstractAsyncContextManager[RawClient]:
+    return client_at("", unix=daemon.unix, key=load_key(daemon.key_file), cluster="")
 
 
 class Load:
