@@ -172,10 +172,7 @@ def test_4_5_an_unavailable_replica_is_found_stale_when_it_returns(c: Cluster, a
     """If another replica is currently unavailable, its chunk version number will not be
     advanced. The master will detect that this chunkserver has a stale replica when the
     chunkserver restarts and reports its set of chunks. (§4.5)"""
-    f = a.create(b"f")
-    lease = a.allocate()
-    c.append(lease, 100)
-    a.commit(f, (0, 100, lease.handle, 0))
+    _, lease = a.write(b"f", sealed=False)
     away = c.server(lease.members[0].server)
     away.stop()
     a.do(m.SealChunk(lease.handle, lease.version))

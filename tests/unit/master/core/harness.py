@@ -407,6 +407,15 @@ class Client:
         done = self.do(m.Commit([file_commit(ino, *ranges, seen=seen)]))
         return done.committed[0]
 
+    def write(self, name: bytes, length: int = 100, *, sealed: bool = True) -> tuple[int, m.Lease]:
+        """A new file, open, of one chunk of its own."""
+        ino, lease = self.create(name), self.allocate()
+        self.cluster.append(lease, length)
+        self.commit(ino, (0, length, lease.handle, 0))
+        if sealed:
+            self.do(m.SealChunk(lease.handle, lease.version))
+        return ino, lease
+
     def open_tail(self, ino: int, writer: int = 7) -> m.Tail:
         tail = self.do(m.OpenTail(ino, writer)).tail
         assert tail is not None

@@ -65,10 +65,7 @@ def test_its_copies_stay_until_there_are_enough_others(c: Cluster, a: Client) ->
 
 
 def test_it_gets_no_new_chunks_and_its_open_ones_are_sealed(c: Cluster, a: Client) -> None:
-    f = a.create(b"f")
-    lease = a.allocate()
-    c.append(lease, 100)
-    a.commit(f, (0, 100, lease.handle, 0))
+    _, lease = a.write(b"f", sealed=False)
     log = a.create(b"log")
     tail = a.open_tail(log).lease
     both = {x.server for x in lease.members} & {x.server for x in tail.members}

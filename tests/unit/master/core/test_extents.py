@@ -172,10 +172,7 @@ def test_files_packed_into_one_chunk_let_it_go_with_the_last(c: Cluster, a: Clie
 
 
 def test_an_open_chunk_without_references_is_not_condemned(c: Cluster, a: Client) -> None:
-    f = a.create(b"f")
-    lease = a.allocate()
-    c.append(lease, 100)
-    a.commit(f, (0, 100, lease.handle, 0))
+    f, lease = a.write(b"f", sealed=False)
     a.do(m.SetAttributes(f, size=0))
     assert c.chunk(lease.handle).state is ChunkState.OPEN
     c.append(lease, 100)

@@ -9,11 +9,7 @@ from tests.unit.master.core.harness import Client, Cluster
 
 
 def sealed_chunk(c: Cluster, a: Client) -> int:
-    f = a.create(b"f")
-    lease = a.allocate()
-    c.append(lease, 100)
-    a.commit(f, (0, 100, lease.handle, 0))
-    a.do(m.SealChunk(lease.handle, lease.version))
+    f, lease = a.write(b"f")
     a.close_file(f)
     return lease.handle
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from gfs import messages as m
 from gfs.items import CHUNKS, INODES, ChunkState
 from master.core import recount
 from tests.unit.master.core.harness import Client, Cluster
@@ -12,11 +11,7 @@ from tests.unit.master.core.harness import Client, Cluster
 
 def filled(c: Cluster, a: Client) -> tuple[int, int]:
     """A file of 100 bytes and its sealed chunk."""
-    f = a.create(b"f")
-    lease = a.allocate()
-    c.append(lease, 100)
-    a.commit(f, (0, 100, lease.handle, 0))
-    a.do(m.SealChunk(lease.handle, lease.version))
+    f, lease = a.write(b"f")
     return f, lease.handle
 
 

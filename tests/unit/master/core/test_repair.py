@@ -219,10 +219,7 @@ def test_a_chunk_that_nobody_can_take_waits_for_a_server(make_cluster: MakeClust
 
 def test_an_open_chunk_of_a_lost_server_is_sealed_and_made_whole(c: Cluster, a: Client) -> None:
     """Its writer may be idle for days: what it has committed must not stay endangered."""
-    f = a.create(b"f")
-    lease = a.allocate()
-    c.append(lease, 100)
-    a.commit(f, (0, 100, lease.handle, 0))
+    _, lease = a.write(b"f", sealed=False)
     c.server(lease.members[0].server).stop()
     c.pass_time(25)
     assert c.chunk(lease.handle).state is ChunkState.SEALED

@@ -30,11 +30,7 @@ def test_disks_that_do_not_work_are_waited_for_full_ones_are_not(c: Cluster, a: 
 
 def test_a_replica_with_other_bytes_does_not_count_and_is_replaced(c: Cluster, a: Client) -> None:
     """Same version, same length: only the checksum that was logged tells."""
-    f = a.create(b"f")
-    lease = a.allocate()
-    c.append(lease, 100)
-    a.commit(f, (0, 100, lease.handle, 0))
-    a.do(m.SealChunk(lease.handle, lease.version))
+    _, lease = a.write(b"f")
     c.pass_time(62)
     right = c.chunk(lease.handle).checksum
     assert right
@@ -56,10 +52,7 @@ def test_a_stale_replica_goes_when_the_chunk_needs_no_more(make_cluster: MakeClu
     """It missed the seal, and meanwhile others have taken its place."""
     c = make_cluster(servers=4)
     a = c.client()
-    f = a.create(b"f")
-    lease = a.allocate()
-    c.append(lease, 100)
-    a.commit(f, (0, 100, lease.handle, 0))
+    _, lease = a.write(b"f", sealed=False)
     absent = c.server(lease.members[2].server)
     absent.stop()
     a.do(m.SealChunk(lease.handle, lease.version))

@@ -233,10 +233,7 @@ def test_what_another_mount_holds_back_is_in_the_copy(c: Cluster, a: Client, b: 
 
 
 def test_a_seal_does_not_wait_for_bytes_that_copies_count_twice(c: Cluster, a: Client) -> None:
-    f = a.create(b"f")
-    lease = a.allocate()
-    c.append(lease, 100)
-    a.commit(f, (0, 100, lease.handle, 0))
+    f, lease = a.write(b"f", sealed=False)
     for number in range(5):
         a.do(m.Clone(f, ROOT_INO, b"g%d" % number))
     assert c.chunk(lease.handle).references == 600

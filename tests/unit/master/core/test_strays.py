@@ -9,11 +9,7 @@ from tests.unit.master.core.harness import Client, Cluster, Replica
 
 def deleted_chunk(c: Cluster, a: Client) -> int:
     """A chunk that was referenced, lost its file and was deleted."""
-    f = a.create(b"f")
-    lease = a.allocate()
-    c.append(lease, 100)
-    a.commit(f, (0, 100, lease.handle, 0))
-    a.do(m.SealChunk(lease.handle, lease.version))
+    f, lease = a.write(b"f")
     a.close_file(f)
     a.do(m.Unlink(ROOT_INO, b"f"))
     c.pass_time(660)
@@ -22,11 +18,7 @@ def deleted_chunk(c: Cluster, a: Client) -> int:
 
 def test_a_server_that_was_away_gives_up_what_was_deleted_meanwhile(c: Cluster, a: Client) -> None:
     away = c.server(2)
-    f = a.create(b"f")
-    lease = a.allocate()
-    c.append(lease, 100)
-    a.commit(f, (0, 100, lease.handle, 0))
-    a.do(m.SealChunk(lease.handle, lease.version))
+    f, lease = a.write(b"f")
     away.stop()
     a.close_file(f)
     a.do(m.Unlink(ROOT_INO, b"f"))

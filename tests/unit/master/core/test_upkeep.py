@@ -10,11 +10,7 @@ from tests.unit.master.core.harness import Client, Cluster, Replica
 
 
 def condemned_chunk(c: Cluster, a: Client) -> m.Lease:
-    f = a.create(b"f")
-    lease = a.allocate()
-    c.append(lease, 100)
-    a.commit(f, (0, 100, lease.handle, 0))
-    a.do(m.SealChunk(lease.handle, lease.version))
+    f, lease = a.write(b"f")
     a.close_file(f)
     a.do(m.Unlink(ROOT_INO, b"f"))
     assert c.chunk(lease.handle).state is ChunkState.CONDEMNED
@@ -93,11 +89,7 @@ def test_the_sweep_reaches_every_chunk(make_cluster: MakeCluster) -> None:
 
 
 def test_locations_come_from_reports_alone(c: Cluster, a: Client) -> None:
-    f = a.create(b"f")
-    lease = a.allocate()
-    c.append(lease, 100)
-    a.commit(f, (0, 100, lease.handle, 0))
-    a.do(m.SealChunk(lease.handle, lease.version))
+    _, lease = a.write(b"f")
     c.restart()
     assert len(c.core.engine.queries.locations([lease.handle])[0].members) == 3
     c.server(1).stop()
@@ -131,11 +123,7 @@ def test_a_bad_replica_goes_with_its_chunk(c: Cluster, a: Client) -> None:
 
 def referenced_chunk(c: Cluster, a: Client) -> m.Lease:
     """A sealed chunk that a file refers to."""
-    f = a.create(b"kept")
-    lease = a.allocate()
-    c.append(lease, 100)
-    a.commit(f, (0, 100, lease.handle, 0))
-    a.do(m.SealChunk(lease.handle, lease.version))
+    f, lease = a.write(b"kept")
     a.close_file(f)
     return lease
 
@@ -146,11 +134,7 @@ def readable_at(c: Cluster, lease: m.Lease) -> list[int]:
 
 
 def test_a_replica_that_disagrees_does_not_count(c: Cluster, a: Client) -> None:
-    f = a.create(b"f")
-    lease = a.allocate()
-    c.append(lease, 100)
-    a.commit(f, (0, 100, lease.handle, 0))
-    a.do(m.SealChunk(lease.handle, lease.version))
+    _, lease = a.write(b"f")
     for number, wrong in (
         (1, Replica(9, 100, sealed=True)),  # a version never given
         (2, Replica(2, 99, sealed=True)),  # another length
