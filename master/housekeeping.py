@@ -3,7 +3,8 @@
 Space is prepared ahead of the log, the WAL is copied back, checkpoints are made
 by another process (GFS §2.6.3), and log segments go once nobody needs them: not
 the second newest whole checkpoint, not a live request mark, not the retention
-that followers of the stream were promised.
+that followers of the stream were promised. The log's older records are read once after
+each start, slowly: damage there is said, and a new checkpoint made, which needs none of them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ PREPARE_CHECK_S = 0.05
 WAL_S = 5.0
 CHECKPOINT_CHECK_S = 10.0
 CHECKPOINT_LIMIT_S = 600.0
+LOG_CHECK_S = 10.0
+LOG_CHECK_RECORDS = 1000  # 4 ms of the loop
+LOG_CHECK_PAUSE_S = 0.1
 
 
 class Housekeeping:
@@ -45,12 +49,15 @@ class Housekeeping:
         self._checkpoint_records = checkpoint_records
         self._retain_bytes = retain_bytes
         self.checkpoints_total = 0
+        self._damaged = False  # is the log: only what comes after a new checkpoint counts then
 
     async def run(self) -> None:
+        """Until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._prepare)
             nursery.start_soon(self._copy_wal_back)
             nursery.start_soon(self._make_checkpoints)
+            nursery.start_soon(self._check_log)
 
     async def _prepare(self) -> None:
         while True:
@@ -73,11 +80,31 @@ class Housekeeping:
     async def _make_checkpoints(self) -> None:
         last = self._ledger.newest_checkpoint()
         while True:
-            position = self._ledger.position
-            if position - last >= self._checkpoint_records and await self._checkpoint():
-                last = position
-                await trio.to_thread.run_sync(self._truncate)
-            await trio.sleep(CHECKPOINT_CHECK_S)
+            await trio.sleep(CHECKPOINT_CHECK_S)  # first: a start has better things to do
+            last = await self._checkpoint_if_due(last)
+
+    async def _checkpoint_if_due(self, last: int) -> int:
+        """Position of the newest one, which was `last`."""
+        position = self._ledger.position
+        due = self._damaged or position - last >= self._checkpoint_records
+        if not due or not await self._checkpoint():
+            return last
+        self._damaged = False
+        await trio.to_thread.run_sync(self._truncate)
+        return position
+
+    async def _check_log(self) -> None:
+        """Once, slowly: what the start has passed over, because the state has applied it."""
+        await trio.sleep(LOG_CHECK_S)
+        position, last = 0, self._ledger.position
+        while position <= last:
+            try:
+                position = self._ledger.log.check(position, LOG_CHECK_RECORDS)
+            except GfsError as error:
+                log.error("log.damaged %s", error)
+                self._ledger.log_damage, self._damaged = str(error), True
+                return
+            await trio.sleep(LOG_CHECK_PAUSE_S)
 
     async def _checkpoint(self) -> bool:
         """One checkpoint by a process of its own; a failure is logged and tried again."""

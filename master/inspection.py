@@ -70,6 +70,7 @@ class Inspection:
             "from_checkpoint": str(recovered.checkpoint.path) if recovered.checkpoint else None,
             "replayed_records": recovered.replayed,
             "torn_bytes": recovered.cut_bytes,
+            "log_damage": self._ledger.log_damage or None,
         }
 
     def _servers(self) -> list[dict[str, object]]:

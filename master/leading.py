@@ -15,7 +15,6 @@ from master.core import start
 from master.follower import BeginAnew
 from master.opening import Opened
 from master.promoting import Lead
-from master.shadow import Shadow, Superseded
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +29,8 @@ async def until_in_charge(opened: Opened, key: bytes) -> Lead:
     if not follows and not opened.could_be_superseded():
         opened.lead(start.next_epoch(opened.ledger.state))
         return Lead(0.0)
+    from master.shadow import Shadow, Superseded  # with HTTP, which takes long to load
+
     while True:
         try:
             outcome = await Shadow(opened, key, candidate=not follows).run()

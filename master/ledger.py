@@ -82,6 +82,7 @@ class Ledger:
             begins_at=beginning.begin_of(directory, disk),
         )
         self.recovered = recovered
+        self.log_damage = ""  # in records that the state has applied; found later
         self.state = recovered.state
         self.last_time_ns = self._last_time_ns()
         self.epoch = int(self.state.epoch)

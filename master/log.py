@@ -9,7 +9,9 @@ Recovery. The first frame that is none ends the log, and what lies behind it is
 zeroed: a torn tail, of which nobody was told. Unless that record was durable,
 because a later valid frame says so, the state has applied it, or a later segment
 exists (one is begun only when all before it is synced): then it is damage and the
-log refuses. After a failed sync nothing is retried and nothing more is taken:
+log refuses. What the state has applied is checked by a start only at its end, lest
+a full segment keep everybody waiting; the rest by `check`, later and in small pieces.
+After a failed sync nothing is retried and nothing more is taken:
 what the kernel then holds is unknown, the master must exit.
 Source: GFS §2.6.3. Departs: the log is on one machine until shadows exist.
 """
@@ -17,6 +19,7 @@ Source: GFS §2.6.3. Departs: the log is on one machine until shadows exist.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +46,7 @@ from master.segments import (
 
 SEGMENT_BYTES = 64 * MIB
 STEP_BYTES = 4 * MIB
+RECENT_RECORDS = 10_000  # that the state has applied and a start checks all the same
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ class OperationLog:
             self._kept.add(Segment(self._disk, self._directory, first, self._cluster_id))
         self.first_position = Position(firsts[0])
         last = self._kept.segments[-1]
-        last.index()
+        last.index(near=applied_position - RECENT_RECORDS)
         if len(firsts) > 1:
             self._check_joint(self._kept.segments[-2], last)
         self._check_end(last, applied_position)
@@ -137,9 +141,10 @@ class OperationLog:
 
     def _check_joint(self, before: Segment, last: Segment) -> None:
         """The last segment begins where the one before it ends, and carries its epoch on."""
-        before.index()
-        if before.last != last.first - 1:
-            raise before.damaged(min(before.last + 1, last.first), before.end)
+        before.index(near=last.first - 1)
+        end, before.offsets = before.last, None
+        if end != last.first - 1:
+            raise before.damaged(min(end + 1, last.first), before.end)
         if last.first > last.last:
             last.epoch = before.epoch
 
@@ -335,6 +340,16 @@ class OperationLog:
     def scan(self, from_position: int) -> Iterator[LogRecord]:
         """All records from `from_position` to the end, in order; raises as `read` does."""
         return self._kept.scan(from_position, self.last_position)
+
+    def check(self, position: int, records: int) -> int:
+        """Read so many records from `position` on (or the first kept); the next position.
+
+        Raises: LogDamaged: names record, file, offset.
+        """
+        first = max(position, int(self.first_position))
+        last = min(first + records - 1, int(self.last_position))
+        deque(self._kept.scan(first, last), maxlen=0)
+        return last + 1
 
     def retained_from(self, keep_bytes: int) -> int:
         """First position of the newest segments that together hold `keep_bytes`."""

@@ -180,10 +180,11 @@ class LogReader:
         return self._skip_to(segment, position)
 
     def _skip_to(self, segment: Segment, position: int) -> int:
-        """Where `position` begins; walks the segment from its start."""
+        """Where `position` begins; it may be the one that comes next."""
         if position == segment.first:
             return HEADER_BYTES
-        for frame in segment.walk(HEADER_BYTES):
+        offset, _ = segment.seek(position - 1)
+        for frame in segment.walk(offset):
             if frame.position == position - 1:
                 return frame.end
         raise LogDamaged(f"record {position} cannot be found in {segment.path}")

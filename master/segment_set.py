@@ -1,8 +1,8 @@
 """The segments a log keeps: finding a record, walking all of them, removing old ones.
 
-Where records begin in a segment is found by walking it once (0.2 s for a full
-one) and kept for the segments read last. The writer's own, the last one, always
-has its index.
+Where records begin is kept for the last segment, the writer's own, from its start or
+from where recovery began. In the others a record is looked up when it is asked for,
+which takes one or two milliseconds.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from gfs.disk import Disk
 from gfs.ids import Epoch, Position
 from master.segments import LogRecord, Segment, Truncated
 
-_INDEXED_SEGMENTS = 8  # whose record offsets (4 bytes a record) stay in memory
-
 
 class SegmentSet:
     """Segments in order of position, without a gap."""
@@ -26,12 +24,11 @@ class SegmentSet:
         self._directory = directory
         self._disk = disk
         self.segments: list[Segment] = []
-        self._indexed: list[Segment] = []  # least recently read first
 
     def add(self, segment: Segment) -> None:
         """Take a segment that follows the last one."""
         if self.segments:
-            self._touch(self.segments[-1])
+            self.segments[-1].offsets = None
         self.segments = [*self.segments, segment]
 
     def read(self, position: int, last_position: int) -> LogRecord:
@@ -45,7 +42,7 @@ class SegmentSet:
         """Records `position` to `last_position`; raises as `read` does."""
         while position <= last_position:
             segment = self._segment_of(position, last_position)
-            last = min(self._last_of(segment), last_position)
+            last = self._last_of(segment, last_position)
             end = start = segment.offset_of(position)
             for frame in segment.walk(start):
                 if frame.position != position:
@@ -62,8 +59,6 @@ class SegmentSet:
         removed = 0
         while len(self.segments) > 1 and self.segments[1].first <= position:
             segment, *self.segments = self.segments
-            if segment in self._indexed:
-                self._indexed.remove(segment)
             segment.close()
             self._disk.unlink(segment.path)
             # One by one: at a power loss no later one may be gone before this is.
@@ -71,11 +66,11 @@ class SegmentSet:
             removed += 1
         return removed
 
-    def _last_of(self, segment: Segment) -> int:
+    def _last_of(self, segment: Segment, last_position: int) -> int:
         at = self.segments.index(segment)
         if at + 1 < len(self.segments):
-            return self.segments[at + 1].first - 1
-        return segment.last
+            return min(self.segments[at + 1].first - 1, last_position)
+        return last_position
 
     def _segment_of(self, position: int, last_position: int) -> Segment:
         if position > last_position:
@@ -83,17 +78,4 @@ class SegmentSet:
         at = bisect_right(self.segments, position, key=lambda segment: segment.first) - 1
         if at < 0:
             raise Truncated(f"record {position} is older than what the log keeps")
-        segment = self.segments[at]
-        if segment.offsets is None:
-            segment.index()
-        if segment is not self.segments[-1]:
-            self._touch(segment)
-        return segment
-
-    def _touch(self, segment: Segment) -> None:
-        """Note the use of an older segment's index; forget the one longest unused."""
-        if segment in self._indexed:
-            self._indexed.remove(segment)
-        self._indexed.append(segment)
-        if len(self._indexed) > _INDEXED_SEGMENTS:
-            self._indexed.pop(0).offsets = None
+        return self.segments[at]

@@ -40,6 +40,7 @@ BODY = struct.Struct("<QQQ")
 _FRAME = struct.Struct("<IIQQQ")
 FRAME_BYTES = _FRAME.size
 _READ_BYTES = 256 * 1024
+_PROBE_BYTES = 64 * 1024  # of a segment, in which `Segment.seek` looks for a frame
 
 
 class LogDamaged(errors.Corrupt):
@@ -180,7 +181,11 @@ def list_segments(disk: Disk, directory: Path) -> list[int]:
 
 
 class Segment:
-    """One open segment file, and where its records begin once that has been looked up."""
+    """One open segment file, and where its last records begin once that has been looked up.
+
+    `offsets`: of the records from `indexed_from` on; None: not looked up. Earlier records
+    are found by `seek` when they are asked for.
+    """
 
     def __init__(self, disk: Disk, directory: Path, first: int, cluster_id: str) -> None:
         self.first = first
@@ -188,6 +193,7 @@ class Segment:
         self.file = disk.open(self.path)
         self._seed = crc32c(cluster_id.encode())
         self.offsets: array[int] | None = None
+        self.indexed_from = first
         self.epoch = 0  # of the last record indexed
         self.end = HEADER_BYTES  # behind the last record indexed
         try:
@@ -200,15 +206,17 @@ class Segment:
     def last(self) -> int:
         """Position of the last record; only once indexed."""
         assert self.offsets is not None
-        return self.first + len(self.offsets) - 1
+        return self.indexed_from + len(self.offsets) - 1
 
-    def index(self) -> None:
-        """Find all records from the start to the first frame that does not belong.
+    def index(self, *, near: int = 0) -> None:
+        """Find all records from about `near` on to the first frame that does not belong.
 
-        By hand and not by `walk`: this is most of what a start costs.
+        What lies before is neither read nor checked. By hand and not by `walk`: a whole
+        segment, of 300 k records, takes 0.36 s.
         """
-        content = memoryview(self.file.pread(self.file.size(), 0))
-        at, epoch, position, size = HEADER_BYTES, self.epoch, self.first, len(content)
+        start, self.indexed_from = self.seek(near)
+        content = memoryview(self.file.pread(self.file.size() - start, start))
+        at, epoch, position, size = 0, self.epoch, self.indexed_from, len(content)
         offsets, unpack, seed, head = array("I"), _FRAME.unpack_from, self._seed, HEAD.size
         shortest, longest = BODY.size, BODY.size + PAYLOAD_BYTES_MAX
         while at + FRAME_BYTES <= size:
@@ -220,22 +228,58 @@ class Segment:
                 break
             if crc32c(content[at + head : end], seed) != checksum:
                 break
-            offsets.append(at)
+            offsets.append(start + at)
             at, epoch, position = end, frame_epoch, position + 1
-        self.offsets, self.end, self.epoch = offsets, at, epoch
+        self.offsets, self.end, self.epoch = offsets, start + at, epoch
+
+    def seek(self, position: int) -> tuple[int, int]:
+        """Where a frame begins, and its position: at or a little before `position`.
+
+        By halving: a frame can be told from anything else, so one is found from any
+        offset on. A record of megabytes, or damage, only makes it find an earlier one.
+        """
+        low, found, high = HEADER_BYTES, self.first, self.file.size()
+        while high - low > _READ_BYTES and position > found:
+            middle = (low + high) // 2
+            frame = self._probe(middle)
+            if frame is None or frame.position > position:
+                high = middle
+            else:
+                low, found = middle + frame.offset, frame.position
+        return low, found
+
+    def _probe(self, offset: int) -> Frame | None:
+        """The first frame that begins soon after `offset`, relative to it."""
+        content = self.file.pread(_PROBE_BYTES, offset)
+        latest = self.first + self.file.size() // FRAME_BYTES
+        for at in range(len(content.rstrip(b"\0")) - FRAME_BYTES + 1):
+            if self.first <= _FRAME.unpack_from(content, at)[3] <= latest:
+                frame = parse_frame(content, at, self._seed)
+                if isinstance(frame, Frame):
+                    return frame
+        return None
 
     def offset_of(self, position: int) -> int:
         """Where the record at `position` begins.
 
         Raises: LogDamaged: it should be in this segment and is not.
         """
-        if self.offsets is None:
-            self.index()
-        assert self.offsets is not None
-        rank = position - self.first
-        if not 0 <= rank < len(self.offsets):
+        offsets, rank = self.offsets, position - self.indexed_from
+        if offsets is None or rank < 0:
+            return self._find(position)
+        if rank >= len(offsets):
             raise self.damaged(position, self.end)
-        return self.offsets[rank]
+        return offsets[rank]
+
+    def _find(self, position: int) -> int:
+        offset, expected = self.seek(position)
+        for frame in self.walk(offset):
+            if frame.position != expected:
+                break
+            if expected == position:
+                return frame.offset
+            offset, expected = frame.end, expected + 1
+        raise self.damaged(expected, offset)
 
     def walk(self, offset: int) -> Iterator[Frame]:
         """Valid frames from `offset` on."""
@@ -244,8 +288,9 @@ class Segment:
     def read(self, position: int) -> LogRecord:
         """The record at `position`, which lies in this segment; raises LogDamaged."""
         start = self.offset_of(position)
-        end = self.offset_of(position + 1) if position < self.last else self.end
-        frame = parse_frame(self.file.pread(end - start, start), 0, self._seed)
+        frame = parse_frame(self.file.pread(FRAME_BYTES, start), 0, self._seed)
+        if isinstance(frame, int) and frame > FRAME_BYTES:
+            frame = parse_frame(self.file.pread(frame, start), 0, self._seed)
         if not isinstance(frame, Frame) or frame.position != position:
             raise self.damaged(position, start)
         return LogRecord(Position(position), Epoch(frame.epoch), frame.payload)

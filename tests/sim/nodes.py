@@ -17,8 +17,8 @@ import trio
 from chunkd.server import ChunkServer
 from gfs.disk import Disk, File, PosixDisk
 from gfs.sections import ChunkdConfig, MasterConfig
-from master.__main__ import _core
 from master.core.master import Master
+from master.daemon import core_of
 from master.housekeeping import Housekeeping
 from master.ledger import Ledger
 from master.server import Server
@@ -224,7 +224,7 @@ class MasterMachine(Machine):
             self.root, self.both_disks, CLUSTER, segment_bytes=SEGMENT_BYTES, uid=0, gid=0
         )
         self.ledger = ledger
-        self.core = core = _core(ledger, self.config, 0.0)
+        self.core = core = core_of(ledger, self.config, 0.0)
         self.server = server = Server(ledger, core, key=KEY, cluster=CLUSTER)
         keeping = Housekeeping(
             ledger, core.engine.sessions.marks, checkpoint_records=1 << 40, retain_bytes=1 << 40

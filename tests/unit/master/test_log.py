@@ -12,6 +12,7 @@ import pytest
 
 from gfs import errors
 from gfs.disk import Disk, PosixDisk
+from gfs.ids import MIB
 from master.log import OperationLog
 from master.log_reader import CommittedPosition, LogReader
 from master.segments import HEADER_BYTES, SPARE_NAME, LogDamaged, LogRecord, Truncated, name_of
@@ -135,10 +136,61 @@ def test_a_missing_end_of_the_last_but_one_segment_is_damage() -> None:
     disk = SimDisk(6)
     log = _log(disk)
     _fill(log, 500)
-    before = log._kept.segments[-2]
-    disk.flip_bit(before.path, before.offset_of(before.last) + 20)
-    with pytest.raises(LogDamaged, match=f"record {before.last} "):
+    before, last = log._kept.segments[-2].path, log._kept.segments[-1].first - 1
+    disk.flip_bit(before, log._kept.segments[-2].offset_of(last) + 20)
+    with pytest.raises(LogDamaged, match=f"record {last} "):
         _log(disk)
+
+
+@pytest.fixture(scope="module")
+def long_log() -> tuple[SimDisk, int]:
+    """Two segments of some 4 MiB, and the last record's position."""
+    disk = SimDisk(8)
+    log = OperationLog(ROOT, disk, "c1", segment_bytes=4 * MIB, step_bytes=MIB)
+    log.recover(0)
+    for start in range(1, 29_001, 500):
+        log.append(1, [(n, _payload(n)) for n in range(start, start + 500)])
+        log.sync()
+    assert log.statistics().segments == 2
+    return disk, int(log.last_position)
+
+
+def test_a_record_is_found_in_a_long_log_whatever_was_indexed(
+    long_log: tuple[SimDisk, int],
+) -> None:
+    disk, last = long_log
+    log = _log(disk, applied=last)
+    kept = log._kept.segments
+    assert kept[-1].indexed_from > kept[-1].first + 100
+    for segment in kept:
+        for position in (segment.first, segment.first + 1, kept[-1].indexed_from - 1, last):
+            if position >= segment.first:
+                assert log.read(position) == (1, _payload(position))
+        offset, found = segment.seek(segment.first + 3000)
+        assert segment.first <= found <= segment.first + 3000
+        assert next(segment.walk(offset)).position == found
+    assert [record.position for record in log.scan(1)] == list(range(1, last + 1))
+
+
+def test_what_a_start_does_not_look_at_is_checked_later_and_damage_named(
+    long_log: tuple[SimDisk, int],
+) -> None:
+    source, last = long_log
+    disk = source.after_power_loss(1)
+    log = _log(disk, applied=last)
+    begun = log._kept.segments[-1].first
+    disk.flip_bit(log._kept.segments[-1].path, log._kept.segments[-1].offset_of(begun + 7) + 30)
+    again = _log(disk, applied=last)
+    assert again.last_position == last
+    with pytest.raises(LogDamaged, match=f"record {begun + 7} "):
+        again.read(begun + 7)
+    position = 0
+    with pytest.raises(LogDamaged, match=f"record {begun + 7} "):
+        while position <= last:
+            position = again.check(position, 1000)
+    assert position <= begun + 7
+    with pytest.raises(LogDamaged, match=f"record {begun + 7} "):
+        _log(disk)  # a state that has not applied it needs it
 
 
 def test_strange_files_are_refused() -> None:
