@@ -42,6 +42,7 @@ from master.segments import (
     find_frame,
     list_segments,
     name_of,
+    without_zeros,
 )
 
 SEGMENT_BYTES = 64 * MIB
@@ -167,7 +168,7 @@ class OperationLog:
     def _zero_tail(self, last: Segment) -> int:
         """Zero what lies behind the end; make it, and all before it, durable."""
         content = last.file.pread(last.file.size() - last.end, last.end)
-        cut = len(content.rstrip(b"\0"))
+        cut = without_zeros(content)
         if cut:
             last.file.zero(last.end, len(content))
         last.file.fsync()  # after kill -9 the last frames may be in the page cache only

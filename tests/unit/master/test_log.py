@@ -15,7 +15,15 @@ from gfs.disk import Disk, PosixDisk
 from gfs.ids import MIB
 from master.log import OperationLog
 from master.log_reader import CommittedPosition, LogReader
-from master.segments import HEADER_BYTES, SPARE_NAME, LogDamaged, LogRecord, Truncated, name_of
+from master.segments import (
+    BODY,
+    HEADER_BYTES,
+    SPARE_NAME,
+    LogDamaged,
+    LogRecord,
+    Truncated,
+    name_of,
+)
 from tests.sim.disk import SimDisk
 
 ROOT = Path("/log")
@@ -107,6 +115,22 @@ def test_a_flipped_bit_in_a_durable_record_is_damage_and_is_named(
     disk.flip_bit(path, at + 20)
     with pytest.raises(LogDamaged, match=f"record {record} .*{path.name} at offset {at}"):
         _log(disk, applied=applied)
+
+
+@pytest.mark.parametrize("length", [256, 2048])
+def test_damage_is_known_by_a_later_record_of_any_length(length: int) -> None:
+    """Also when that length's low byte is 0, as are those before it."""
+    disk = SimDisk(9)
+    log = _log(disk)
+    _fill(log, 3)
+    log.append(1, [(4, bytes(9000))])
+    log.sync()
+    log.append(1, [(5, bytes(length - BODY.size))])
+    path, at = log._kept.segments[-1].path, log._kept.segments[-1].offset_of(4)
+    log.close()
+    disk.flip_bit(path, at + 20)
+    with pytest.raises(LogDamaged, match=r"record 4 .*record 5"):
+        _log(disk)
 
 
 def test_a_log_shorter_than_the_state_is_damage() -> None:
