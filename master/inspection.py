@@ -62,6 +62,7 @@ class Inspection:
             "shadows": self._core.shadows.status(trio.current_time()),
             "in_charge": not engine.sessions.closed,
             "recovered": self._recovered(),
+            "log_damage": self._ledger.log_damage,
         }
 
     def _recovered(self) -> dict[str, object]:
@@ -70,7 +71,6 @@ class Inspection:
             "from_checkpoint": str(recovered.checkpoint.path) if recovered.checkpoint else None,
             "replayed_records": recovered.replayed,
             "torn_bytes": recovered.cut_bytes,
-            "log_damage": self._ledger.log_damage or None,
         }
 
     def _servers(self) -> list[dict[str, object]]:

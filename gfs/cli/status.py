@@ -148,6 +148,9 @@ def _print_master(console: Any, master: dict[str, Any]) -> None:
             console.print(f"server {server.get('server')}: {error}", style="red", markup=False)
     if master.get("shadows"):
         console.print(_shadows(master["shadows"]))
+    if damage := master.get("log_damage"):
+        text = f"an old part of the log is damaged, the state is whole: {damage}"
+        console.print(text, style="red", markup=False)
     if not master.get("in_charge", True):
         text = "changes wait: this master does not hear enough chunk servers to be sure of itself"
         console.print(text, style="red", markup=False)
