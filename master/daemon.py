@@ -32,7 +32,7 @@ StartWeb = Callable[
 ]
 
 SILENCE_S = 1.5  # of a chunk server, then it is down; mounts are judged by their lease
-BACK_S = 1.0  # then HTTP and the change stream wait for mounts no longer
+BACK_S = 0.5  # then HTTP and the change stream wait for mounts no longer
 LOOK_S = 0.02
 NS = 1_000_000_000
 
