@@ -16,6 +16,7 @@ from gfs.errors import (
     UsageError,
     WrongCluster,
 )
+from gfs.stacks import show_stacks_on_sigusr1
 
 # What the person who starts a daemon can mend: the wrong directory, key, cluster, release.
 MISTAKES = (UsageError, DirectoryInUse, WrongCluster, BadKey, NewerFormat)
@@ -31,6 +32,7 @@ def run_daemon(name: str, serve: Callable[[], Awaitable[None]]) -> int:
     propagates with its traceback.
     """
     gc.set_threshold(*GC_THRESHOLDS)
+    show_stacks_on_sigusr1()
     code = 0
     try:
         trio.run(serve)

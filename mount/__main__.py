@@ -7,7 +7,6 @@ the place is unmounted; what is still open there gets errors.
 
 from __future__ import annotations
 
-import faulthandler
 import functools
 import gc
 import logging
@@ -31,6 +30,7 @@ from gfs.http import application, serve_http
 from gfs.messages import DropInterest, Entry
 from gfs.running import GC_THRESHOLDS, first_of
 from gfs.sections import MountConfig
+from gfs.stacks import show_stacks_on_sigusr1
 from mount import mountpoint
 from mount.answering import Tables
 from mount.guard import end_guard, guard_reads
@@ -241,7 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         key = load_key(Path(config.key_file)) if config.key_file else None
         logs.set_up(config.log_level, config.log_file)
         log_file = config.log_file
-        faulthandler.register(signal.SIGUSR1)
+        show_stacks_on_sigusr1()
         gc.set_threshold(*GC_THRESHOLDS)
         trio.run(Mount(config, place, key).serve)
     except (UsageError, GfsError, OSError, BaseExceptionGroup) as error:

@@ -8,8 +8,6 @@ acknowledged, so reads below it ask nobody.
 
 from __future__ import annotations
 
-import trio
-
 from gfs.client.appending import Appender
 from gfs.client.dirty import DirtyFile
 from gfs.client.metadata import MasterLink
@@ -38,6 +36,7 @@ class OpenInode:
         "handles",
         "ino",
         "invalid_at",
+        "invalidations",
         "position",
         "shared",
         "stale",
@@ -53,6 +52,7 @@ class OpenInode:
         self.attributes: Inode | None = None
         self.position = -1
         self.invalid_at = -1
+        self.invalidations = 0
         self.stale = True
         self.tail: TailRange | None = None
         self.tail_known = 0
@@ -76,7 +76,8 @@ class OpenInode:
             self.tail_known = 0
 
     def invalidate(self, position: int) -> None:
-        """Somebody changed the inode at `position`."""
+        """Somebody changed the inode at `position`, or will: it is being written elsewhere."""
+        self.invalidations += 1
         self.invalid_at = max(self.invalid_at, position)
         if self.position < position:
             self.stale = True
@@ -84,18 +85,21 @@ class OpenInode:
     async def refresh(self, link: MasterLink, actor: Actor) -> Inode:
         """Attributes that are as fresh as the last invalidation.
 
+        An answer is, whatever its position, if it was asked for after that came: who becomes a
+        writer invalidates as of the next position, and there may be none for a long time.
+
         Raises:
           StaleInode: the inode is gone.
         """
         while self.stale or self.attributes is None:
+            invalidations = self.invalidations
             answer = await link.ask(GetAttributes([self.ino], actor), Entries)
             entry = answer.entries[0]
             if entry.inode is None:
                 raise StaleInode(f"inode {self.ino} is gone")
-            before = self.position
             self.learn(entry)
-            if self.stale and self.position == before:
-                await trio.sleep(0.01)  # answered from before the invalidation
+            if entry.position == self.position and invalidations == self.invalidations:
+                self.stale = False
         return self.attributes
 
     async def acknowledged_size(self, link: MasterLink, tails: TailSizes, actor: Actor) -> int:

@@ -68,6 +68,18 @@ def test_directory_made_here_shows_what_is_made_in_it_there(here: Path, there: P
     assert os.listdir(here / "d") == ["x"]
 
 
+def test_a_file_opened_for_writing_elsewhere_is_read_though_nobody_writes(
+    here: Path, there: Path
+) -> None:
+    (there / "f").write_bytes(b"x" * 100_000)
+    reader = os.open(there / "f", os.O_RDONLY)
+    os.fsync(reader)
+    writer = os.open(here / "f", os.O_RDWR)
+    assert os.pread(reader, 1000, 70_000) == b"x" * 1000
+    os.close(writer)
+    os.close(reader)
+
+
 def test_listing_follows_changes_elsewhere(here: Path, there: Path) -> None:
     for number in range(20):
         (here / f"{number}").touch()
