@@ -2,7 +2,7 @@
 
 DIR ?= ./.cluster
 PYTEST_ARGS ?=
-WORKERS ?= 2
+WORKERS ?= 3
 BENCH_ARGS ?=
 MINUTES ?= 2
 TORTURE_ARGS ?=
@@ -20,7 +20,7 @@ help: ## list the targets
 	@echo "  DIR=PATH          where the local cluster lives (default ./.cluster)"
 	@echo "  PYTHON=PATH       the Python, 3.11 or newer, that .venv is made with"
 	@echo "  MINUTES=N         how long make torture breaks things (default 2)"
-	@echo "  WORKERS=N         how many processes share the tests (default 2; 0: this one alone)"
+	@echo "  WORKERS=N         how many processes share the tests (default 3; 0: this one alone)"
 	@echo "  PYTEST_ARGS, BENCH_ARGS, TORTURE_ARGS   words added to pytest, benchmarks, torture"
 
 setup: ## install what is missing: system packages, .venv, the command .venv/bin/gfs
