@@ -8,6 +8,7 @@
                       .copy   a copy that is not finished; removed at the next start
     quarantine/         what cannot be trusted and is not deleted
     scrub               how far the verification of all blocks has come
+    draining            while it is being emptied: nothing new goes here
     probe               written now and then, to see whether the disk answers
 
 Nothing of a directory that is not this server's is ever changed.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from chunkd.core.draining import Drain
 from chunkd.core.health import Health
 from chunkd.formats import IDENTITY, Identity, open_block, refuse_stranger, seal_block
 from gfs.disk import Disk, File
@@ -26,7 +28,7 @@ from gfs.ids import GIB
 RESERVE_SHARE = 20  # one 20th of the disk
 RESERVE_BYTES_MAX = 2 * GIB
 _OURS = {"identity", "identity.new", "lock", "obeyed", "obeyed.new", "probe", "scrub", "scrub.new"}
-_OURS |= {"chunks", "quarantine"}
+_OURS |= {"chunks", "quarantine", "draining", "draining.new"}
 _HARMLESS = {"lost+found", "chunkd.sock"}
 _FANOUT = [f"{number:02x}" for number in range(256)]
 _BLOCK_BYTES_MAX = 4096
@@ -37,6 +39,7 @@ class DataDirectory:
 
     Attributes:
       health: whether it works; see chunkd.core.health.
+      drain: how far it has been emptied; None: it is not to be.
     """
 
     def __init__(self, path: Path, disk: Disk, identity: Identity, lock: File) -> None:
@@ -44,6 +47,7 @@ class DataDirectory:
         self.disk = disk
         self.identity = identity
         self.health = Health()
+        self.drain: Drain | None = None
         self._lock = lock
         self._reserve_bytes = -1
         self._room = (0, 0)
@@ -70,11 +74,27 @@ class DataDirectory:
         lock = disk.lock(path / "lock")
         if found is None:
             found = _format(path, disk, Identity(cluster, server, index))
-        return cls(path, disk, found, lock)
+        directory = cls(path, disk, found, lock)
+        directory.drain = Drain() if "draining" in names else None
+        return directory
 
     def reserve(self, reserve_bytes: int) -> None:
         """Leave so much free; -1: 5 % of the disk, at most 2 GiB."""
         self._reserve_bytes = reserve_bytes
+
+    @property
+    def takes_new(self) -> bool:
+        """May new chunks be put here, if there is room?"""
+        return self.health.is_working and self.drain is None
+
+    def mark_draining(self, *, draining: bool) -> None:
+        """Make it durable that it is being emptied, or no more. May take long."""
+        mark = self.path / "draining"
+        if draining:
+            self.disk.replace_file(mark, b"nothing new goes here\n")
+        elif self.disk.exists(mark):
+            self.disk.unlink(mark)
+            self.disk.sync_directory(self.path)
 
     def room(self) -> tuple[int, int]:
         """Bytes that new chunks may still take, and the size of the disk.

@@ -60,6 +60,7 @@ class MasterLink:
         self._taken_in = False  # by a master or a shadow, on this connection
         self._reported: dict[int, tuple[int, float]] = {}  # tail -> end, when
         self.verified_ns: Callable[[], int] = lambda: 0  # of Heartbeat
+        self.drains: Callable[[], list[messages.DirectoryDrain]] = list  # of Heartbeat
         self._news: set[DataDirectory] = set()
         self._news_wanted = trio.Event()
 
@@ -134,7 +135,7 @@ class MasterLink:
         return answer.leads
 
     async def _tell_news(self, connection: Connection) -> None:
-        """Report the replicas of directories that failed, hang or are back."""
+        """Report the replicas of directories that failed, hang, are back or are drained."""
         try:
             while True:
                 await self._news_wanted.wait()
@@ -206,8 +207,9 @@ class MasterLink:
         free, total = self.store.room()
         growth = self._growth() if leads else []
         return messages.Heartbeat(
-            free, total, growth, sorted(self.store.bad), self.store.failing(), self.verified_ns()
-        )
+            free, total, growth, sorted(self.store.bad), self.store.failing(), self.verified_ns(),
+            self.drains(),
+        )  # fmt: skip
 
     def _growth(self) -> list[messages.TailGrowth]:
         """Tails that grew since they were last told, each at most once in 5 s."""

@@ -13,13 +13,14 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
 from chunkd.copying import fill
 from chunkd.core.machine import Machine
 from chunkd.core.replica import Replica, ReplicaState
+from chunkd.directory import DataDirectory
 from chunkd.files import CopyFile
 from chunkd.lanes import Lanes
 from chunkd.links import Links
@@ -40,6 +41,8 @@ from gfs.ids import BLOCK_BYTES, CHUNK_BYTES, MIB
 log = logging.getLogger(__name__)
 
 _LONG = messages.CopyReplica | messages.BuildReplica | messages.VerifyReplicas
+
+_T = TypeVar("_T")
 
 COPIES_MAX = 3  # at a time
 VERIFY_BYTES_PER_S = 256 * MIB  # leaves the disk to those who wait for it
@@ -70,6 +73,10 @@ class Orders:
             messages.ReportGrowth: self._growth,
         }
 
+    def add(self, kind: type[_T], obey: Callable[[_T], Awaitable[messages.Message]]) -> None:
+        """Let another part obey orders of `kind`."""
+        self._obey[kind] = obey
+
     def knows(self, message: messages.Message) -> bool:
         """Whether it is an order."""
         return type(message) in self._obey
@@ -97,7 +104,8 @@ class Orders:
             raise StorageFailed(f"{directory.path} {directory.health.reason}")
 
     @asynccontextmanager
-    async def _alone(self, handle: int) -> AsyncIterator[None]:
+    async def alone(self, handle: int) -> AsyncIterator[None]:
+        """Nothing else is done to this chunk's replica meanwhile."""
         lock = self._locks.setdefault(handle, trio.Lock())
         async with lock:
             yield
@@ -121,7 +129,7 @@ class Orders:
         return answer
 
     async def _persist(self, handle: int, version: int) -> None:
-        async with self._alone(handle):
+        async with self.alone(handle):
             files = self.store.open.get(handle)
             if files is None:
                 return  # sealed: nothing can be appended any more
@@ -141,7 +149,7 @@ class Orders:
     async def _condense(self, message: messages.Condense) -> messages.Message:
         self.machine.refuse_old_epoch(message.epoch)
         self._refuse_if_hung(message.handle)
-        async with self._alone(message.handle):
+        async with self.alone(message.handle):
             replica = self.machine.replica(message.handle)
             sums = await self._seal_own(replica, message.version, message.length)
         return messages.Condensed(sums)
@@ -175,7 +183,7 @@ class Orders:
     async def _copy(self, message: messages.CopyReplica) -> messages.Message:
         self.machine.refuse_old_epoch(message.epoch)
         handle, version, length = message.handle, message.version, message.length
-        async with self._copies, self._alone(handle):
+        async with self._copies, self.alone(handle):
             replica = self.machine.replicas.get(handle)
             out = replica is not None and self.store.places[handle].health.is_out
             if replica is not None and not out and _is_it(replica, version, length):
@@ -189,9 +197,12 @@ class Orders:
             try:
                 sums = await self._fill(copy, replica, message)
             except BaseException:
-                copy.abandon()
+                self.store.abandon_copy(copy)
                 raise
+            old, bad = self.store.places.get(handle), replica is not None and replica.bad
             self.store.finish_copy(copy, version, sums)
+            if old is not None and old is not copy.directory and old.health.is_working:
+                await self._clear(old, handle, bad=bad)
         log.info("replica.copied handle=%016x from=%d", handle, message.source.server)
         return messages.Condensed(sums.checksum)
 
@@ -221,7 +232,7 @@ class Orders:
     async def _build(self, message: messages.BuildReplica) -> messages.Message:
         self.machine.refuse_old_epoch(message.epoch)
         handle, length = message.handle, sum(piece.length for piece in message.pieces)
-        async with self._copies, self._alone(handle):
+        async with self._copies, self.alone(handle):
             replica = self.machine.replicas.get(handle)
             if replica is not None:
                 if not _is_it(replica, message.version, length):
@@ -233,7 +244,7 @@ class Orders:
                 await fill(copy, message.pieces, self.links, workers)
                 sums = await workers.run(lambda: copy.finish(message.version, {}))
             except BaseException:
-                copy.abandon()
+                self.store.abandon_copy(copy)
                 raise
             self.store.finish_copy(copy, message.version, sums)
         log.info("replica.built handle=%016x pieces=%d", handle, len(message.pieces))
@@ -246,7 +257,7 @@ class Orders:
         first: GfsError | None = None
         for handle in message.handles:
             try:
-                async with self._alone(handle):
+                async with self.alone(handle):
                     await self._remove(handle)
             except GfsError as error:
                 first = first or error
@@ -264,14 +275,15 @@ class Orders:
         self.service.perform(self.machine.drop(handle))
         directory = self.store.forget(handle)
         if directory is not None:
-            try:
-                await self._lanes.of(directory).order.run(
-                    lambda: delete(directory, handle, bad=bad)
-                )
-            except GfsError as error:
-                self.store.note_failure(directory, error)
-                raise
+            await self._clear(directory, handle, bad=bad)
             log.info("replica.%s handle=%016x", "quarantined" if bad else "deleted", handle)
+
+    async def _clear(self, directory: DataDirectory, handle: int, *, bad: bool) -> None:
+        try:
+            await self._lanes.of(directory).order.run(lambda: delete(directory, handle, bad=bad))
+        except GfsError as error:
+            self.store.note_failure(directory, error)
+            raise
 
     async def _list_quarantine(self, _: messages.ListQuarantine) -> messages.Message:
         found: set[int] = set()

@@ -27,6 +27,7 @@ from gfs.errors import (
     Corrupt,
     GfsError,
     InvalidArgument,
+    NoSuchReplica,
     Overloaded,
     StaleVersion,
     StorageFailed,
@@ -102,6 +103,13 @@ class Reading:
                 if isinstance(found, GfsError):
                     raise found
                 files = self._store.keep(replica, found)
+            except NoSuchReplica as error:
+                moved = self._machine.replicas.get(handle)
+                if moved is None or moved is replica or moved.version != replica.version:
+                    failed(error)
+                else:  # to another directory meanwhile
+                    self.with_files(moved, then, failed)
+                return
             except GfsError as error:
                 failed(error)
                 return

@@ -25,6 +25,7 @@ from chunkd.core.health import Health
 from chunkd.core.machine import Machine
 from chunkd.core.replica import ReplicaState
 from chunkd.directory import DataDirectory, read_identity
+from chunkd.draining import Draining
 from chunkd.formats import Identity
 from chunkd.heartbeat import MasterLink
 from chunkd.lanes import Lanes
@@ -212,6 +213,10 @@ class ChunkServer:
         )
         ReplicaPasser(self.machine, self.store, service.reading, nursery).attach(service)
         orders = Orders(self.machine, self.store, service, links, lanes)
+        draining = Draining(
+            self.store, orders, service.reading, lanes, on_change=self._directory_changed
+        )
+        nursery.start_soon(draining.run)
         if config.http:
             app = application(
                 daemon="chunkd", key=self.key, health=self.health, statistics=self.statistics
@@ -224,7 +229,7 @@ class ChunkServer:
                 self.machine, self.store, orders, masters, member=member, http=self.http,
                 place=place, key=self.key, cluster=self.cluster,
             )  # fmt: skip
-            link.verified_ns = self._verified_ns
+            link.verified_ns, link.drains = self._verified_ns, draining.report
             self._links.append(link)
             nursery.start_soon(link.run)
         for directory in self.directories if config.scrub_period_s else ():

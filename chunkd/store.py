@@ -2,8 +2,9 @@
 
 Joins the machine's replicas (what may be done with them) with their files (where
 the bytes are). New replicas go to the directory with most room; one that is nearly
-full or has failed takes none, but goes on serving. Two replicas of one chunk in two
-directories (one had failed, and came back) are compared at the start: the better stays.
+full, is drained or has failed takes none, but goes on serving. Two replicas of one chunk in two
+directories (one had failed, and came back, or was being drained) are compared at the start:
+the better stays.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Store:
         self.open: dict[int, OpenFiles] = {}
         self.checksums: dict[int, int] = {}  # of sealed replicas, over their block checksums
         self.bad: set[int] = set()  # replicas with a checksum that did not hold
+        self._arriving: dict[int, DataDirectory] = {}  # copies under way
         self._sealed: OrderedDict[int, SealedFiles] = OrderedDict()
         self.on_failure: Callable[[DataDirectory], None] = lambda _: None
 
@@ -69,8 +71,9 @@ class Store:
         self._load(directory, handle, endings)
         found = self.machine.replicas.get(handle)
         worse = directory
-        if found is not None and _rank(found) > _rank(other):
-            worse = elsewhere
+        if found is not None:
+            here, there = (_rank(found), directory.takes_new), (_rank(other), elsewhere.takes_new)
+            worse = elsewhere if here > there else directory
         log.warning("replica.twice handle=%016x quarantined in=%s", handle, worse.path)
         self.forget(handle)
         worse.quarantine(handle, {"data", "side", "meta", "bad"})
@@ -140,7 +143,7 @@ class Store:
         """Bytes that new chunks may take on all working disks, and the size of all."""
         free = total = 0
         seen: set[tuple[int, int]] = set()
-        for directory in self.directories:
+        for directory in sorted(self.directories, key=lambda one: not one.takes_new):
             try:
                 here = directory.room()
             except GfsError as error:
@@ -149,7 +152,7 @@ class Store:
             if here not in seen:  # two directories on one disk share its room
                 seen.add(here)
                 total += here[1]
-                free += 0 if directory.health.is_out else here[0]
+                free += here[0] if directory.takes_new else 0
         return free, total
 
     def failing(self) -> list[str]:
@@ -162,7 +165,7 @@ class Store:
 
     def only_slow(self) -> DataDirectory | None:
         """A directory to wait for, if none works and one is only slow."""
-        if any(directory.health.is_working for directory in self.directories):
+        if any(directory.takes_new for directory in self.directories):
             return None
         slow = (one for one in self.directories if one.health.is_slow and not one.health.is_out)
         return next(slow, None)
@@ -175,7 +178,7 @@ class Store:
     def _place(self, length: int) -> DataDirectory:
         best, most = None, -1
         for directory in self.directories:
-            if not directory.health.is_working:
+            if not directory.takes_new:
                 continue
             try:
                 free, total = directory.room()
@@ -300,7 +303,8 @@ class Store:
     def remember_bad(self, replica: Replica) -> None:
         """Make `mark_bad` of a sealed replica outlast a restart. May take long."""
         directory = self.places.get(replica.handle)
-        if directory is None or not replica.bad:
+        known = self.machine.replicas.get(replica.handle)
+        if directory is None or known is not replica or not replica.bad:
             return  # deleted, or replaced by a good one
         meta, bad = (directory.file(replica.handle, ending) for ending in ("meta", "bad"))
         if directory.disk.exists(meta):
@@ -320,17 +324,29 @@ class Store:
         return self.places.pop(handle, None)
 
     def begin_copy(self, handle: int, length: int) -> CopyFile:
-        """Where the old replica is if that disk works, else elsewhere. Raises `NoSpace`."""
+        """Where the old replica is if that may take it, else elsewhere. Raises `NoSpace`."""
         directory = self.places.get(handle)
-        if directory is None or not directory.health.is_working:
+        if directory is None or not directory.takes_new:
             directory = self._place(length)
-        return CopyFile(directory, handle)
+        copy = CopyFile(directory, handle)
+        self._arriving[handle] = directory
+        return copy
+
+    def abandon_copy(self, copy: CopyFile) -> None:
+        """It has come to nothing."""
+        del self._arriving[copy.handle]
+        copy.abandon()
+
+    def arriving_at(self, directory: DataDirectory) -> int:
+        """How many copies are under way to it."""
+        return sum(place is directory for place in self._arriving.values())
 
     def finish_copy(self, copy: CopyFile, version: int, sums: BlockSums) -> None:
-        """A finished copy is a sealed replica."""
+        """A finished copy is a sealed replica. Older files of it elsewhere are the caller's."""
+        del self._arriving[copy.handle]
         replica = self.machine.replicas.get(copy.handle)
         if replica is not None and self.places[copy.handle] is not copy.directory:
-            self.forget(copy.handle)  # that directory is out; the next start clears it up
+            self.forget(copy.handle)  # that directory is out, or is being drained
             replica = None
         if replica is None:
             replica = Replica(copy.handle, version, tail=False, chunk_bytes=sums.end)
@@ -346,10 +362,13 @@ class Store:
 
     def report(self, replica: Replica) -> ReplicaReport:
         """One replica as the master is to hear of it."""
+        directory = self.places[replica.handle]
+        drain = directory.drain
         return ReplicaReport(
             replica.handle, replica.version, replica.state is ReplicaState.SEALED, replica.end,
             self.checksums.get(replica.handle, 0), replica.recovered,
-            sound=not (replica.bad or self.places[replica.handle].health.is_out),
+            sound=not (replica.bad or directory.health.is_out),
+            outgoing=drain is not None and drain.is_outgoing(replica),
         )  # fmt: skip
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ import trio
 
 from gfs import messages as m
 from gfs.items import CHUNKS, SERVERS, Chunk, ChunkState
+from master import directory_drains
 from master.checking import pages
 from master.core.draining import Drains
 from master.core.master import Master
@@ -59,6 +60,7 @@ class Inspection:
             "servers": self._servers(),
             "repair": self._core.fleet.repair.statistics(),
             "relocation": self._core.fleet.relocation.statistics(),
+            "directory_drains": directory_drains.report(engine, self._core.fleet.repair),
             "shadows": self._core.shadows.status(trio.current_time()),
             "in_charge": not engine.sessions.closed,
             "recovered": self._recovered(),

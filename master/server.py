@@ -31,6 +31,7 @@ from gfs.handshake import accept
 from gfs.items import META
 from gfs.messages import Message
 from gfs.records import Record
+from master import directory_drains
 from master.connections import Peer, Peers
 from master.core.engine import Caller, Pending, Ready, Send
 from master.core.master import Master
@@ -162,7 +163,7 @@ class Server:
         elif kind is m.Drain:
             assert isinstance(message, m.Drain)
             self._do(partial(self._core.fleet.draining.order, caller, message))
-        elif kind in (m.ClusterStatus, m.CheckFilesystem):
+        elif kind in (m.ClusterStatus, m.CheckFilesystem, m.DrainDirectory):
             self._inspect(caller, message)
         else:
             self._read(peer, caller, message)
@@ -198,9 +199,12 @@ class Server:
         self._nursery.start_soon(self._answer_inspection, caller, message)
 
     async def _answer_inspection(self, caller: Caller, message: Message) -> None:
+        answer: Message
         try:
             if isinstance(message, m.CheckFilesystem):
                 answer = await self._fsck.answer(message)
+            elif isinstance(message, m.DrainDirectory):
+                answer = await directory_drains.pass_on(self._core.engine, self._order, message)
             else:
                 answer = await self._inspection.answer()
         except GfsError as error:

@@ -1,4 +1,4 @@
-"""`gfs chunkd drain`: empty a chunk server, so that it can be switched off.
+"""`gfs chunkd drain`: empty a chunk server, so that it can be switched off, or one of its disks.
 
 The drain is the master's: it goes on when this command is interrupted, and outlives
 restarts. Here it is begun, watched and ended.
@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from gfs.cli import drain_directory
 from gfs.cli.finding import cluster_option, reach
 from gfs.cli.output import CommandFailed, out, progress, remark, size_text
 from gfs.cluster.asking import ask, cluster_status
@@ -28,19 +29,26 @@ STUCK_S = 30.0  # without a chunk less
 @click.command()
 @cluster_option
 @click.argument("server")
+@click.option("--dir", "directory", metavar="PATH", help="One of its data directories alone.")
 @click.option("--stop", is_flag=True, help="Drain it no more: its copies count again.")
 @click.option("--no-wait", is_flag=True, help="Return at once; `gfs status` shows how it goes.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object when it ends.")
 @click.pass_context
-def drain(context: click.Context, server: str, stop: bool, no_wait: bool, as_json: bool) -> int:
+def drain(
+    context: click.Context, server: str, directory: str | None, stop: bool, no_wait: bool,
+    as_json: bool,
+) -> int:  # fmt: skip
     """Copy elsewhere what chunk server SERVER has, and give it nothing new.
 
     SERVER is its id or address as `gfs status` prints them, or the name of one of a local
     cluster. Exit code 0 when it may be switched off, 1 when no other server can take what
-    it has.
+    it has. With --dir that directory alone is emptied, into the server's other
+    directories as far as they have room, else onto other servers.
     """
     place = reach(context.obj)
     chosen = find_server(place.config, server, _addresses(place.name))
+    if directory is not None:
+        return _drain_directory(place.config, chosen, directory, stop, no_wait, as_json)
     ask(place.config, Drain(chosen, stop), Ok)
     if stop:
         remark(f"server {chosen:016x} is drained no more")
@@ -56,6 +64,26 @@ def drain(context: click.Context, server: str, stop: bool, no_wait: bool, as_jso
     else:
         left = f"{found['chunks_left']} chunks ({size_text(found['bytes_left'])})"
         remark(f"no other server can take {left} of server {chosen:016x}; it goes on trying")
+    return 0 if found["done"] else 1
+
+
+def _drain_directory(
+    config: ClientConfig, server: int, directory: str, stop: bool, no_wait: bool, as_json: bool
+) -> int:
+    path = drain_directory.order(config, server, directory, stop=stop)
+    if stop:
+        remark(f"{path} is drained no more")
+        return 0
+    if no_wait:
+        remark(f"{path} drains; `gfs status` shows how far it is")
+        return 0
+    found = drain_directory.follow(config, server, path)
+    if as_json:
+        out(json.dumps(found))
+    elif found["done"]:
+        out(drain_directory.outcome(found))
+    else:
+        remark(drain_directory.outcome(found))
     return 0 if found["done"] else 1
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from gfs.cli import drain_directory
 from gfs.cli.finding import cluster_option, reach, shadow_option
 from gfs.cli.output import out, size_text
 from gfs.cluster.asking import ask
@@ -128,6 +129,8 @@ def _print_master(console: Any, master: dict[str, Any]) -> None:
         console.print(f"relocation: {relocation}")
     for drain in master.get("drains") or []:
         console.print(_drain_text(drain))
+    for drain in master.get("directory_drains") or []:
+        console.print(drain_directory.text(drain), markup=False)
     table = _table("server", "address", "rack", "state", "replicas", "free", "of", "verified")
     for server in master.get("servers", []):
         alive = server.get("alive", True)

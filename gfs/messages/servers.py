@@ -17,6 +17,7 @@ class ReplicaReport(Message):
     checksum: int  # CRC32C over block checksums, sealed only
     recovered: bool = False  # open, and its server has restarted: it takes no appends
     sound: bool = True  # False: a block is bad or its directory fails; it does not count
+    outgoing: bool = False  # its directory is being emptied, and the server has no other place
 
 
 class RegisterServer(Message):
@@ -62,6 +63,18 @@ class TailGrowth(Message):
     mtime_ns: int
 
 
+class DirectoryDrain(Message):
+    """A data directory that is being emptied; nothing left: the disk may be taken out.
+
+    `homeless`: replicas that the server has no other place for; others are to copy them.
+    """
+
+    path: str
+    replicas_left: int
+    bytes_left: int
+    homeless: int = 0
+
+
 class Heartbeat(Message):
     """Each 300 ms, one way: free space, growth of tails (each at most once in 5 s)."""
 
@@ -71,6 +84,7 @@ class Heartbeat(Message):
     bad: list[int] = field(default_factory=list)  # replicas found corrupt
     errors: list[str] = field(default_factory=list)  # data directories that are out
     verified_ns: int = 0  # since then every block has been verified (wall clock); 0: not yet
+    drains: list[DirectoryDrain] = field(default_factory=list)
 
 
 class HeartbeatAnswer(Message):
@@ -159,6 +173,24 @@ class Drain(Message):
 
     server: int
     stop: bool = False
+
+
+class DrainDirectory(Message):
+    """From people, by way of the master: empty one data directory -> `DirectoriesDraining`.
+
+    `path` as the server has it, absolute; `stop` ends it, and what was moved stays moved.
+    """
+
+    server: int
+    path: str
+    stop: bool = False
+    epoch: int = 0
+
+
+class DirectoriesDraining(Message):
+    """All directories of the server that are being emptied, as in its heartbeats."""
+
+    drains: list[DirectoryDrain]
 
 
 class DeleteReplicas(Message):

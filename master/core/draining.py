@@ -69,8 +69,7 @@ class Drains:
             having = [member.server for member in chunk.members]
         else:
             having = self._servers.holders(handle)
-            staying = sum(server not in self._left for server in having)
-            if staying >= chunk.goal:
+            if len(self._servers.staying(handle)) >= chunk.goal:
                 return
         for server in having:
             if server in self._left:

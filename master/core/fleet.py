@@ -31,7 +31,7 @@ class Fleet:
 
     def __init__(self, engine: Engine, seals: Seals) -> None:
         self._engine = engine
-        self._finishing = seals.finishing
+        self._seals, self._finishing = seals, seals.finishing
         self.abandoned = Abandoned(engine, seals)
         self.barriers = Barriers(
             engine, seals, self.abandoned, grown=self._grown, log_growth=self.log_growth
@@ -98,11 +98,14 @@ class Fleet:
         elif chunk.state is ChunkState.OPEN:
             if replica.recovered:
                 self.abandoned.broken(replica.handle)
+            elif replica.outgoing:
+                self._seals.begin(replica.handle)  # only what is sealed can be moved
         elif chunk.state is ChunkState.CONDEMNED:
             servers.add_replica(server, replica.handle)
         elif agrees(replica, chunk):
             add = servers.add_replica if replica.sound else servers.add_spare
             add(server, replica.handle)
+            servers.set_outgoing(server, replica.handle, outgoing=replica.outgoing)
             if replica.sound and not chunk.checksum:
                 self._finishing.learned(replica.handle, replica.checksum)
         elif replica.version == chunk.version and not replica.sealed:
@@ -126,6 +129,7 @@ class Fleet:
         live.heard_s = max(live.heard_s, now_s)
         live.free_bytes, live.total_bytes = beat.free_bytes, beat.total_bytes
         live.errors, live.verified_ns = beat.errors, beat.verified_ns
+        live.drains = beat.drains
         for handle in beat.bad:
             if handle in live.replicas:
                 self._engine.servers.add_spare(server, handle)

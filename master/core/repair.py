@@ -183,7 +183,7 @@ class Repair:
             self._failures.pop(handle, None)
             return
         holders = servers.holders(handle)
-        counted = sum(not servers.live[server].draining for server in holders)
+        counted = len(servers.staying(handle))
         if counted >= chunk.goal:
             servers.wanted.discard(handle)
             self._failures.pop(handle, None)
@@ -258,7 +258,8 @@ class Repair:
         coming = {copy.target for copy in self.copies.values() if copy.handle == handle}
         coming |= self._seals.finishing.under_way(handle)
         taken = {*holders, *coming}
-        missing = chunk.goal - len(replication.staying(taken, sites))
+        leaving = self._engine.servers.outgoing(handle)
+        missing = chunk.goal - len(replication.staying(taken.difference(leaving), sites))
         failures = self._failures.get(handle, replication.NO_FAILURES)
         going = {server for server, gone in self._deleting if gone == handle}
         while missing > 0:
@@ -339,7 +340,10 @@ class Repair:
         sites, leaving = self.sites(), self.moved_from.pop(handle, 0)
         while True:
             holders = [s for s in engine.servers.holders(handle) if s in sites]
-            surplus = replication.choose_surplus(holders, sites, goal=chunk.goal, leaving=leaving)
+            surplus = replication.choose_surplus(
+                holders, sites, goal=chunk.goal, leaving=leaving,
+                outgoing=engine.servers.outgoing(handle),
+            )  # fmt: skip
             if surplus is None:
                 break
             self.given_up_total += 1
@@ -368,6 +372,10 @@ class Repair:
         """Is nothing endangered, as far as is known, and nothing copied for safety?"""
         copying = any(not copy.moving for copy in self.copies.values())
         return self._begun and self._walked and not self._queue and not copying
+
+    def count_stuck(self, handles: set[int]) -> int:
+        """Of how many of these no server can take a copy that is missing."""
+        return len(handles & self._stuck)
 
     def statistics(self) -> dict[str, object]:
         """For `gfs status` and metrics: chunks, but for the bytes."""

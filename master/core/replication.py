@@ -5,7 +5,7 @@ Pure choices over what is known of the servers; repair.py and rebalancing.py dri
     endangered  fewer copies than the goal: fewest first, then what a client waits for, then
                 what files refer to, then the rest
     target      a server that has no copy: no rack twice, emptiest first
-    surplus     more copies than the goal: off servers being drained first, then out of racks
+    surplus     more copies than the goal: off what is being drained first, then out of racks
                 that hold several, then off the fullest
 
 Source: GFS §4.2 (placement), §4.3 (re-replication, rebalancing).
@@ -102,16 +102,18 @@ def choose_target(
 
 
 def choose_surplus(
-    holders: Collection[int], sites: Sites, *, goal: int, leaving: int = 0
-) -> int | None:
+    holders: Collection[int], sites: Sites, *, goal: int, leaving: int = 0,
+    outgoing: Collection[int] = (),
+) -> int | None:  # fmt: skip
     """The copy to give up next, None if none is too many. `leaving` was copied to be moved.
 
-    Copies that stay are never fewer than the goal afterwards.
+    `outgoing` ones lie in data directories that are drained. Copies that stay are never
+    fewer than the goal afterwards.
     """
-    keep = staying(holders, sites)
+    keep = [server for server in staying(holders, sites) if server not in outgoing]
     if len(keep) < goal or len(holders) <= goal:
         return None
-    drained = sorted(server for server in holders if server in sites and sites[server].draining)
+    drained = sorted(server for server in holders if server in sites and server not in keep)
     if drained:
         return drained[0]
     racks = Counter(sites[server].rack for server in keep)

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gfs.items import Chunk, ChunkState
-from gfs.messages import ChainMember, ReplicaReport
+from gfs.messages import ChainMember, DirectoryDrain, ReplicaReport
 from master.core.placement import Candidate
 
 WANTED_MAX = 10_000
@@ -40,10 +40,11 @@ class LiveServer:
     reported: bool = False  # the block report is complete
     replicas: set[int] = field(default_factory=set)
     spares: set[int] = field(default_factory=set)
+    outgoing: set[int] = field(default_factory=set)  # those of `replicas` that have to go
     draining: bool = False  # its replicas count no more toward the goal
     open_chunks: int = 0
     errors: list[str] = field(default_factory=list)  # data directories that are out
-
+    drains: list[DirectoryDrain] = field(default_factory=list)
     verified_ns: int = 0  # since then it has verified every block; 0: not yet
 
     @property
@@ -106,6 +107,7 @@ class Servers:
         if live is not None:
             live.replicas.discard(handle)
             live.spares.discard(handle)
+            live.outgoing.discard(handle)
             self.changed.add(handle)
         _take_out(self._holders, handle, server)
         _take_out(self._spares, handle, server)
@@ -120,6 +122,30 @@ class Servers:
     def holders(self, handle: int) -> list[int]:
         """Live servers with a good replica of a sealed chunk."""
         return self._holders.get(handle, [])
+
+    def set_outgoing(self, server: int, handle: int, *, outgoing: bool) -> None:
+        """Has the server another place for this replica, now that its directory is emptied?"""
+        live = self.live.get(server)
+        if live is None or (handle in live.outgoing) == outgoing:
+            return
+        if outgoing and handle in live.replicas:
+            live.outgoing.add(handle)
+        else:
+            live.outgoing.discard(handle)
+        self.changed.add(handle)
+
+    def staying(self, handle: int) -> list[int]:
+        """Holders whose copies count toward the goal: neither they nor their disks are drained."""
+        live = self.live
+        return [
+            server
+            for server in self.holders(handle)
+            if not live[server].draining and handle not in live[server].outgoing
+        ]
+
+    def outgoing(self, handle: int) -> list[int]:
+        """Holders that have no place for it but a data directory that is being emptied."""
+        return [s for s in self.holders(handle) if handle in self.live[s].outgoing]
 
     def spares(self, handle: int) -> list[int]:
         """Live servers with a replica of a sealed chunk that does not count."""
