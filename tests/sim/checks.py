@@ -12,8 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chunkd.core.replica import ReplicaState
-from gfs.items import CHUNKS, LANDED, TABLES, Chunk, ChunkState
+from gfs.items import CHUNKS, LANDED, TABLES, ChunkState
 from gfs.records import DECODER, ChunkChange, DirentChange, Record
 from master.checking import Problem, check_tables, pages
 from master.core.tables import ReadTables
@@ -23,9 +22,9 @@ from tests.sim.kernel import SimulationError
 from tests.sim.names import Names
 from tests.sim.nodes import CLUSTER
 from tests.sim.oracle import Call
+from tests.sim.replicas import current, on_disk
 
 if TYPE_CHECKING:
-    from chunkd.server import ChunkServer
     from tests.sim.parts import Parts
 
 Mutations = dict[tuple[str, tuple[Any, Any]], list[Call]]
@@ -212,27 +211,17 @@ def _check_listing(call: Call, history: History, names: dict[int, set[bytes]]) -
 
 
 def check_replicas(cluster: Parts, state: State) -> None:
-    """Of a sealed chunk every current replica is the same, and there is one."""
+    """Of a sealed chunk every current replica is right on its disk; as many as the goal says."""
     for (handle,), chunk in pages(state, CHUNKS):
         if chunk.state != ChunkState.SEALED or not chunk.references:
             continue
         found = {
-            server.name: what
+            server.name: on_disk(server, replica)
             for server in cluster.servers
-            if server.server is not None and (what := _sealed(server.server, handle, chunk))
+            if (replica := current(server, handle, chunk)) is not None
         }
         expected = (chunk.length, chunk.checksum)
-        if not found:
-            raise SimulationError(f"no replica of chunk {handle:x} is left")
-        if set(found.values()) != {expected}:
+        if set(found.values()) - {expected}:
             raise SimulationError(f"chunk {handle:x}, sealed as {expected}, is {found}")
-
-
-def _sealed(server: ChunkServer, handle: int, chunk: Chunk) -> tuple[int, int] | None:
-    """Length and checksum of a server's current sealed replica."""
-    replica = server.machine.replicas.get(handle)
-    if replica is None or replica.version != chunk.version or replica.bad:
-        return None
-    if replica.state is not ReplicaState.SEALED:
-        return None
-    return replica.end, server.store.checksums[handle]
+        if len(found) < min(chunk.goal, len(cluster.servers)):
+            raise SimulationError(f"chunk {handle:x} is only on {sorted(found)}")

@@ -237,9 +237,16 @@ class Cluster:
         seals = server._core.machine.seals
         if len(seals):
             return f"{len(seals)} seals pending"
+        servers = server._core.engine.servers
         for (handle,), chunk in pages(server._core.engine.reader, CHUNKS):
-            if chunk.state == ChunkState.SEALED and chunk.references and not chunk.checksum:
-                return f"nobody has condensed chunk {handle:x}"
+            if chunk.state == ChunkState.SEALED and chunk.references:
+                if not chunk.checksum:
+                    return f"nobody has condensed chunk {handle:x}"
+                copies = len(servers.holders(handle))
+                if copies < min(chunk.goal, len(self.servers)):
+                    return f"chunk {handle:x} has {copies} copies of {chunk.goal}"
+        if flip := self.faults.rot.unnoticed():
+            return f"{flip.machine.name} takes chunk {flip.handle:x} for right, which has rotted"
         return ""
 
     def report(self) -> Report:

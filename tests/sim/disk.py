@@ -264,6 +264,10 @@ class SimDisk:
         inode.content[offset] ^= 0x10
         inode.durable[offset] ^= 0x10
 
+    def content(self, path: Path) -> bytes:
+        """What a file holds, seen from outside: no fault applies."""
+        return bytes(self._inode(path).content)
+
     def _fate(self, chance: random.Random) -> Keep:
         """How this power loss treats unsynced operations, by number."""
         first = min((number for number, _ in self._changes), default=self.operations_total - 64)

@@ -1,7 +1,8 @@
 """What goes wrong, chosen by the seed; and how all of it is undone.
 
-Faults stay within what the promises are about: the log's disk is never lost, and never so
-many chunk servers lose power at once that no member of a chain is left to know.
+Faults stay within what the promises are about: the log's disk is never lost, never so
+many chunk servers lose power at once that no member of a chain is left to know, and bits
+flip only where two other replicas are right.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from gfs.messages import Condensed, Done, FencedAt, RecordsAppended
+from tests.sim.replicas import BitRot
 
 if TYPE_CHECKING:
     from tests.sim.nodes import Machine
@@ -30,6 +32,7 @@ class Faults:
     Attributes:
       counts: faults done, by kind.
       crash_points: operations of disks in which power went.
+      rot: the bits that flipped.
     """
 
     def __init__(self, cluster: Parts, chance: Random) -> None:
@@ -39,6 +42,7 @@ class Faults:
         self.counts: dict[str, int] = {}
         self.crash_points: dict[str, int] = {}
         self.stopped = False
+        self.rot = BitRot(cluster, chance)
         self._undo: dict[int, Callable[[], None]] = {}
         self._serial = 0
         self._kinds: list[tuple[int, str, Callable[[], bool]]] = [
@@ -57,6 +61,7 @@ class Faults:
             (3, "link silent both ways", lambda: self._block(both=True)),
             (3, "link silent one way", lambda: self._block(both=False)),
             (2, "client cut off from master", self._cut_off),
+            (3, "bit flipped", self.rot.flip),
             (2, "slow disk", self._slow_disk),
             (1, "slow network", self._slow_network),
             (1, "calendar set", self._set_calendar),

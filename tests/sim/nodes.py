@@ -34,6 +34,7 @@ CLUSTER = "simulated"
 MASTER = "master:1"
 SILENCE_S = 1.5
 SEGMENT_BYTES = 256 * 1024
+SCRUB_S = 20.0  # in which every block is verified once
 OLD_STATE, NO_STATE = "old state", "no state"
 
 
@@ -285,7 +286,7 @@ class ChunkMachine(Machine):
     async def main(self) -> None:
         config = ChunkdConfig(
             data_dirs=[str(self.data)], address=f"{self.name}:1", master=MASTER,
-            cluster_id=CLUSTER, key_file="simulated", http="",
+            cluster_id=CLUSTER, key_file="simulated", http="", scrub_period_s=SCRUB_S,
         )  # fmt: skip
         self.server = ChunkServer(config, self.disk)
         await self.server.run()
