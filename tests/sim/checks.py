@@ -12,14 +12,14 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gfs.items import CHUNKS, LANDED, TABLES, ChunkState
-from gfs.records import DECODER, ChunkChange, DirentChange, Record
+from gfs.items import CHUNKS, DIRENTS, LANDED, TABLES, ChunkState
+from gfs.records import DECODER, ChunkChange, Record
 from master.checking import Problem, check_tables, pages
 from master.core.tables import ReadTables
 from master.core.transaction import apply
 from master.state import State
 from tests.sim.kernel import SimulationError
-from tests.sim.names import Names
+from tests.sim.names import History, Names
 from tests.sim.nodes import CLUSTER
 from tests.sim.oracle import Call
 from tests.sim.replicas import current, on_disk
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from tests.sim.parts import Parts
 
 Mutations = dict[tuple[str, tuple[Any, Any]], list[Call]]
-History = dict[tuple[int, bytes], list[tuple[int, int]]]
 
 
 def check_all(cluster: Parts) -> list[Record]:
@@ -44,7 +43,8 @@ def check_all(cluster: Parts) -> list[Record]:
     names = Names(cluster.requests.operations)
     for record in records:
         names.apply(record)
-    check_calls(cluster, history_of(records))
+    check_names(names, ledger.state)
+    check_calls(cluster, names.history)
     problems: list[Problem] = []
     check_tables(ledger.state, problems.append)
     if problems:
@@ -123,15 +123,12 @@ def check_requests(cluster: Parts, records: list[Record]) -> None:
             raise SimulationError(f"request {key} was answered {positions}, logged {landed[key]}")
 
 
-def history_of(records: list[Record]) -> History:
-    """Of each name the positions at which it came to mean another inode (0: none)."""
-    history: History = defaultdict(list)
-    for record in records:
-        for change in record.changes:
-            if type(change) is DirentChange:
-                ino = change.new.ino if change.new is not None else 0
-                history[change.key].append((record.position, ino))
-    return history
+def check_names(names: Names, state: State) -> None:
+    """The second opinion and the state agree on every name, those below copies too."""
+    found = {key: dirent.ino for key, dirent in pages(state, DIRENTS)}
+    if found != names.entries:
+        differing = sorted(found.items() ^ names.entries.items())
+        raise SimulationError(f"the state has other names than follow: {differing[:3]}")
 
 
 def at(changes: list[tuple[int, int]], position: int) -> int:

@@ -21,6 +21,7 @@ from gfs.items import CHUNKS, ChunkState
 from gfs.sections import MasterConfig
 from master.checking import pages
 from tests.sim.checks import check_all
+from tests.sim.commands import Commander, check_all_clones
 from tests.sim.faults import Faults
 from tests.sim.followers import FollowingView
 from tests.sim.interpose import KEY, interpose
@@ -141,6 +142,8 @@ class Cluster:
                     nursery.start_soon(user.run)
                 watcher = self.world.random(f"watcher/{self._users}")
                 nursery.start_soon(User(view, watcher, 0, self._may_rest).watch)
+                commands = self.world.random(f"commander/{self._users}")
+                nursery.start_soon(Commander(view, commands, self._may_rest).run)
         machine.needed = False
 
     def _may_rest(self) -> bool:
@@ -214,6 +217,7 @@ class Cluster:
             for known in self.oracle.privates.values():
                 content = await self._content(reader, known.path)
                 known.check(content, known.certain, "after healing")
+            await check_all_clones(view)
         self._judged = True
 
     async def _content(self, reader: User, path: bytes) -> bytes:

@@ -194,6 +194,35 @@ class PrivateFile:
         return False
 
 
+@dataclass
+class ClonedFile:
+    """A clone of a file, which nobody writes to, and all snapshots of it.
+
+    Attributes:
+      least: what of the source had been acknowledged when the clone was asked for.
+      content: as it was found first; it never changes.
+    """
+
+    name: bytes
+    source: AppendFile | PrivateFile
+    least: dict[int, int] | int
+    content: bytes | None = None
+
+    def check(self, found: bytes, who: str) -> None:
+        """Raise unless `found` is what the clone holds."""
+        if self.content is None:
+            where = f"{who}, {self.name.decode()}"
+            if isinstance(self.source, AppendFile):
+                assert isinstance(self.least, dict)
+                self.source.check(found, self.least, where)
+            else:
+                assert isinstance(self.least, int)
+                self.source.check(found, self.least, where)
+            self.content = found
+        elif found != self.content:
+            raise SimulationError(f"{who}: clone {self.name.decode()} has changed")
+
+
 class Oracle:
     """Everything that was asked and told.
 
@@ -201,6 +230,7 @@ class Oracle:
       cache_hits: lookups that asked nobody.
       told: highest position in any answer so far.
       power_losses: of chunk servers, by time.
+      copies: paths at which a clone, or a snapshot, was made or brought back.
     """
 
     def __init__(self) -> None:
@@ -209,7 +239,9 @@ class Oracle:
         self.appends: dict[bytes, AppendFile] = {}
         self.privates: dict[bytes, PrivateFile] = {}
         self.power_losses: list[float] = []
-        self.handles = 0
+        self.copies: list[bytes] = []
+        self.clones: dict[bytes, ClonedFile] = {}
+        self.handles = self.snapshots = 0
         self.operations: dict[str, int] = {}
         self.errors: dict[str, int] = {}
 
@@ -223,6 +255,21 @@ class Oracle:
         handle = AppendHandle(self.handles)
         self.append_file(path).handles[handle.number] = handle
         return handle
+
+    def cloned(self, source: AppendFile | PrivateFile) -> ClonedFile:
+        """A clone that is asked for now, under a new name."""
+        least: dict[int, int] | int
+        if isinstance(source, AppendFile):
+            least = source.promised(closed_counts=self.closed_counts())
+        else:
+            least = source.certain
+        clone = ClonedFile(b"c%d" % (len(self.clones) + 1), source, least)
+        self.clones[clone.name] = clone
+        return clone
+
+    def clone_called(self, name: bytes) -> ClonedFile | None:
+        """What is found under a name; a suffix says where it came back from."""
+        return self.clones.get(name.partition(b".")[0])
 
     def closed_counts(self) -> bool:
         """What only close has acknowledged lies on no disk yet: many losses may take it."""
