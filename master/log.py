@@ -78,7 +78,7 @@ class OperationLog:
         self._disk = disk
         self._cluster_id = cluster_id
         self._segment_bytes = segment_bytes
-        self._step_bytes = step_bytes
+        self._step_bytes = min(step_bytes, segment_bytes)  # a small segment needs no more
         self._seed = crc32c(cluster_id.encode())
         self._kept = SegmentSet(directory, disk)  # the last one takes records
         self._spare: File | None = None

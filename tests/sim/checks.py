@@ -35,7 +35,9 @@ def check_all(cluster: Parts) -> list[Record]:
     ledger = cluster.master.ledger
     assert ledger is not None
     ledger.state.rollback()
-    records = [DECODER.decode(found.payload) for found in ledger.log.scan(1)]
+    witness = cluster.master.witness
+    witness.check(ledger)
+    records = [DECODER.decode(payload) for _, payload in witness.scan(ledger, 1)]
     check_positions(records)
     check_replay(records, ledger.state)
     check_sealed_lengths(records)

@@ -57,6 +57,7 @@ class Report:
     errors: dict[str, int] = field(default_factory=dict)
     faults: dict[str, int] = field(default_factory=dict)
     crash_points: dict[str, int] = field(default_factory=dict)
+    upkeep: dict[str, int] = field(default_factory=dict)
     virtual_s: float = 0.0
     records: int = 0
     events: int = 0
@@ -257,8 +258,8 @@ class Cluster:
         """Figures of this run."""
         return Report(
             self.world.seed, self.oracle.operations, self.oracle.errors, self.faults.counts,
-            self.faults.crash_points, self.world.now, self._high(), self.world.events_total,
-            self.oracle.cache_hits,
+            self.faults.crash_points, self.master.witness.counts, self.world.now, self._high(),
+            self.world.events_total, self.oracle.cache_hits,
         )  # fmt: skip
 
 

@@ -69,10 +69,11 @@ class FollowingView:
             return False
         committed = machine.core.engine.committed_position
         records: list[Record] = []
-        for found in machine.ledger.log.scan(self._asked.position + 1):
-            if found.position > committed or len(records) == count:
+        after = self._asked.position + 1
+        for position, payload in machine.witness.scan(machine.ledger, after):
+            if position > committed or len(records) == count:
                 break
-            records.append(DECODER.decode(found.payload))
+            records.append(DECODER.decode(payload))
         if not records:
             return False
         events, previous = [], self._last

@@ -19,11 +19,11 @@ from gfs.disk import Disk, File, PosixDisk
 from gfs.sections import ChunkdConfig, MasterConfig
 from master.core.master import Master
 from master.daemon import core_of
-from master.housekeeping import Housekeeping
 from master.ledger import Ledger
 from master.server import Server
 from tests.sim.disk import ENDLESS_BYTES, SimDisk
 from tests.sim.interpose import KEY
+from tests.sim.keeping import Keeping, Witness
 from tests.sim.kernel import Process, SimulationError
 
 if TYPE_CHECKING:
@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 CLUSTER = "simulated"
 MASTER = "master:1"
 SILENCE_S = 1.5
-SEGMENT_BYTES = 256 * 1024
+SEGMENT_BYTES = 32 * 1024
 SCRUB_S = 20.0  # in which every block is verified once
 OLD_STATE, NO_STATE = "old state", "no state"
+RESTORED = "states restored from a checkpoint"
 
 
 class Machine:
@@ -202,6 +203,7 @@ class MasterMachine(Machine):
 
     Attributes:
       ledger, core, server: of the process that runs, once it has recovered.
+      witness: has all committed records, those too that the log has dropped.
       losses: what a power loss has done to the state, by kind.
     """
 
@@ -215,6 +217,7 @@ class MasterMachine(Machine):
         self.ledger: Ledger | None = None
         self.core: Master | None = None
         self.server: Server | None = None
+        self.witness = Witness()
         self.losses: dict[str, int] = {}
         self._chance = world.random("master's state")
         self._position = 0
@@ -225,11 +228,10 @@ class MasterMachine(Machine):
             self.root, self.both_disks, CLUSTER, segment_bytes=SEGMENT_BYTES, uid=0, gid=0
         )
         self.ledger = ledger
+        self.witness.did(RESTORED, int(ledger.recovered.checkpoint is not None))
         self.core = core = core_of(ledger, self.config, 0.0)
         self.server = server = Server(ledger, core, key=KEY, cluster=CLUSTER)
-        keeping = Housekeeping(
-            ledger, core.engine.sessions.marks, checkpoint_records=1 << 40, retain_bytes=1 << 40
-        )
+        keeping = Keeping(ledger, core, self.witness, self.keep_old_state)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.run)
             nursery.start_soon(keeping.run)
@@ -262,13 +264,10 @@ class MasterMachine(Machine):
                 shutil.copyfile(old, state)
             (self.root / "committed").unlink(missing_ok=True)
         self.core = self.server = None
-        self.keep_old_state()
 
     def keep_old_state(self) -> None:
-        """Now and then the state as it is becomes the one that a power loss may leave."""
-        state = self.root / "state.db"
-        if state.exists() and self._chance.random() < 0.5:
-            shutil.copyfile(state, self.root / "old-state.db")
+        """The state has been synced: from now on a power loss leaves this, or a newer one."""
+        shutil.copyfile(self.root / "state.db", self.root / "old-state.db")
 
 
 class ChunkMachine(Machine):

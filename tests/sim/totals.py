@@ -21,6 +21,7 @@ def print_totals(reports: Iterable[Report], *, stop: bool = False) -> list[int]:
     errors: Counter[str] = Counter()
     faults: Counter[str] = Counter()
     points: Counter[str] = Counter()
+    upkeep: Counter[str] = Counter()
     failed: list[int] = []
     seeds = records = hits = 0
     virtual_s = cpu_s = 0.0
@@ -34,6 +35,7 @@ def print_totals(reports: Iterable[Report], *, stop: bool = False) -> list[int]:
         errors.update(report.errors)
         faults.update(report.faults)
         points.update(report.crash_points)
+        upkeep.update(report.upkeep)
         if report.failure:
             failed.append(report.seed)
             if len(failed) <= FAILURES_SHOWN:
@@ -45,6 +47,7 @@ def print_totals(reports: Iterable[Report], *, stop: bool = False) -> list[int]:
     _table("errors told to callers", errors)
     _table("faults", faults)
     _table("power lost in", points)
+    _table("log and state", upkeep)
     print(
         f"{seeds} seeds, {operations.total()} operations ({hits} lookups from the cache),"
         f" {records} records, {faults.total()} faults, {virtual_s / 3600:.1f} virtual hours,"
