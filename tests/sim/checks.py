@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from gfs.items import CHUNKS, DIRENTS, LANDED, TABLES, ChunkState
 from gfs.records import DECODER, ChunkChange, Record
 from master.checking import Problem, check_tables, pages
-from master.core.tables import ReadTables
 from master.core.transaction import apply
 from master.state import State
 from tests.sim.kernel import SimulationError
@@ -23,6 +22,8 @@ from tests.sim.names import History, Names
 from tests.sim.nodes import CLUSTER
 from tests.sim.oracle import Call
 from tests.sim.replicas import current, on_disk
+from tests.sim.shadow import check_shadow
+from tests.sim.tables import dump
 
 if TYPE_CHECKING:
     from tests.sim.parts import Parts
@@ -52,6 +53,8 @@ def check_all(cluster: Parts) -> list[Record]:
     if problems:
         raise SimulationError(f"the state contradicts itself: {problems[:3]}")
     check_replicas(cluster, ledger.state)
+    if cluster.shadow is not None:
+        check_shadow(cluster.shadow, cluster.master)
     return records
 
 
@@ -84,11 +87,6 @@ def check_replay(records: list[Record], state: State) -> None:
                     f"replay and state differ in {table}: {sorted(differing)[:3]}"
                 )
     replayed.close()
-
-
-def dump(tables: ReadTables, table: str) -> dict[Any, Any]:
-    """All items of a table."""
-    return dict(pages(tables, table))
 
 
 def check_sealed_lengths(records: list[Record]) -> None:

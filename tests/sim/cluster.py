@@ -37,6 +37,7 @@ from tests.sim.nodes import (
 from tests.sim.oracle import Oracle
 from tests.sim.parts import Parts
 from tests.sim.requests import Requests
+from tests.sim.shadow import ShadowMachine
 from tests.sim.view import View
 from tests.sim.workload import LOGS, User
 
@@ -45,6 +46,7 @@ SAFETY_MAX_S = 900.0
 HEAL_MAX_S = 150.0
 REST_MAX_S = 60.0
 DRIFT = 200e-6  # of a quartz clock
+SHADOWED = 0.5  # of the seeds have a shadow master
 CHUNK_BYTES = (64 * 1024, 128 * 1024, 512 * 1024)
 
 
@@ -106,9 +108,14 @@ class Cluster:
             ClientMachine(self.world, self.network, number, rate=rate(), work=self._work)
             for number in range(1, 1 + chance.choice((2, 3)))
         ]
+        shadow = None
+        if chance.random() < SHADOWED:
+            shadow = ShadowMachine(
+                self.world, self.network, self._directory / "shadow", self.master, rate=rate()
+            )
         self.parts = Parts(
             self.world, self.network, self.oracle, self.requests, self.say, self.master,
-            self.servers, self.clients,
+            self.servers, self.clients, shadow,
         )  # fmt: skip
         self.faults = Faults(self.parts, self.world.random("faults"))
         self.following = FollowingView(self.parts, self._directory, self.world.random("view"))
@@ -242,6 +249,9 @@ class Cluster:
         seals = server._core.machine.seals
         if len(seals):
             return f"{len(seals)} seals pending"
+        shadow = self.parts.shadow
+        if shadow is not None and (behind := shadow.behind()):
+            return f"the shadow is {behind} records behind"
         servers = server._core.engine.servers
         for (handle,), chunk in pages(server._core.engine.reader, CHUNKS):
             if chunk.state == ChunkState.SEALED and chunk.references:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.sim.nodes import Machine
     from tests.sim.parts import Parts
 
-PAUSE_S = (0.2, 2.5)  # between two faults
+PAUSE_S = (0.1, 1.5)  # between two faults
 BACK_S = (0.05, 0.05, 0.3, 0.3, 1.0, 1.0, 2.0, 8.0)  # until it is started again, about
 HANG_S = (0.2, 0.2, 1.0, 1.0, 2.5, 2.5, 5.0, 12.0)
 LONG_S = 10.0
@@ -66,6 +66,14 @@ class Faults:
             (1, "slow network", self._slow_network),
             (1, "calendar set", self._set_calendar),
         ]  # fmt: skip
+        if (shadow := cluster.shadow) is not None:
+            self._kinds += [
+                (1, "kill shadow", lambda: self._kill(shadow)),
+                (1, "hang of shadow", lambda: self._hang(shadow)),
+                (1, "power loss of shadow", lambda: self._power(shadow)),
+                (1, "power loss in an operation of shadow's disk",
+                 lambda: self._crash_point(shadow)),
+            ]  # fmt: skip
 
     def start(self) -> None:
         """Begin; each fault plans the next."""

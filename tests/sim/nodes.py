@@ -198,6 +198,13 @@ class MasterDisk(PosixDisk):
         return ENDLESS_BYTES, ENDLESS_BYTES
 
 
+def let_go(ledger: Ledger) -> None:
+    """End SQLite's connections, as the end of the process would."""
+    ledger.state.rollback()
+    ledger.state.close()
+    ledger.committed.close()
+
+
 class MasterMachine(Machine):
     """The one master.
 
@@ -249,11 +256,9 @@ class MasterMachine(Machine):
         self._position = self.position
         ledger, self.ledger = self.ledger, None
         if ledger is not None:
-            ledger.state.rollback()
             if self.core is not None:
                 self.core.engine.reader.close()  # type: ignore[attr-defined]
-            ledger.state.close()
-            ledger.committed.close()
+            let_go(ledger)
         if power:
             kind = self._chance.choice(("kept", OLD_STATE, NO_STATE))
             self.losses[kind] = self.losses.get(kind, 0) + 1

@@ -10,6 +10,7 @@ from tests.sim.network import Network
 from tests.sim.nodes import ChunkMachine, ClientMachine, Machine, MasterMachine
 from tests.sim.oracle import Oracle
 from tests.sim.requests import Requests
+from tests.sim.shadow import ShadowMachine
 
 
 @dataclass
@@ -24,8 +25,10 @@ class Parts:
     master: MasterMachine
     servers: list[ChunkMachine] = field(default_factory=list)
     clients: list[ClientMachine] = field(default_factory=list)
+    shadow: ShadowMachine | None = None
 
     @property
     def machines(self) -> list[Machine]:
         """All of them."""
-        return [self.master, *self.servers, *self.clients]
+        shadows = [self.shadow] if self.shadow is not None else []
+        return [self.master, *self.servers, *self.clients, *shadows]
