@@ -13,14 +13,18 @@ from msgspec.structs import replace
 
 import master.core.renaming as renaming
 import master.core.sealing as sealing
+from chunkd.scrub import Scrubber
 from gfs.client.cache_lease import CacheLease
 from gfs.client.client import Client
 from gfs.items import CHUNKS, DIRENTS, Chunk
 from gfs.messages import Invalidate, Mutate
-from master.core import extents
+from gfs.records import Copy
+from master import housekeeping
+from master.core import copying, extents, transaction
 from master.core.decision import Decision
 from master.core.machine import Machine
 from master.core.sealing import Seal
+from master.ledger import Ledger
 from master.log import OperationLog
 from projections.core.following import Batch, Follower
 
@@ -138,6 +142,56 @@ def moves_the_cursor_too_far() -> None:
     Follower.batch = too_far  # type: ignore[method-assign]
 
 
+def never_verifies_blocks() -> None:
+    """The scrubber counts what it should read."""
+
+    async def nothing(self: Scrubber, replica: Any, files: Any) -> None:
+        self.progress.blocks += 1
+
+    Scrubber._blocks = nothing  # type: ignore[method-assign]
+
+
+def forgets_the_share_of_a_copy() -> None:
+    """A clone's chunks go when the original does."""
+    apply_copy = copying.apply_copy
+
+    def uncounted(copy: Copy, time_ns: int, tables: Any) -> None:
+        apply_copy(copy, time_ns, _Uncounted(tables))
+
+    transaction.apply_copy = uncounted  # type: ignore[attr-defined]
+
+
+class _Uncounted:
+    """Tables that take everything but chunks."""
+
+    def __init__(self, tables: Any) -> None:
+        self._tables = tables
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tables, name)
+
+    def put(self, table: str, key: Any, item: Any) -> None:
+        if table != CHUNKS:
+            self._tables.put(table, key, item)
+
+
+def drops_log_that_is_needed() -> None:
+    """The log is cut without a look at the checkpoints."""
+    housekeeping.log_floor = lambda disk, directory: 1 << 60  # type: ignore[attr-defined]
+
+
+def confirms_before_it_is_on_disk() -> None:
+    """A shadow says that it has what its disk has not."""
+
+    def unsynced(self: Ledger, records: Any) -> None:
+        position = self.position
+        for epoch, payload in records:
+            position += 1
+            self.log.append(epoch, [(position, payload)])
+
+    Ledger.write = unsynced  # type: ignore[method-assign]
+
+
 PLANTS: dict[str, Callable[[], None]] = {
     plant.__name__: plant
     for plant in (
@@ -151,6 +205,10 @@ PLANTS: dict[str, Callable[[], None]] = {
         renames_by_half,
         acknowledges_invalidations_too_early,
         moves_the_cursor_too_far,
+        never_verifies_blocks,
+        forgets_the_share_of_a_copy,
+        drops_log_that_is_needed,
+        confirms_before_it_is_on_disk,
     )
 }
 

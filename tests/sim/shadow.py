@@ -2,7 +2,8 @@
 
 The product's follower on a directory of its own: its log on a simulated disk, state and
 checkpoints on the host's memory. It begins anew only when the master's log has been cut
-behind what it has. Serving reads and taking over are not part of this.
+behind what it has, and never comes back without what it has confirmed. Serving reads and
+taking over are not part of this.
 """
 
 from __future__ import annotations
@@ -41,13 +42,16 @@ class ShadowDisk(MasterDisk):
         self._root = root
 
     def _disk(self, path: Path) -> Disk:
-        below = path.relative_to(self._root).parts
-        return self._host if below and below[0].startswith(ON_HOST) else self._simulated
+        below = str(path).removeprefix(f"{self._root}/")
+        return self._host if below.startswith(ON_HOST) else self._simulated
 
     def mkdir(self, path: Path, *, parents: bool = False) -> None:
-        if path.name.startswith("before-"):
+        if _is_aside(path):
             self._host.mkdir(path, parents=parents)
         self._disk(path).mkdir(path, parents=parents)
+
+    def exists(self, path: Path) -> bool:
+        return self._disk(path).exists(path) or self._host.exists(path) and _is_aside(path)
 
     def sync_directory(self, path: Path) -> None:
         if self._disk(path) is self._simulated:
@@ -55,6 +59,11 @@ class ShadowDisk(MasterDisk):
 
     def lock(self, path: Path) -> File:
         return self._simulated.lock(path)
+
+
+def _is_aside(path: Path) -> bool:
+    """Is it where an old log and state are put aside?"""
+    return path.name.startswith("before-")
 
 
 class ShadowMachine(Machine):
@@ -69,6 +78,7 @@ class ShadowMachine(Machine):
     ) -> None:
         super().__init__(world, network, "shadow", rate=rate)
         self.ledger: Ledger | None = None
+        self._confirmed = 0  # what the master had heard of when it died
         self._master = master
         self._root = root
         self._chance = world.random("shadow's state")
@@ -82,6 +92,8 @@ class ShadowMachine(Machine):
             log_segment_bytes=SEGMENT_BYTES,
         )  # fmt: skip
         opened = Opened(config, self._disks)
+        if opened.ledger.position < self._confirmed:
+            raise SimulationError(f"the shadow has lost record {self._confirmed}, once confirmed")
         while True:
             self.ledger = opened.ledger
             try:
@@ -89,7 +101,7 @@ class ShadowMachine(Machine):
             except BeginAnew as anew:
                 self._check_reason(opened.ledger.position)
                 self._master.witness.did(ANEW)
-                self.ledger = None
+                self.ledger, self._confirmed = None, 0
                 _begin_anew(opened, anew)
 
     def _check_reason(self, position: int) -> None:
@@ -100,6 +112,9 @@ class ShadowMachine(Machine):
     def gone(self, *, power: bool) -> None:
         """SQLite's connections end; a power loss may take all of the state."""
         ledger, self.ledger = self.ledger, None
+        if ledger is not None and self._master.core is not None:
+            followers = self._master.core.shadows.followers.values()
+            self._confirmed = max([self._confirmed, *(one.position for one in followers)])
         if ledger is not None:
             let_go(ledger)
         if power and self._chance.random() < 0.5:
