@@ -51,7 +51,7 @@ class ShadowDisk(MasterDisk):
         self._disk(path).mkdir(path, parents=parents)
 
     def exists(self, path: Path) -> bool:
-        return self._disk(path).exists(path) or self._host.exists(path) and _is_aside(path)
+        return self._disk(path).exists(path) or (self._host.exists(path) and _is_aside(path))
 
     def sync_directory(self, path: Path) -> None:
         if self._disk(path) is self._simulated:
