@@ -1,9 +1,11 @@
 """The start of a master: a healthy state, brought up to the end of the log.
 
-The state is used if it opens and its pages are in order. Else it is moved
-aside, the newest whole checkpoint takes its place, and the log's records since
-are applied. A state of another cluster or a newer release is not damage: it is
-refused. Nothing is ever removed that could still be looked at by a person.
+The state is used if it opens, its pages are in order, and the log goes on where
+it ends. Else it is moved aside, the newest whole checkpoint takes its place, and
+the log's records since are applied. (A power loss may leave a state from before the
+checkpoint up to which the log was cut: the WAL is synced now and then only.)
+A state of another cluster or a newer release is not damage: it is refused.
+Nothing is ever removed that could still be looked at by a person.
 Source: GFS §2.6.3 (recovery from the latest complete checkpoint and the log).
 """
 
@@ -74,6 +76,15 @@ def open_state(
     try:
         first = begins_at if begins_at == state.position + 1 else None
         cut_bytes = operation_log.recover(state.position, first_position=first)
+        newer = _newer_checkpoint(state, operation_log, disk, checkpoints)
+        if newer is not None:
+            reason = (
+                f"it ends at {state.position}, the log begins at {operation_log.first_position}"
+            )
+            state.close()
+            _put_aside(path, disk, reason)
+            checkpoint = _restore(path, disk, checkpoints)
+            state = State(path, cluster_id, vfs=vfs, exclusive=exclusive)
         _check_history(state, operation_log)
         replayed = _replay(state, operation_log, apply)
     except BaseException:
@@ -99,9 +110,25 @@ def _open_healthy(
         reason = str(error)
     if state is not None:
         state.close()
+    _put_aside(path, disk, reason)
+    return None
+
+
+def _newer_checkpoint(
+    state: State, operation_log: OperationLog, disk: Disk, checkpoints: Path
+) -> Checkpoint | None:
+    """Where to go on from if the log has been cut behind the state; None: it has not."""
+    if operation_log.first_position <= state.position + 1:
+        return None
+    found = next(iter(newest_whole(disk, checkpoints)), None)
+    if found is None or found.position + 1 < operation_log.first_position:
+        return None
+    return found if found.position <= operation_log.last_position else None
+
+
+def _put_aside(path: Path, disk: Disk, reason: str) -> None:
     aside = _move_aside(path, disk)
     log.error("state.damaged path=%s kept_as=%s reason=%s", path, aside, reason)
-    return None
 
 
 def _move_aside(path: Path, disk: Disk) -> Path:

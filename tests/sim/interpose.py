@@ -21,6 +21,7 @@ import chunkd.workers
 import gfs.client.cache_lease
 import gfs.client.peers
 import gfs.handshake
+import master.housekeeping
 import master.ledger
 from gfs.errors import GfsError
 from tests.sim.kernel import Process, World
@@ -28,6 +29,7 @@ from tests.sim.network import Network, SimConnection
 
 _T = TypeVar("_T")
 KEY = b"k" * 32
+CHECKPOINT_CHECK_S = 2.0  # a simulated master lives for a minute
 THREAD_S = 0.0005  # about what a job in a thread takes, its disk included
 
 
@@ -144,6 +146,7 @@ def interpose(world: World, network: Network) -> None:
         (gfs.handshake, "_connect", network.connect),
         (gfs.handshake, "Connection", SimConnection),
         (master.ledger, "OneThread", SimOneThread),
+        (master.housekeeping, "CHECKPOINT_CHECK_S", CHECKPOINT_CHECK_S),
         (threading.Thread, "start", _no_thread),
         (chunkd.server, "listen", lambda address, _unix: [SimListener(address)]),
         (chunkd.server, "serve", lambda found, handle, **how: _serve(network, found, handle, how)),

@@ -175,6 +175,31 @@ def test_a_ruined_state_comes_back_from_checkpoint_and_log(
     master.stop()
 
 
+def test_a_state_from_before_the_log_begins_gives_way_to_the_checkpoint(
+    master: Master, expect_log: ExpectLog
+) -> None:
+    expect_log("^state[.]damaged .*the log begins at", times=1)
+    expect_log("^state[.]restored", times=1)
+    master.run(20)
+    master.stop()
+    path = master.root / "state"
+    outdated = path.read_bytes()
+    master.start()
+    for _ in range(2):
+        master.run(60)
+        master.checkpoint()
+    master.run(30)
+    expected = master.content()
+    master.log.truncate_before(log_floor(DISK, master.checkpoints))
+    assert master.log.first_position > 21
+    master.stop()
+    path.write_bytes(outdated)
+    recovered = master.start()
+    assert recovered.checkpoint is not None
+    assert master.content() == expected
+    master.stop()
+
+
 def test_a_rotten_checkpoint_is_passed_over(master: Master, expect_log: ExpectLog) -> None:
     expect_log("^state[.]restored", times=1)
     master.run(20)
