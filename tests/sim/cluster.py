@@ -36,6 +36,7 @@ from tests.sim.nodes import (
 )
 from tests.sim.oracle import Oracle
 from tests.sim.parts import Parts
+from tests.sim.replicas import current
 from tests.sim.requests import Requests
 from tests.sim.shadow import ShadowMachine
 from tests.sim.view import View
@@ -257,7 +258,8 @@ class Cluster:
             if chunk.state == ChunkState.SEALED and chunk.references:
                 if not chunk.checksum:
                     return f"nobody has condensed chunk {handle:x}"
-                copies = len(servers.holders(handle))
+                known = len(servers.holders(handle))
+                copies = min(known, sum(bool(current(one, handle, chunk)) for one in self.servers))
                 if copies < min(chunk.goal, len(self.servers)):
                     return f"chunk {handle:x} has {copies} copies of {chunk.goal}"
         if flip := self.faults.rot.unnoticed():

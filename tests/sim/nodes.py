@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 CLUSTER = "simulated"
 MASTER = "master:1"
 SILENCE_S = 1.5
-SEGMENT_BYTES = 32 * 1024
+SEGMENT_BYTES = 16 * 1024
 SCRUB_S = 20.0  # in which every block is verified once
 OLD_STATE, NO_STATE = "old state", "no state"
 RESTORED = "states restored from a checkpoint"
