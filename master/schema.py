@@ -55,6 +55,8 @@ class Statements:
         self.first = f"SELECT {keys}, item FROM {name} ORDER BY {keys} LIMIT ?"
         after = "k0 > ?" if self.width == 1 else "(k0, k1) > (?, ?)"
         self.next = f"SELECT {keys}, item FROM {name} WHERE {after} ORDER BY {keys} LIMIT ?"
+        # One statement is a fifth of the time of as many as there are numbers.
+        self.many = f"SELECT {keys}, item FROM json_each(?) CROSS JOIN {name} ON k0 = value"
         partition = f"SELECT k1, item FROM {name} WHERE k0 = ?"
         self.floor = f"{partition} AND k1 <= ? ORDER BY k1 DESC LIMIT 1"
         self.range = {

@@ -1,16 +1,18 @@
 """Tables on an SQLite connection: the port of `master.core.tables`, nothing more.
 
 Statements are prepared once and found by table name; on a warm cache a get
-costs about 4 us and a put 3 to 10, by how many pages it is the first to change.
+costs about 4 us and a put 3 to 10, by how many pages it is the first to change; of
+thousands at once, in the order of their keys, about 1 us each.
 SQLite's errors become `gfs.errors` here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apsw
+import msgspec
 
 from gfs import errors
 from gfs.items import INDEXES, TABLES, Key
@@ -73,6 +75,22 @@ class SqliteReadTables:
         decode = statements.decode
         return [((partition, sort), decode(content)) for sort, content in rows]
 
+    def get_many(self, table: str, keys: Iterable[int]) -> list[tuple[int, AnyItem]]:
+        decode = STATEMENTS[table].decode
+        return [(key, decode(content)) for key, content in self._many(table, keys)]
+
+    def range_many(self, table: str, partitions: Iterable[int]) -> list[tuple[Key, AnyItem]]:
+        decode = STATEMENTS[table].decode
+        return [
+            ((partition, sort), decode(content))
+            for partition, sort, content in self._many(table, partitions)
+        ]
+
+    def _many(self, table: str, numbers: Iterable[int]) -> list[Any]:
+        rows = self._rows(STATEMENTS[table].many, (msgspec.json.encode(list(numbers)).decode(),))
+        rows.sort()  # no two have the same key, so items are not compared
+        return rows
+
     def floor(self, table: str, key: Key) -> tuple[Key, AnyItem] | None:
         statements = STATEMENTS[table]
         for sort, content in self._rows(statements.floor, key):
@@ -130,6 +148,13 @@ class SqliteTables(SqliteReadTables):
             self._execute(sql, bindings(key, item))
         except apsw.Error as error:
             raise translate(error, f"put {table} {key}") from error
+
+    def put_many(self, table: str, items: Iterable[tuple[Key, AnyItem]]) -> None:
+        sql, bindings = _WRITES[table]
+        try:
+            self._cursor.executemany(sql, [bindings(key, item) for key, item in items])
+        except apsw.Error as error:
+            raise translate(error, f"put into {table}") from error
 
     def delete(self, table: str, key: Key) -> None:
         try:

@@ -12,7 +12,7 @@ import trio
 
 from gfs.changes import text_of
 from gfs.cli.finding import about, cluster_option, connected, reach
-from gfs.cli.output import out, remark, shown
+from gfs.cli.output import out, remark, shown, waiting
 
 if TYPE_CHECKING:
     from gfs.client.copying import Copied
@@ -65,7 +65,9 @@ def _run(
             with about(source):
                 return await copy(files, place.path(source), place.path(destination))
 
-    made = trio.run(work)
+    assert context.command.name is not None
+    with waiting(f"{context.command.name} {shown(source)}"):
+        made = trio.run(work)
     seconds = time.perf_counter() - began
     if as_json:
         fields = {"ino": made.root, "inodes": made.inodes, "seconds": round(seconds, 3)}

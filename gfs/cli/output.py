@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -16,6 +17,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _CONTROL = bytes(range(32)) + b"\x7f"
 _VISIBLE = bytes.maketrans(_CONTROL, b"?" * len(_CONTROL))
 PROGRESS_BYTES_MIN = 8 * 1024 * 1024  # less is over before a bar is drawn
+WAITING_S = 0.5  # less needs no sign of life
 
 
 class CommandFailed(Exception):
@@ -103,6 +105,37 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda count: bar.advance(task, count)
+
+
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """A bar without an end, and the time gone, on a terminal while one answer takes long.
+
+    For what the master does as one change: nobody can tell how much of it is done.
+    """
+    if not sys.stderr.isatty():
+        yield
+        return
+    over = threading.Event()
+    thread = threading.Thread(target=_show_waiting, args=(what, over), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _show_waiting(what: str, over: threading.Event) -> None:
+    if over.wait(WAITING_S):
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        bar.add_task(what, total=None)
+        over.wait()
 
 
 def umask() -> int:

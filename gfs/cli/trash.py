@@ -13,7 +13,7 @@ import trio
 
 from gfs.changes import text_of
 from gfs.cli.finding import Place, about, cluster_option, connected, reach
-from gfs.cli.output import out, remark, shown, size_text, time_text
+from gfs.cli.output import out, remark, shown, size_text, time_text, waiting
 from gfs.errors import NotFound
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ def empty(context: click.Context, paths: tuple[bytes, ...], everything: bool) ->
                 return await files.empty_trash()
             return await files.empty_trash([await _entry(files, place, path) for path in paths])
 
-    count = trio.run(work)
+    with waiting("empty the trash"):
+        count = trio.run(work)
     remark(f"{count} given up for good")
 
 
@@ -151,7 +152,7 @@ def undelete(
 
 
 async def _bring_back(files: Filesystem, chosen: Candidate, to: bytes, as_json: bool) -> None:
-    with about(chosen.path):
+    with about(chosen.path), waiting(f"undelete {shown(chosen.path)}"):
         now = await files.undelete(chosen.entry.ino, to, chosen.part)
     if as_json:
         fields = {"was": text_of(chosen.path), "deleted_ns": chosen.entry.deleted_ns}

@@ -114,9 +114,8 @@ def _copy_of(decision: Decision, op: Snapshot | Clone, below: Below) -> Copy:
     owners: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])
     kept = actor.uid == ROOT_UID
     tails = []
-    for ino in below.inos:
-        inode: Inode | None = tables.get(INODES, (ino,))
-        assert inode is not None
+    inode: Inode
+    for _, inode in tables.get_many(INODES, below.inos):
         if not kept:
             _require_readable(decision, inode)
         if inode.tail:

@@ -12,6 +12,7 @@ and indexed attributes lie in [0, 2**63).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from gfs.items import Key
@@ -39,6 +40,14 @@ class ReadTables(Protocol):
         """Items of a partition by ascending sort key, strictly between `after` and `before`."""
         ...
 
+    def get_many(self, table: str, keys: Iterable[int]) -> list[tuple[int, AnyItem]]:
+        """Key and item of those of `keys` that are there, ascending; no key is asked for twice."""
+        ...
+
+    def range_many(self, table: str, partitions: Iterable[int]) -> list[tuple[Key, AnyItem]]:
+        """All items of these partitions by ascending keys; no partition is asked for twice."""
+        ...
+
     def floor(self, table: str, key: Key) -> tuple[Key, AnyItem] | None:
         """The item of `key`'s partition with the greatest sort key at or below `key`'s."""
 
@@ -64,6 +73,9 @@ class Tables(ReadTables, Protocol):
 
     def put(self, table: str, key: Key, item: AnyItem) -> None:
         """Make `item` the one at `key`, whether or not there was one."""
+
+    def put_many(self, table: str, items: Iterable[tuple[Key, AnyItem]]) -> None:
+        """`put` of each, in this order."""
 
     def delete(self, table: str, key: Key) -> None:
         """Remove the item at `key`, if there is one."""

@@ -66,6 +66,22 @@ def test_an_item_comes_back_as_it_was_put(tables: Tables) -> None:
     assert tables.get(INODES, (1,)) is None
 
 
+def test_many_at_once_are_what_they_are_one_by_one_in_the_order_of_their_keys(
+    tables: Tables,
+) -> None:
+    tables.put_many(INODES, (((ino,), _inode(ino)) for ino in (5, 3, 9)))
+    tables.put_many(INODES, [((3,), _inode(30))])
+    assert tables.get_many(INODES, [9, 4, 3]) == [(3, _inode(30)), (9, _inode(9))]
+    assert tables.get_many(INODES, []) == []
+    names = [(7, b"b"), (2, b"\xff"), (7, b"a"), (4, b"x")]
+    tables.put_many(DIRENTS, [(key, Dirent(key[0] + 1, 0o100000)) for key in names])
+    expected = tables.range(DIRENTS, 2) + tables.range(DIRENTS, 7)
+    assert tables.range_many(DIRENTS, [7, 2, 1]) == expected
+    assert [key for key, _ in expected] == [(2, b"\xff"), (7, b"a"), (7, b"b")]
+    assert tables.by_index(LINKS_BY_INO, 5) == [(4, b"x")]
+    assert tables.by_index(LINKS_BY_INO, 8) == [(7, b"a"), (7, b"b")]
+
+
 def test_a_range_is_ordered_and_bounded(tables: Tables) -> None:
     for offset in (30, 0, 20, 10):
         tables.put(EXTENTS, (5, offset), Extent(10, 1, offset))
