@@ -34,9 +34,17 @@ from gfs.cluster.processes import Registry
 from gfs.cluster.up import Wishes, client_config, up
 from gfs.disk import PosixDisk
 from gfs.errors import GfsError
-from gfs.ids import MIB, ROOT_INO, draw
-from gfs.items import Dirent, Inode
-from gfs.records import AnyChange, DirentChange, InodeChange, Record, RecordActor
+from gfs.ids import CHUNK_BYTES, MIB, ROOT_INO, draw
+from gfs.items import Chunk, ChunkKind, ChunkState, Dirent, Extent, Inode
+from gfs.records import (
+    AnyChange,
+    ChunkChange,
+    DirentChange,
+    ExtentChange,
+    InodeChange,
+    Record,
+    RecordActor,
+)
 from master.core.transaction import apply
 from master.ledger import Ledger
 
@@ -47,8 +55,11 @@ LIMIT_S = 60.0
 DIRECTORY, FILE = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o644
 
 
-def make_files(directory: Path, cluster: str, files: int) -> None:
-    """Log and state of a master as if `files` files had been made, a thousand a directory."""
+def make_files(directory: Path, cluster: str, files: int, *, file_bytes: int = 0) -> None:
+    """Log and state of a master as if `files` files had been made, a thousand a directory.
+
+    With `file_bytes` each has an extent, many in a chunk, of which no server has a copy.
+    """
     ledger = Ledger(
         directory, PosixDisk(), cluster, segment_bytes=64 * MIB, uid=os.getuid(), gid=os.getgid()
     )
@@ -71,6 +82,8 @@ def make_files(directory: Path, cluster: str, files: int) -> None:
                 InodeChange((ino,), None, inode),
                 DirentChange((at, name), None, Dirent(ino, stat.S_IFMT(mode))),
             ]
+            if mode == FILE and file_bytes:
+                changes += _stored(ino, inode, made, files, file_bytes)
             position = ledger.position + len(records) + 1
             record = Record(position, ledger.epoch, now_ns, "create", RecordActor(), changes)
             apply(record, ledger.state)
@@ -83,6 +96,21 @@ def make_files(directory: Path, cluster: str, files: int) -> None:
     ledger.commit_now(records)
     ledger.state.checkpoint_wal()
     ledger.close()
+
+
+def _stored(ino: int, inode: Inode, made: int, files: int, size: int) -> list[AnyChange]:
+    """The extent of file number `made`; with the first in a chunk that chunk."""
+    inode.size = inode.stored = size
+    in_chunk = CHUNK_BYTES // size
+    first = made - made % in_chunk
+    handle = draw(1, 1 + first)
+    found: list[AnyChange] = []
+    if made == first:
+        used = min(in_chunk, files - first) * size
+        chunk = Chunk(1, ChunkKind.PRIVATE, ChunkState.SEALED, 3, used, 0, used)
+        found.append(ChunkChange((handle,), None, chunk))
+    extent = Extent(size, handle, (made - first) * size)
+    return [*found, ExtentChange((ino, 0), None, extent)]
 
 
 def _restart_master(layout: Layout) -> float:
@@ -112,7 +140,7 @@ def _until_it_answers(layout: Layout) -> float:
     raise click.ClickException("the master does not answer")
 
 
-def _program(kind: str, path: Path) -> subprocess.Popen[bytes]:
+def start_program(kind: str, path: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "bench.drivers.stalls", kind, str(path), str(RUN_S)]
     program = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert program.stdout is not None
@@ -124,9 +152,9 @@ def measure(layout: Layout, number: int) -> dict[str, float]:
     """One round: seconds by what was waited for."""
     points = [layout.mountpoint(1), layout.mountpoint(2)]
     programs = [
-        _program("append", points[0] / f"log{number}"),
-        _program("copy", points[1] / f"copy{number}"),
-        _program("create", points[1] / f"made{number}-"),
+        start_program("append", points[0] / f"log{number}"),
+        start_program("copy", points[1] / f"copy{number}"),
+        start_program("create", points[1] / f"made{number}-"),
     ]
     time.sleep(0.5)
     killed = _restart_master(layout)

@@ -1,8 +1,9 @@
-"""One program that writes to a mount without pause, and how long its longest call took.
+"""One program that uses a mount without pause, and how long its longest call took.
 
-    python -m bench.drivers.stalls append|copy|create PATH SECONDS
+    python -m bench.drivers.stalls append|copy|create|stat PATH SECONDS
 
-append: a line a write(2), fsynced; copy: blocks of 1 MiB, fsynced each 8; create: small files.
+append: a line a write(2), fsynced; copy: blocks of 1 MiB, fsynced each 8; create: small files;
+stat: names that are not there, each time another, so that the master is asked.
 Prints "going" once it is at work, at the end a line of JSON.
 """
 
@@ -43,7 +44,14 @@ def _create(path: str) -> Iterator[Callable[[], object]]:
         time.sleep(0.01)
 
 
-WORKS = {"append": _append, "copy": _copy, "create": _create}
+def _stat(path: str) -> Iterator[Callable[[], object]]:
+    for number in range(10**9):
+        name = f"{path}{number}"
+        yield lambda: os.path.lexists(name)  # noqa: B023
+        time.sleep(0.005)
+
+
+WORKS = {"append": _append, "copy": _copy, "create": _create, "stat": _stat}
 
 
 def main(words: list[str]) -> None:

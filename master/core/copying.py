@@ -43,6 +43,14 @@ class Below:
             self.directories.update(level)
         self.inos = sorted(self.link_counts)
 
+    def inodes(self, tables: ReadTables) -> Iterator[list[tuple[int, Inode]]]:
+        """All of them with their numbers, some thousands at a time."""
+        for start in range(0, len(self.inos), TOGETHER):
+            inos = self.inos[start : start + TOGETHER]
+            found = tables.get_many(INODES, inos)
+            assert len(found) == len(inos)
+            yield found
+
     def numbers(self, first: int) -> dict[int, int]:
         """The number that each inode's copy gets."""
         return {ino: first + rank for rank, ino in enumerate(self.inos)}
@@ -80,10 +88,7 @@ def apply_copy(copy: Copy, time_ns: int, tables: Tables) -> None:
     assert len(below.inos) == copy.count, f"{len(below.inos)} inodes, {copy.count} logged"
     numbers = below.numbers(copy.first)
     shared: defaultdict[int, int] = defaultdict(int)
-    for start in range(0, copy.count, TOGETHER):
-        inos = below.inos[start : start + TOGETHER]
-        found = tables.get_many(INODES, inos)
-        assert len(found) == len(inos)
+    for found in below.inodes(tables):
         tables.put_many(INODES, _copies(found, copy, below, numbers, time_ns))
         extents = tables.range_many(EXTENTS, [ino for ino, inode in found if inode.stored])
         for _, extent in extents:

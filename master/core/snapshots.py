@@ -13,6 +13,7 @@ never changes a chunk that is there; and tails are sealed where GFS revokes leas
 
 from __future__ import annotations
 
+import itertools
 import stat
 from collections import defaultdict
 from collections.abc import Callable
@@ -114,8 +115,7 @@ def _copy_of(decision: Decision, op: Snapshot | Clone, below: Below) -> Copy:
     owners: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])
     kept = actor.uid == ROOT_UID
     tails = []
-    inode: Inode
-    for _, inode in tables.get_many(INODES, below.inos):
+    for _, inode in itertools.chain.from_iterable(below.inodes(tables)):
         if not kept:
             _require_readable(decision, inode)
         if inode.tail:
