@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 
 import click
+from msgspec.structs import replace
 
 from gfs.cluster import down as downing
 from gfs.cluster import plan, processes
@@ -35,7 +36,7 @@ from gfs.cluster.up import Wishes, client_config, up
 from gfs.disk import PosixDisk
 from gfs.errors import GfsError
 from gfs.ids import CHUNK_BYTES, MIB, ROOT_INO, draw
-from gfs.items import Chunk, ChunkKind, ChunkState, Dirent, Extent, Inode
+from gfs.items import INODES, Chunk, ChunkKind, ChunkState, Dirent, Extent, Inode
 from gfs.records import (
     AnyChange,
     ChunkChange,
@@ -65,6 +66,8 @@ def make_files(directory: Path, cluster: str, files: int, *, file_bytes: int = 0
     )
     number = parent = 0
     now_ns = time.time_ns()
+    root: Inode | None = ledger.state.get(INODES, (ROOT_INO,))
+    assert root is not None
     records: list[Record] = []
     ledger.begin()
     for made in range(files):
@@ -82,6 +85,10 @@ def make_files(directory: Path, cluster: str, files: int, *, file_bytes: int = 0
                 InodeChange((ino,), None, inode),
                 DirentChange((at, name), None, Dirent(ino, stat.S_IFMT(mode))),
             ]
+            if mode == DIRECTORY:
+                grown = replace(root, nlink=root.nlink + 1)
+                changes.append(InodeChange((ROOT_INO,), root, grown))
+                root = grown
             if mode == FILE and file_bytes:
                 changes += _stored(ino, inode, made, files, file_bytes)
             position = ledger.position + len(records) + 1
