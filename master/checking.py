@@ -33,6 +33,7 @@ from gfs.items import (
 from master.core.tables import ReadTables
 
 PAGE = 2000
+LOST = "lost"  # what was written, not synced, and then taken by a power loss
 
 Pair = tuple[int, int]
 
@@ -176,17 +177,27 @@ def _check_chunks(tables: Walkable, tell: Tell, checked: dict[str, int]) -> None
         text = f"{length} bytes of extents lead to chunk {handle:016x}, not there"
         tell(Problem("no-chunk", text, handle=handle))
 
-    lengths = (
-        (handle, extent.length) for handle, _, extent in tables.walk_index(EXTENTS_BY_HANDLE)
-    )
-    references = _Sums(lengths, no_chunk)
+    ends: dict[int, int] = {}  # of the chunks at which the walk is just now
+
+    def lengths() -> Iterator[Pair]:
+        for handle, _, extent in tables.walk_index(EXTENTS_BY_HANDLE):
+            ends[handle] = max(ends.get(handle, 0), extent.chunk_offset + extent.length)
+            yield handle, extent.length
+
+    references = _Sums(lengths(), no_chunk)
     for (handle,), chunk in pages(tables, CHUNKS):
         checked["chunks"] += 1
-        _check_chunk(handle, chunk, references.of(handle), tell)
+        _check_chunk(handle, chunk, references.of(handle), ends.pop(handle, 0), tell)
     references.finish()
 
 
-def _check_chunk(handle: int, chunk: Chunk, references: int, tell: Tell) -> None:
+def _check_chunk(handle: int, chunk: Chunk, references: int, end: int, tell: Tell) -> None:
+    if chunk.state is ChunkState.SEALED and end > chunk.length:
+        text = (
+            f"chunk {handle:016x} was sealed at {chunk.length} bytes, files refer to {end}:"
+            " what was never synced went with the power of all its servers"
+        )
+        tell(Problem(LOST, text, handle=handle))
     if chunk.references != references:
         text = f"chunk {handle:016x} counts {chunk.references} referenced bytes, not {references}"
         tell(Problem("references", text, handle=handle))

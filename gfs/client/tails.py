@@ -31,7 +31,8 @@ from gfs.messages import (
 log = logging.getLogger(__name__)
 
 ASK_S = 2.0
-GIVE_UP_S = 10.0  # a seal takes 2 s at the worst of ordinary times
+SIZE_GIVE_UP_S = 10.0  # a seal takes 2 s at the worst of ordinary times
+READ_GIVE_UP_S = 60.0  # as with replicas; an end of file too early would be a lie
 PAUSE_S = 0.05
 
 
@@ -61,15 +62,17 @@ class TailSizes:
         self._gathering: dict[int, _Question] = {}
         self._out: set[int] = set()
 
-    async def end(self, handle: int) -> TailEnd:
+    async def end(self, handle: int, *, give_up_s: float = READ_GIVE_UP_S) -> TailEnd:
         """Length of the tail chunk `handle` that all members have.
 
-        When its primary is gone and no other takes over in 10 s: what the master
-        knows, which may be older.
+        Raises:
+          NoReplica: no server could tell in `give_up_s`. A master that is away is waited for and
+            does not count: when it is back it needs time to seal what others have lost.
         """
-        deadline = trio.current_time() + GIVE_UP_S
+        left_s = give_up_s
         while True:
             located = await locate(self._link, self._layouts, handle)
+            began_s = trio.current_time()
             if located is not None and located.sealed:
                 return TailEnd(located.length, 0)
             for member in located.members if located is not None else ():
@@ -77,11 +80,10 @@ class TailSizes:
                 if found is not None and found.length >= 0:
                     return found
             self._layouts.forget_chunk(handle)
-            if trio.current_time() > deadline:
-                if located is None:
-                    raise NoReplica(f"tail {handle:016x}: no server knows how long it is")
-                return TailEnd(located.length, 0)
+            if left_s <= 0:
+                raise NoReplica(f"tail {handle:016x}: no server knows how long it is")
             await trio.sleep(PAUSE_S)
+            left_s -= trio.current_time() - began_s
 
     async def sizes(
         self, entries: Sequence[Entry], before: Callable[[int], Awaitable[None]]
@@ -99,7 +101,7 @@ class TailSizes:
         async def ask(at: int, ino: int, inode: Inode) -> None:
             await before(ino)
             try:
-                end = await self.end(inode.tail)
+                end = await self.end(inode.tail, give_up_s=SIZE_GIVE_UP_S)
             except GfsError as error:
                 log.info("tail.unknown ino=%d why=%s", ino, error)
                 return

@@ -162,7 +162,7 @@ def finish(decision: Decision, seal: Seal) -> Chunk:
         tx.put(WRITERS, (seal.handle,), Writers(seal.writers(), decision.now_ns))
         _attach_tail(decision, seal.handle, chunk.ino, length)
     after: Chunk = tx.get(CHUNKS, (seal.handle,))
-    if not after.length:
+    if not after.length and not after.references:
         tx.put(CHUNKS, (seal.handle,), extents.condemned(after, decision.now_ns))
     return sealed
 

@@ -86,6 +86,7 @@ def gone(table: str, *key: Any) -> Callable[[MemoryTables], None]:
         (changed(INODES, (FILE,), stored=99), ["stored"], FILE),
         (changed(CHUNKS, (HANDLE,), references=99), ["references"], HANDLE),
         (changed(CHUNKS, (HANDLE,), state=ChunkState.CONDEMNED), ["condemned"], HANDLE),
+        (changed(CHUNKS, (HANDLE,), length=539), ["lost"], HANDLE),
         (gone(CHUNKS, HANDLE), ["no-chunk"], HANDLE),
         (gone(EXTENTS, FILE, 60), ["stored", "references"], FILE),
         (gone(INODES, FILE), ["dangling-name"] * 2 + ["dangling-extents"], DIRECTORY),

@@ -280,6 +280,26 @@ def test_an_empty_chunk_is_condemned_when_sealed(c: Cluster, a: Client) -> None:
     assert c.chunk(lease.handle).state is ChunkState.CONDEMNED
 
 
+def test_an_empty_chunk_that_files_refer_to_stays_until_they_do_not(c: Cluster, a: Client) -> None:
+    """A power loss of all has taken what was not synced: its writer may yet send it again."""
+    lease = a.allocate()
+    f = a.create(b"f")
+    c.append(lease, 100)
+    a.commit(f, (0, 100, lease.handle, 0))
+    for server in members(c, lease):
+        c.server(server).lose_power(keep=0)
+        c.server(server).register()
+    call = seal(a, lease)
+    c.pass_time(60)
+    assert sealed_length(call) == 0
+    chunk = c.chunk(lease.handle)
+    assert (chunk.state, chunk.references) == (ChunkState.SEALED, 100)
+    anew = a.allocate()
+    c.append(anew, 100)
+    a.commit(f, (0, 100, anew.handle, 0))
+    assert c.chunk(lease.handle).state is ChunkState.CONDEMNED
+
+
 def test_sealing_twice_gives_the_same_answer(c: Cluster, a: Client) -> None:
     lease = a.allocate()
     f = a.create(b"f")

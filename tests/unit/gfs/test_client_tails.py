@@ -1,0 +1,58 @@
+"""How long a reader waits for somebody who knows the end of a tail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from gfs.client.layouts import LayoutCache
+from gfs.client.metadata import MasterLink
+from gfs.client.peers import ChunkServers
+from gfs.client.tails import TailEnd, TailSizes
+from gfs.errors import GfsError, NoReplica, Unreachable
+from gfs.messages import ChainMember, Located, Locations, Message, TailEnds, TailEndsAre
+
+TAIL = 7
+Reply = Callable[[Message | GfsError, memoryview | None], None]
+
+
+class Cluster:
+    """A master and the tail's only server, each there from a moment on (virtual seconds)."""
+
+    def __init__(self, *, master_s: float, server_s: float) -> None:
+        self._master_s, self._server_s = master_s, server_s
+
+    async def ask(self, _question: Message, _kind: type[Message]) -> Locations:
+        await trio.sleep(max(0.0, self._master_s - trio.current_time()))
+        return Locations([Located(TAIL, 1, False, 0, [ChainMember(1, "a:1")])])
+
+    async def get(self, _member: ChainMember) -> Cluster:
+        if trio.current_time() < self._server_s:
+            raise Unreachable("not yet")
+        return self
+
+    def request(self, question: Message, on_reply: Reply) -> None:
+        assert isinstance(question, TailEnds)
+        on_reply(TailEndsAre([500], [1]), None)
+
+
+def sizes(cluster: Cluster) -> TailSizes:
+    link, servers = cast(MasterLink, cluster), cast(ChunkServers, cluster)
+    return TailSizes(link, servers, LayoutCache())
+
+
+async def test_a_master_that_is_away_does_not_shorten_the_file(autojump_clock: MockClock) -> None:
+    """Once a reader who had waited for it was told the end that the log knew: acknowledged
+    records were missing."""
+    found = await sizes(Cluster(master_s=100, server_s=150)).end(TAIL)
+    assert found == TailEnd(500, 1)
+
+
+async def test_an_end_that_nobody_can_tell_is_an_error(autojump_clock: MockClock) -> None:
+    with pytest.raises(NoReplica, match="no server knows"):
+        await sizes(Cluster(master_s=100, server_s=1000)).end(TAIL)
+    assert trio.current_time() < 200
