@@ -57,6 +57,11 @@ def mount_of(path: bytes) -> Mounted | None:
     return best
 
 
+def control_address(device: str) -> bytes:
+    """Abstract Unix socket on which the process behind a mount answers (mount.tracing)."""
+    return b"\0gfs-mount-" + device.encode()
+
+
 def detach(mountpoint: bytes) -> bool:
     """Unmount lazily, as root or by fusermount3; True if nothing is mounted there after."""
     if os.geteuid() == 0:

@@ -36,6 +36,7 @@ from mount.answering import Tables
 from mount.guard import end_guard, guard_reads
 from mount.handlers import Handlers
 from mount.invalidation import Invalidation, fuse_descriptor
+from mount.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -142,9 +143,16 @@ class Mount:
             nursery.start_soon(self._shed)
             nursery.start_soon(self._watch_signals, client, nursery)
             nursery.start_soon(self._announce, client, nursery)
+            self._watchable(nursery)
             await pyfuse3.main(max_tasks=TASKS_MAX)
             log.info("mount.ended %s %s", self.place, self._statistics())
             nursery.cancel_scope.cancel()
+
+    def _watchable(self, nursery: trio.Nursery) -> None:
+        mounted = mounts.mount_at(os.fsencode(self.place))
+        if mounted is not None:
+            tracing = Tracing(self.tables, self._statistics)
+            nursery.start_soon(tracing.run, mounted.device)
 
     async def _announce(self, client: Client, nursery: trio.Nursery) -> None:
         await self.greeted.wait()

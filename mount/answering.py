@@ -12,7 +12,8 @@ import errno
 import functools
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import pyfuse3
 import trio
@@ -34,10 +35,36 @@ log = logging.getLogger(__name__)
 LIMIT_S = 90.0  # above every limit below it: mutation 80 s, session 20 s, hang 1.5 s
 LATE_S = 1.0  # the kernel counts a timeout from when the reply arrives
 
-Trace = Callable[[str, float, int], None]  # name of the call, its start (trio time), errno or 0
 P = ParamSpec("P")
 R = TypeVar("R")
 M = TypeVar("M", bound=Message)
+
+
+class Watcher(Protocol):
+    """Is told of each request (mount.tracing)."""
+
+    def begin(self, calls: Answering, operation: str, args: Sequence[object]) -> tuple[int, object]:
+        """A request begins; what it gives is given to `end`."""
+        ...
+
+    def end(
+        self,
+        about: tuple[int, object],
+        operation: str,
+        args: Sequence[object],
+        result: object,
+        seconds: float,
+        code: int,
+    ) -> None:
+        """It was answered with `result`, or with errno `code`."""
+        ...
+
+
+class Opened(Protocol):
+    """An open file or directory: what it is of, and who opened it."""
+
+    ino: int
+    actor: Actor
 
 
 class Tables:
@@ -50,7 +77,7 @@ class Tables:
       busy: directory -> requests of this mount under way that hold its lock.
       appending: inode -> open append handles; its size is asked each time.
       forget_kernel_names: the kernel looks up every name again; never blocks.
-      trace: called after each request, for benches and debugging.
+      trace: told of each request while somebody watches.
     """
 
     client: Client
@@ -63,7 +90,7 @@ class Tables:
         self.appending: dict[int, int] = {}
         self.names_recallable = False
         self.forget_kernel_names: Callable[[], None] = _nothing_kept
-        self.trace: Trace | None = None
+        self.trace: Watcher | None = None
         self.unforeseen = 0  # errors nobody foresaw; each is in the log
 
     def lease_left(self) -> float:
@@ -104,6 +131,10 @@ class Answering(pyfuse3.Operations):
     @property
     def client(self) -> Client:
         return self.tables.client
+
+    def opened(self, operation: str, handle: int) -> Opened | None:
+        """What the handle of a request of this kind is of."""
+        return self.tables.files.get(handle)
 
     async def ask(self, question: Message, kind: type[M]) -> M:
         """Ask what changes nothing; a lost session is not the caller's business.
@@ -237,14 +268,17 @@ def _translated(name: str, method: Handler[S, P, R]) -> Handler[S, P, R]:
         raise pyfuse3.FUSEError(code)
 
     async def traced(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
-        start, code = trio.current_time(), 0
+        watcher = self.tables.trace
+        assert watcher is not None
+        start, code, result = perf_counter(), 0, None
+        about = watcher.begin(self, name, args)
         try:
-            return await method(self, *args, **kwargs)
+            result = await method(self, *args, **kwargs)
+            return result
         except Exception as error:
             code = _code_of(self.tables, name, args, error)
         finally:
-            if self.tables.trace is not None:
-                self.tables.trace(name, start, code)
+            watcher.end(about, name, args, result, perf_counter() - start, code)
         raise pyfuse3.FUSEError(code)
 
     return cast("Handler[S, P, R]", translated)

@@ -16,7 +16,7 @@ import pyfuse3
 from gfs.errors import GfsError, NotFound, StaleInode
 from gfs.items import Inode
 from gfs.messages import Actor, Listing, ReadDirectory
-from mount.answering import Answering, Tables, actor_of, answer, log
+from mount.answering import Answering, Opened, Tables, actor_of, answer, log
 from mount.attributes import only_inode
 from mount.core.caching import Directory
 from mount.core.inodes import Handles
@@ -53,6 +53,12 @@ class DirectoryCalls(Answering):
     def __init__(self, tables: Tables) -> None:
         super().__init__(tables)
         self.streams: Handles[Stream] = Handles()
+
+    def opened(self, operation: str, handle: int) -> Opened | None:
+        """Directories have handles of their own."""
+        if operation in ("readdir", "releasedir", "fsyncdir"):
+            return self.streams.get(handle)
+        return super().opened(operation, handle)
 
     @answer(bounded=True)
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:

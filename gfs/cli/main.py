@@ -47,6 +47,10 @@ COMMANDS: dict[str, list[tuple[str, str, str]]] = {
         ("sql", "gfs.cli.queries:sql", "Read-only SQL over the metadata"),
         ("stream", "gfs.cli.stream:stream", "Every change of the metadata, as it happens"),
     ],
+    "A mount on this host": [
+        ("trace", "gfs.cli.watching:trace", "A line for each request that a mount is asked"),
+        ("mount-stats", "gfs.cli.watching:mount_stats", "Rates and times of a mount, live"),
+    ],
     "Programs": [
         ("master", "gfs.cli.programs:master", "Run a master, or a shadow; promote a shadow"),
         ("chunkd", "gfs.cli.programs:chunkd", "Run a chunk server; `gfs chunkd drain` empties one"),

@@ -1,0 +1,103 @@
+"""`gfs trace` and `gfs mount-stats` on a real mount."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fuse.conftest import Cluster
+
+pytestmark = [pytest.mark.timeout(60), pytest.mark.mount]
+GFS = [sys.executable, "-m", "gfs.cli.main"]
+
+
+def gfs(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*GFS, *words], capture_output=True, text=True, timeout=30, check=False)
+
+
+@contextmanager
+def watching(*words: str) -> Iterator[Iterator[dict[str, Any]]]:
+    """What a command that goes on prints, an object a line."""
+    command = [*GFS, *words, "--json"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            if words[0] == "trace":
+                assert process.stderr.readline().startswith(b"watching")
+            yield (json.loads(line) for line in process.stdout)
+        finally:
+            process.terminate()
+
+
+def traced_until(lines: Iterator[dict[str, Any]], place: Path, marker: str) -> list[dict[str, Any]]:
+    """Lines until `marker` is seen to be looked up, which is done until then."""
+    found: list[dict[str, Any]] = []
+    (place / marker).exists()
+    for line in lines:
+        if line["operation"] == "lookup" and line["path"].endswith(marker):
+            return found
+        found.append(line)
+    raise AssertionError("the trace has ended")
+
+
+def test_every_request_is_told_with_path_bytes_error_and_caller(
+    cluster: Cluster, here: Path
+) -> None:
+    old = here / "old"
+    old.mkdir()
+    (old / "file").write_bytes(b"x" * 10_000)
+    with watching("trace", str(here)) as lines:
+        os.rename(old / "file", old / "new")
+        with open(old / "new", "rb") as file:
+            assert len(file.read()) == 10_000
+        with pytest.raises(FileExistsError):
+            os.mkdir(old)
+        os.setxattr(old / "new", "user.k", b"v")
+        (old / b"\xff".decode("utf-8", "surrogateescape")).touch()
+        told = traced_until(lines, here, "end")
+    top = "/" + here.name
+    by_name = {line["operation"]: line for line in told}
+    assert by_name["rename"]["path"] == f"{top}/old/file"
+    assert by_name["rename"]["to"] == f"{top}/old/new"
+    reads = [line for line in told if line["operation"] == "read"]
+    assert {line["path"] for line in reads} == {f"{top}/old/new"}
+    assert sum(line["bytes"] for line in reads) == 10_000
+    assert {(line["pid"], line["uid"]) for line in reads} == {(os.getpid(), os.getuid())}
+    assert by_name["setxattr"]["to"] == "user.k"
+    assert by_name["create"]["path"].startswith(f"{top}/old/")
+    assert all(line["us"] >= 0 for line in told)
+    assert not [line for line in told if line["errno"] not in ("", "ENOENT", "ENODATA")]
+
+
+def test_counts_are_of_their_interval(cluster: Cluster, here: Path) -> None:
+    with watching("mount-stats", str(here), "0.2") as intervals:
+        first = next(intervals)
+        assert first["interval_s"] == pytest.approx(0.2, abs=0.5)
+        for number in range(50):
+            (here / f"f{number}").write_bytes(b"y" * 1000)
+        made = written = 0
+        for told in intervals:
+            counts = told["operations"]
+            made += counts.get("create", {}).get("calls", 0)
+            written += counts.get("write", {}).get("bytes", 0)
+            if made >= 50 and written >= 50_000:
+                break
+        assert (made, written) == (50, 50_000)
+        assert told["mount"]["lease_left_s"] > 0
+
+
+def test_places_that_cannot_be_watched_are_named(tmp_path: Path) -> None:
+    done = gfs("trace", str(tmp_path))
+    assert done.returncode == 2
+    assert "not in a mount" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
