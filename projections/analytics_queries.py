@@ -8,7 +8,7 @@ no file, network, extension or setting.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute, Route
 
 from gfs.errors import InvalidArgument, NotReady, TooLarge, UsageError
 from gfs.ids import MIB
+from projections.analytics_tree import BELOW, inode_at
 from projections.queries import (
     Collected,
     Deadline,
@@ -31,6 +32,7 @@ from projections.queries import (
 )
 from projections.storage import DuckStore
 
+Bound = Sequence[Any] | Mapping[str, Any]  # by place, or by name
 SQL_ANSWER_BYTES = 64 * MIB
 SQL_BYTES_MAX = 100_000
 _DAY_NS = 86400 * 10**9
@@ -163,16 +165,28 @@ class AnalyticsQueries:
         return await self._rows(request, sql, [number(request, "n", 20, 10_000)])
 
     async def sums(self, request: Request) -> Response:
-        """``GET /sums?by=owner|group|extension|kind``: files and bytes."""
-        parameters(request, "by")
+        """``GET /sums?by=owner|group|extension|kind&path=/a``: files and bytes, of a tree."""
+        parameters(request, "by", "path")
         by = request.query_params.get("by", "owner")
         if by not in _GROUPS:
             raise InvalidArgument(f"by is one of {', '.join(_GROUPS)}")
         sql = (
             f"SELECT {_GROUPS[by]}, count(*) AS files, sum(size)::BIGINT AS bytes,"
-            " sum(disk_bytes)::BIGINT AS disk_bytes FROM files GROUP BY ALL ORDER BY bytes DESC"
+            " sum(disk_bytes)::BIGINT AS disk_bytes FROM files{} GROUP BY ALL"
+            f" ORDER BY bytes DESC, {_GROUPS[by]}"
         )
-        return await self._rows(request, sql)
+        path = request.query_params.get("path")
+        if path is None:
+            return await self._rows(request, sql.format(""))
+        rows_max = self._service.config.query_rows
+
+        def ask(connection: duckdb.DuckDBPyConnection) -> Collected:
+            bound = {"top": inode_at(connection, path)}
+            return _run(
+                connection, BELOW + sql.format(" SEMI JOIN below USING (ino)"), bound, rows_max
+            )
+
+        return await self._ask(request, ask)
 
     async def sql(self, request: Request) -> Response:
         """``POST /sql`` {"sql": ..., "parameters": [...]}: one SELECT over the view."""
@@ -204,11 +218,9 @@ def check_statement(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
         raise UsageError("SQL: only SELECT")
 
 
-def _run(
-    connection: duckdb.DuckDBPyConnection, sql: str, bound: Sequence[Any], rows_max: int
-) -> Collected:
+def _run(connection: duckdb.DuckDBPyConnection, sql: str, bound: Bound, rows_max: int) -> Collected:
     try:
-        result = connection.execute(sql, list(bound))
+        result = connection.execute(sql, bound)
         columns = [column[0] for column in result.description or ()]
         return collect(columns, _pages(result), rows_max, SQL_ANSWER_BYTES)
     except duckdb.InterruptException:

@@ -20,6 +20,7 @@ from projections import find_run
 from projections.find_query import TRIGRAM, glob_of, like_of
 from projections.find_run import COLUMNS, Start
 from projections.queries import QueryService, RowsResponse, number, parameters, sql_request
+from projections.search_schema import ROOT
 from projections.sql_guard import Readers, run_sql
 
 T = TypeVar("T")
@@ -134,12 +135,17 @@ class SearchQueries:
         return self._service.answer(fresh, rows=found, truncated=len(rows) > limit)
 
     async def du(self, request: Request) -> Response:
-        """``GET /du?path=/a&depth=1``: sums of a directory, and of those below it."""
+        """``GET /du?path=/a&depth=1``: sums of what is there, and of directories below it."""
         parameters(request, "path", "depth")
         path = request.query_params.get("path", "/")
         depth = number(request, "depth", 0, 1000)
-        fresh, rows = await self._ask(request, lambda connection: _du(connection, path, depth))
-        return self._service.answer(fresh, **(rows[0] | {"path": path}), below=rows[1:])
+        most = self._service.config.query_rows
+        fresh, rows = await self._ask(
+            request, lambda connection: _du(connection, path, depth, most)
+        )
+        below = rows[1 : most + 1]
+        cut = len(rows) > most + 1
+        return self._service.answer(fresh, **rows[0] | {"path": path}, below=below, truncated=cut)
 
     async def top(self, request: Request) -> Response:
         """``GET /top?n=20&path=/a``: the largest files."""
@@ -285,25 +291,32 @@ def _literals(pattern: str) -> list[str]:
     return pattern.replace("?", "*").split("*")
 
 
-def _du(connection: apsw.Connection, path: str, depth: int) -> list[dict[str, Any]]:
-    """Sums of the directory at `path`, itself included, then of those below it."""
-    ino, spelled = find_run.directory_of(connection, path)
-    # As du(1): a directory's own inode is part of it.
-    sql = (
+def _du(connection: apsw.Connection, path: str, depth: int, most: int) -> list[dict[str, Any]]:
+    """Sums of what is at `path`, itself included, then of at most `most` + 1 directories below."""
+    ino = find_run.resolve(connection, path)
+    sums = (
         "SELECT CASE WHEN d.path = '' THEN '/' ELSE d.path END AS path, d.files,"
         " d.directories, d.bytes + ifnull(i.size, 0) AS bytes,"
-        " d.disk_bytes + (ifnull(i.stored, 0) + 511) / 512 * 512 AS disk_bytes"
+        " d.disk_bytes + (ifnull(i.stored, 0) + 511) / 512 * 512 AS disk_bytes, 1 AS itself"
         " FROM directories d LEFT JOIN inodes i ON i.ino = d.ino WHERE "
     )
-    own = _dicts(connection, sql + "d.ino = ?", (ino,))
+    own = _dicts(connection, sums + "d.ino = ?", (ino,))
+    if not own:
+        file = (
+            "SELECT ? AS path, 1 AS files, 0 AS directories, size AS bytes,"
+            " (stored + 511) / 512 * 512 AS disk_bytes, 0 AS itself FROM inodes WHERE ino = ?"
+        )
+        return _dicts(connection, file, (path, ino))
     if depth == 0:
         return own
     if depth == 1:
-        return own + _dicts(connection, sql + "d.parent = ? ORDER BY d.path", (ino,))
+        where = "d.parent = ? ORDER BY d.path LIMIT ?"
+        return own + _dicts(connection, sums + where, (ino, most + 1))
+    spelled = "" if ino == ROOT else own[0]["path"]
     limits = "length(substr(d.path, ?3)) - length(replace(substr(d.path, ?3), '/', '')) <= ?4"
-    where = f"d.path > ?1 AND d.path < ?2 AND {limits} ORDER BY d.path"
-    bound = (spelled + "/", spelled + "0", len(spelled) + 1, depth)
-    return own + _dicts(connection, sql + where, bound)
+    where = f"d.path > ?1 AND d.path < ?2 AND {limits} ORDER BY d.path LIMIT ?5"
+    bound = (spelled + "/", spelled + "0", len(spelled) + 1, depth, most + 1)
+    return own + _dicts(connection, sums + where, bound)
 
 
 def _dicts(connection: apsw.Connection, sql: str, bound: Any = ()) -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ COMMANDS: dict[str, list[tuple[str, str, str]]] = {
     "Questions": [
         ("find", "gfs.cli.find:find", "find(1)'s words, answered by the search view"),
         ("search", "gfs.cli.queries:search", "Names that contain a text"),
-        ("du", "gfs.cli.queries:du", "Bytes and files below a directory, at once"),
+        ("du", "gfs.cli.usage:du", "What trees take, at once: du(1)'s words"),
         ("sql", "gfs.cli.queries:sql", "Read-only SQL over the metadata"),
         ("stream", "gfs.cli.stream:stream", "Every change of the metadata, as it happens"),
     ],

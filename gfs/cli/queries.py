@@ -1,4 +1,4 @@
-"""`gfs search|du|sql`: questions that the views answer.
+"""`gfs search|sql`: questions that the views answer.
 
 Every answer is as of a position of the operation log; position and lag are printed on
 standard error, or are part of the object with --json. With ``--wait`` the master first
@@ -18,7 +18,7 @@ import httpx
 
 from gfs.changes import bytes_of, text_of
 from gfs.cli.finding import Place, cluster_option, reach
-from gfs.cli.output import CommandFailed, out, out_name, remark, size_text
+from gfs.cli.output import CommandFailed, out, out_name, remark
 from gfs.cluster.asking import ask
 from gfs.cluster.report import view_client
 from gfs.errors import UsageError
@@ -169,35 +169,6 @@ def search(
 
 @click.command()
 @question
-@click.argument("path", required=False, type=_PATH)
-@click.option("--depth", default=0, type=click.IntRange(0, 1000), help="Levels below, too. [0]")
-@click.option("--bytes", "exact", is_flag=True, help="Sizes in bytes.")
-@click.pass_context
-def du(
-    context: click.Context,
-    path: bytes | None,
-    depth: int,
-    exact: bool,
-    wait: bool,
-    as_json: bool,
-) -> None:
-    """Sizes, bytes stored and number of files of a directory, kept as sums: no walk."""
-    place = reach(context.obj, [path] if path else [])
-    asked: dict[str, str | int] = {"path": asked_path(place, path), "depth": depth}
-    found = ask_view(place, "search", "/du", asked, wait=wait)
-    if as_json:
-        out(json.dumps(found))
-        return
-    shown: Callable[[float], str] = (lambda size: str(int(size))) if exact else size_text
-    for row in [*found["below"], found]:
-        sizes = f"{shown(row['bytes']):>12} {shown(row['disk_bytes']):>12} {row['files']:>10}  "
-        out(sizes, end=b"")
-        out_name(bytes_of(row["path"]))
-    print_standing(found)
-
-
-@click.command()
-@question
 @click.argument("query")
 @click.option("--view", default="analytics", type=click.Choice(["analytics", "search"]))
 @click.option("--limit", type=click.IntRange(1), help="Rows at most.")
@@ -216,13 +187,13 @@ def sql(
     if as_json:
         out(json.dumps(found))
         return
-    _print_rows(found["columns"], found["rows"])
+    print_rows(found["columns"], found["rows"])
     if found["truncated"]:
         remark(f"only the first {len(found['rows'])} rows (--limit)")
     print_standing(found)
 
 
-def _print_rows(columns: list[str], rows: list[list[Any]]) -> None:
+def print_rows(columns: list[str], rows: list[list[Any]]) -> None:
     """A table on a terminal, else lines with tabs between."""
     if sys.stdout.isatty():
         from rich import box

@@ -183,6 +183,26 @@ async def test_both_views_agree_on_owners_and_extensions(served: Served) -> None
     assert dict(found["rows"]) == extensions
 
 
+async def test_sums_of_a_tree_count_each_inode_of_it_once(served: Served) -> None:
+    model = served.model
+    for ino in list(model.children)[:12]:
+        path = visible(model, ino) if ino != 1 else b"/"
+        if not path or b"\xff" in path:
+            continue
+        tree, todo = {ino}, [ino]
+        while todo:
+            for inside in model.children.get(todo.pop(), {}).values():
+                todo += [inside] if inside not in tree else []
+                tree.add(inside)
+        for by, name in (("owner", "uid"), ("group", "gid")):
+            wanted: dict[int, int] = {}
+            for one in tree:
+                key = getattr(model.inodes[one], name)
+                wanted[key] = wanted.get(key, 0) + model.inodes[one].size
+            answer = await get(served, "/analytics/sums", by=by, path=path.decode())
+            assert {row[0]: row[2] for row in answer["rows"]} == wanted
+
+
 async def test_histogram_counts_every_file_once(served: Served) -> None:
     files = sum(inode.is_file for inode in served.model.inodes.values())
     for of in ("size", "mtime", "atime", "created"):
