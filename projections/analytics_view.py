@@ -79,6 +79,10 @@ class AnalyticsView(DuckProjection):
     format = 1
     schema = SCHEMA
     history_schema = HISTORY
+    path_sql = (
+        "SELECT path FROM directories WHERE ino = ? OR ino ="
+        " (SELECT min(parent) FROM dirents WHERE ino = ?) ORDER BY depth DESC LIMIT 1"
+    )
     history_delay_s = 1.0  # needs nothing of the view, and a commit costs milliseconds
 
     def apply(self, batch: Batch, connection: Any) -> None:

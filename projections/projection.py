@@ -25,6 +25,7 @@ from starlette.routing import BaseRoute
 from gfs.changes import Line
 from gfs.config import ProjectionsConfig
 from gfs.errors import UsageError
+from projections.core.dead_letters import EVERYWHERE, PATHS_MAX
 from projections.core.following import Batch
 from projections.storage import DuckStore, SqliteStore, Store
 
@@ -41,6 +42,8 @@ class Projection(ABC):
     history_schema: ClassVar[str] = ""  # tables that survive a rebuild; "" = none
     history_delay_s: ClassVar[float] = 0.0  # history may be written down so much later
     suffix: ClassVar[str]
+    # One row: path of the directory that inode ? is, or (second ?) lies in. "" = no paths here.
+    path_sql: ClassVar[str] = ""
 
     def __init__(self, config: ProjectionsConfig) -> None:
         self.config = config
@@ -64,6 +67,16 @@ class Projection(ABC):
         `history_schema` is given.
         """
         raise NotImplementedError
+
+    def paths_of(self, inodes: Sequence[int], connection: Any) -> list[str]:
+        """Directories that hold these inodes; the root where that is not known."""
+        if not self.path_sql or not inodes or len(inodes) > PATHS_MAX:
+            return [EVERYWHERE]
+        found = set()
+        for ino in inodes:
+            row = connection.execute(self.path_sql, (ino, ino)).fetchone()
+            found.add((row and row[0]) or EVERYWHERE)
+        return sorted(found)
 
     def routes(self, service: Any) -> Sequence[BaseRoute]:
         """HTTP routes of its queries; `service` is a `projections.queries.QueryService`."""

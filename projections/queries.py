@@ -2,7 +2,8 @@
 
 Every answer carries the position and epoch that it is true for, the lag in
 milliseconds and whether a rebuild runs: in the headers ``X-GFS-Cursor``,
-``X-GFS-Lag-Ms``, ``X-GFS-Rebuilding``, and in JSON answers as fields too. With
+``X-GFS-Lag-Ms``, ``X-GFS-Rebuilding``, and in JSON answers as fields too; so do the
+directories, if any, of which the view could not take a record (``X-GFS-Suspect``). With
 ``wait=CURSOR`` it waits until the view has come that far. Queries run in threads, on
 connections of their own, and are ended when their time is up.
 """
@@ -16,6 +17,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 import msgspec
 import trio
@@ -28,6 +30,7 @@ from gfs.changes import Cursor
 from gfs.config import ProjectionsConfig
 from gfs.errors import InvalidArgument, NotReady, TimedOut, TooLarge, UsageError
 from gfs.http import JsonResponse
+from projections.core.dead_letters import suspects
 from projections.worker import View
 
 log = logging.getLogger(__name__)
@@ -45,6 +48,7 @@ class Freshness:
     cursor: Cursor
     lag_ms: float
     rebuilding: bool
+    suspect: tuple[str, ...] = ()  # directories below which it may be wrong
 
     def fields(self) -> dict[str, object]:
         """For a JSON answer."""
@@ -54,6 +58,7 @@ class Freshness:
             "epoch": self.cursor.epoch,
             "lag_ms": round(self.lag_ms, 1),
             "rebuilding": self.rebuilding,
+            "suspect": self.suspect,
         }
 
     def headers(self) -> dict[str, str]:
@@ -62,6 +67,7 @@ class Freshness:
             "X-GFS-Cursor": str(self.cursor),
             "X-GFS-Lag-Ms": f"{self.lag_ms:.1f}",
             "X-GFS-Rebuilding": str(int(self.rebuilding)),
+            "X-GFS-Suspect": ",".join(map(quote, self.suspect)),
         }
 
 
@@ -118,7 +124,9 @@ class QueryService:
 
     def now(self) -> Freshness:
         """What is known at this moment."""
-        return Freshness(self.view.cursor, self.view.lag_ms, self.view.rebuilding)
+        view = self.view
+        suspect = tuple(suspects(view.letters))
+        return Freshness(view.cursor, view.lag_ms, view.rebuilding, suspect)
 
     async def run(self, query: Callable[[], T]) -> T:
         """Run a query in a thread."""

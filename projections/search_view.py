@@ -32,6 +32,10 @@ class SearchView(SqliteProjection):
     format = 1
     schema = SCHEMA
     history_schema = HISTORY
+    path_sql = (
+        "SELECT path FROM directories WHERE ino = ? UNION ALL SELECT d.path"
+        " FROM inodes i JOIN directories d ON d.ino = i.home WHERE i.ino = ? LIMIT 1"
+    )
 
     def apply(self, batch: Batch, connection: Any) -> None:
         for items, copy in stages(batch.lines):

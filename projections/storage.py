@@ -20,6 +20,7 @@ import duckdb
 from gfs.changes import Cursor
 from gfs.errors import Overloaded
 from gfs.ids import MIB
+from projections.core.dead_letters import Letter
 
 APPLICATION_ID = 0x47465356  # "GFSV"
 CACHE_BYTES = 64 * MIB
@@ -34,6 +35,25 @@ CREATE TABLE progress (
   format BIGINT NOT NULL
 );
 """
+_DEAD_LETTERS = """
+CREATE TABLE IF NOT EXISTS dead_letters (  -- records that could not be applied
+  cursor VARCHAR NOT NULL,
+  time_ns BIGINT NOT NULL,
+  operation VARCHAR NOT NULL,
+  error VARCHAR NOT NULL,
+  suspect VARCHAR NOT NULL,   -- JSON: paths of directories below which rows may be wrong
+  events VARCHAR NOT NULL     -- JSON, as they came
+);
+"""
+# A failure of these kinds is the host's, not the events': it passes, or the view is built anew.
+HOST_ERRORS = (
+    OSError,
+    MemoryError,
+    *(apsw.BusyError, apsw.LockedError, apsw.FullError, apsw.IOError, apsw.NoMemError),
+    *(apsw.ReadOnlyError, apsw.CantOpenError, apsw.InterruptError),
+    *(duckdb.IOException, duckdb.OutOfMemoryException, duckdb.InterruptException),
+    duckdb.ConnectionException,
+)
 
 
 class Damaged(Exception):
@@ -67,6 +87,13 @@ class Store(Protocol):
 
     def write_history(self, change: Callable[[Any, Any], None], cursor: Cursor) -> None:
         """The same for the history; `change` gets (history, view) connections."""
+
+    def put_aside(self, letter: Letter, cursor: Cursor, *, history: bool) -> None:
+        """Keep a record that cannot be applied (or noted in the history) and move on."""
+
+    def letters(self) -> list[Letter]:
+        """All that was put aside since the view, or its history, was made."""
+        ...
 
     def close(self) -> None:
         """Close; a second call does nothing."""
@@ -123,6 +150,7 @@ class _SqliteFile:
             raise Damaged(self.path, "not a view")
         if (answer := connection.execute("PRAGMA quick_check(1)").get) != "ok":
             raise Damaged(self.path, answer)
+        connection.execute(_DEAD_LETTERS)
         for epoch, position, found in connection.execute(
             "SELECT epoch, position, format FROM progress"
         ):
@@ -192,6 +220,15 @@ class SqliteStore:
         history = self._history
         assert history is not None
         history.write(lambda: change(history.connection, self._view.connection), cursor)
+
+    def put_aside(self, letter: Letter, cursor: Cursor, *, history: bool) -> None:
+        file = self._history if history else self._view
+        assert file is not None
+        file.write(lambda: _put(file.connection, "dead_letters", letter), cursor)
+
+    def letters(self) -> list[Letter]:
+        files = [self._view, *([self._history] if self._history else [])]
+        return [one for file in files for one in _letters(file.connection, "dead_letters")]
 
     def close(self) -> None:
         self._view.connection.close()
@@ -271,6 +308,7 @@ class DuckStore:
             connection.execute(_PROGRESS + schema)
             connection.execute("INSERT INTO progress VALUES (0, 0, 0, ?)", [view_format])
             connection.execute("COMMIT")
+        connection.execute(_DEAD_LETTERS)
         for name in tables:  # checksums are verified as blocks are read
             connection.execute(f'SELECT bit_xor(hash(t)) FROM "{name}" t').fetchall()
         rows = connection.execute("SELECT epoch, position, format FROM progress").fetchall()
@@ -286,6 +324,16 @@ class DuckStore:
         both = self.connection
         self._transaction(lambda: change(both, both), "history.progress", cursor)
         self.history_cursor = cursor
+
+    def put_aside(self, letter: Letter, cursor: Cursor, *, history: bool) -> None:
+        if history:
+            self.write_history(lambda past, _: _put(past, "history.dead_letters", letter), cursor)
+        else:
+            self.write(lambda view: _put(view, "dead_letters", letter), cursor)
+
+    def letters(self) -> list[Letter]:
+        tables = ["dead_letters", *(["history.dead_letters"] if self.history_cursor else [])]
+        return [one for table in tables for one in _letters(self.connection, table)]
 
     def _transaction(self, change: Callable[[], None], table: str, cursor: Cursor) -> None:
         connection = self.connection
@@ -327,6 +375,14 @@ class DuckStore:
                 cursor.interrupt()
             self._none_left.wait_for(lambda: not self._readers, CLOSE_S)
             self.connection.close()
+
+
+def _put(connection: Any, table: str, letter: Letter) -> None:
+    connection.execute(f"INSERT INTO {table} VALUES (?, ?, ?, ?, ?, ?)", letter.row())
+
+
+def _letters(connection: Any, table: str) -> Iterator[Letter]:
+    yield from map(Letter.of_row, connection.execute(f"SELECT * FROM {table}").fetchall())
 
 
 def _quoted(path: Path) -> str:

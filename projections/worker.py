@@ -23,16 +23,17 @@ from gfs.changes import Cursor, Line
 from gfs.config import ProjectionsConfig
 from gfs.disk import File, PosixDisk
 from gfs.errors import GfsError, RemoteProtocolError, TimedOut
+from projections.core.dead_letters import Letter
 from projections.core.following import Batch, Gap, HistoryLost
 from projections.projection import Projection
 from projections.storage import Damaged, Store, identity, remove_view
 from projections.stream_source import Pump, StreamSource
+from projections.writer import Writer
 
 log = logging.getLogger(__name__)
 
 RETRY_S = (0.05, 2.0)  # first and longest pause before the stream is asked again
 FAILURES_MAX = 3  # one after another, of the view itself, until it is built anew
-SAVE_CURSOR_S = 5.0  # how often progress without events is written down
 LOOK_S = 1.0  # between looks whether the view's file is still there
 ASKED_S = 5.0  # for so long after a question the next one is expected
 FRESHEN_S = 1.0  # a question waits at most for what has come before it
@@ -66,9 +67,7 @@ class View:
         self._idle_since: float | None = None  # nothing was left to apply
         self._heard_at = -1e9
         self._last_ns = 0
-        self._saved_at = self._noted_at = 0.0
-        self._noted: list[Line] = []  # events not yet in the history
-        self._noted_to: Cursor | None = None
+        self._writer: Writer | None = None  # of `store`
         self._identity = (0, 0)
         self.lags_ms: deque[float] = deque(maxlen=LAGS_KEPT)
         self.events_total = self.batches_total = self.rebuilds_total = self.retries_total = 0
@@ -116,12 +115,12 @@ class View:
     @property
     def history_cursor(self) -> Cursor:
         """How far the history has come; where nothing happened since, as far as the view."""
-        store = self.store
-        if store is None or store.history_cursor is None:
-            return changes.START
-        if self._noted_to is not None and not self._noted:
-            return self._noted_to
-        return store.history_cursor
+        return changes.START if self._writer is None else self._writer.history_cursor
+
+    @property
+    def letters(self) -> list[Letter]:
+        """Records that could not be applied."""
+        return [] if self._writer is None else self._writer.letters
 
     def statistics(self) -> dict[str, object]:
         """Numbers for /statistics and /metrics."""
@@ -139,6 +138,7 @@ class View:
             "apply_seconds_total": round(self.apply_s_total, 3),
             "rebuilds_total": self.rebuilds_total,
             "stream_retries_total": self.retries_total,
+            "dead_letters": len(self.letters),
         }
 
     # Life.
@@ -188,7 +188,7 @@ class View:
 
     def _close(self) -> None:
         store, self.store = self.store, None
-        self._noted, self._noted_to = [], None  # still in the log behind the history's cursor
+        self._writer = None  # what it had noted is in the log behind the history's cursor
         self.generation += 1
         if store is not None:
             store.close()
@@ -202,7 +202,9 @@ class View:
                 await self._open()
         store = self.store
         assert store is not None
-        self._noted, self._noted_to = [], None
+        writer = self._writer
+        assert writer is not None
+        writer.forget()
         start = store.cursor
         if store.history_cursor is not None and store.history_cursor.position < start.position:
             start = store.history_cursor
@@ -215,7 +217,7 @@ class View:
             await self._rebuild(lost=True)
             return
         try:
-            await self._follow(store, start)
+            await self._follow(writer, start)
         except HistoryLost as error:
             log.warning("stream.reset view=%s from=%s %s", self.name, start, error)
             if start != store.cursor:  # history alone is behind what the log keeps: a gap in it
@@ -240,6 +242,7 @@ class View:
 
     async def _open(self) -> None:
         self.store = await trio.to_thread.run_sync(self._open_store, self.path, True)
+        self._writer = Writer(self.projection, self._config, self.store)
         self._identity = identity(self.path)
         self.generation += 1
         self._move(self.store.cursor)
@@ -257,7 +260,9 @@ class View:
 
     # Following.
 
-    async def _follow(self, store: Store, start: Cursor, *, until_caught_up: bool = False) -> None:
+    async def _follow(
+        self, writer: Writer, start: Cursor, *, until_caught_up: bool = False
+    ) -> None:
         """Apply what the stream brings; raises what ends it."""
         pump = Pump(self._source, start)
         failures: list[Exception] = []
@@ -271,11 +276,11 @@ class View:
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(run, pump.receive)
-            nursery.start_soon(run, partial(self._apply_all, store, pump, until_caught_up))
+            nursery.start_soon(run, partial(self._apply_all, writer, pump, until_caught_up))
         if failures:
             raise failures[0]
 
-    async def _apply_all(self, store: Store, pump: Pump, until_caught_up: bool) -> None:
+    async def _apply_all(self, writer: Writer, pump: Pump, until_caught_up: bool) -> None:
         began = 0.0
         while True:
             await pump.wait_news(LOOK_S)
@@ -283,13 +288,13 @@ class View:
             if not until_caught_up:
                 await self._gather(pump, began)
             self._look()
-            if self._noted and store is self.store and not pump.has_news:
-                await trio.to_thread.run_sync(self._write_history, store)
+            if writer.noted and not pump.has_news:
+                await trio.to_thread.run_sync(writer.write_history)
                 self._move(self.cursor)
             began = trio.current_time()
             batch = pump.batch(self._config.batch_events)
             if batch is not None:
-                await self._apply(store, batch)
+                await self._apply(writer, batch)
             self._unapplied_since = trio.current_time() if pump.has_news else None
             if pump.is_at_end:
                 self._idle_since = trio.current_time()
@@ -319,52 +324,18 @@ class View:
         if self._identity != (0, 0) and identity(self.path) != self._identity:
             raise Damaged(self.path, "has been removed or replaced")
 
-    async def _apply(self, store: Store, batch: Batch) -> None:
+    async def _apply(self, writer: Writer, batch: Batch) -> None:
         began = time.perf_counter()
-        live = store is self.store and batch.cursor.position > store.cursor.position
-        await trio.to_thread.run_sync(self._write, store, batch)
+        live = writer is self._writer and batch.cursor.position > writer.store.cursor.position
+        await trio.to_thread.run_sync(writer.write, batch)
         self.apply_s_total += time.perf_counter() - began
         self.batches_total += 1
         self.events_total += len(batch.lines)
         if batch.lines and live:  # what is caught up with after a start is no lag
             self._last_ns = batch.lines[-1].time_ns
             self.lags_ms.append((time.time_ns() - batch.lines[0].time_ns) / 1e6)
-        if store is self.store:
+        if writer is self._writer:
             self._move(max(batch.cursor, self.cursor, key=lambda one: one.position))
-
-    def _write(self, store: Store, batch: Batch) -> None:
-        """History first: it wants paths as they were before. Runs in a thread."""
-        if store.history_cursor is not None and store is self.store:
-            self._note(store, batch)
-        lines = batch.after(store.cursor)
-        now = time.monotonic()
-        if not lines and now - self._saved_at < SAVE_CURSOR_S and not batch.snapshot:
-            return  # nothing to see in these records: progress can be written down later
-        if batch.cursor.position >= store.cursor.position:
-            self._saved_at = now
-            whole = Batch(lines, batch.cursor, batch.snapshot)
-            store.write(lambda connection: self.projection.apply(whole, connection), batch.cursor)
-
-    def _note(self, store: Store, batch: Batch) -> None:
-        """Keep a batch for the history, and write that down when it is due."""
-        assert store.history_cursor is not None
-        noted = self._noted_to or store.history_cursor
-        if batch.cursor.position <= noted.position:
-            return
-        self._noted += batch.after(noted)
-        self._noted_to = batch.cursor
-        due = self._noted_at + self.projection.history_delay_s
-        if len(self._noted) > self._config.batch_events or time.monotonic() >= due:
-            self._write_history(store)
-
-    def _write_history(self, store: Store) -> None:
-        lines, cursor = self._noted, self._noted_to
-        self._noted_at = time.monotonic()
-        if lines and cursor is not None:
-            store.write_history(
-                lambda history, view: self.projection.record(lines, history, view), cursor
-            )
-            self._noted = []
 
     # Rebuilding.
 
@@ -376,11 +347,12 @@ class View:
         remove_view(fresh)
         log.info("view.rebuild view=%s", self.name)
         store = await trio.to_thread.run_sync(self._open_store, fresh, False)
+        writer = Writer(self.projection, self._config, store)
         try:
-            await self._load(store)
+            await self._load(writer)
             kept, self._identity = self._identity, (0, 0)
             with suppress(HistoryLost):
-                await self._follow(store, store.cursor, until_caught_up=True)
+                await self._follow(writer, store.cursor, until_caught_up=True)
             self._identity = kept
             cursor = store.cursor
         finally:
@@ -394,7 +366,7 @@ class View:
             self.store.write_history(_nothing, cursor)
         log.info("view.rebuilt view=%s cursor=%s", self.name, cursor)
 
-    async def _load(self, store: Store) -> None:
+    async def _load(self, writer: Writer) -> None:
         """The items of the newest checkpoint."""
         cursor, count, pending = changes.START, 0, list[Line]()
         complete = False
@@ -413,7 +385,7 @@ class View:
                         count += 1
                 if len(pending) >= self._config.batch_events or complete:
                     batch = Batch(pending, cursor if complete else changes.START, snapshot=True)
-                    await self._apply(store, batch)
+                    await self._apply(writer, batch)
                     pending = []
         if not complete:
             raise RemoteProtocolError("the snapshot was cut short")

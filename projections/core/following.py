@@ -56,6 +56,21 @@ class Batch:
             return self.lines
         return [line for line in self.lines if _position(line) > cursor.position]
 
+    def halves(self) -> tuple[Batch, Batch] | None:
+        """Two batches of whole records that do the same; None if this is one record."""
+        ends = [at for at, line in enumerate(self.lines, 1) if not line.more]
+        if len(ends) < 2:
+            return None
+        end = ends[(len(ends) - 1) // 2]
+        first = changes.START
+        if not self.snapshot:
+            last = changes.parse_cursor(self.lines[end - 1].cursor)
+            first = last._replace(rank=changes.WHOLE_RECORD)
+        return (
+            Batch(self.lines[:end], first, self.snapshot),
+            Batch(self.lines[end:], self.cursor, self.snapshot),
+        )
+
 
 def stages(lines: list[Line]) -> Iterator[tuple[Items, Line | None]]:
     """What to bring about, in order: items, and the copy that then takes effect (None: at the end).

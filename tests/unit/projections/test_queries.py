@@ -21,6 +21,7 @@ from projections.projection import Projection
 from projections.search_view import SearchView
 from projections.stream_source import StreamSource
 from projections.worker import View
+from projections.writer import Writer
 from tests.unit.projections.views import apply_split, config, history
 
 KEY = b"k" * 32
@@ -46,6 +47,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[NamespaceM
         view = View(kind(settings), settings, StreamSource("http://x", "", None))
         view.store = view.projection.open_store(view.path, view.history_path)
         apply_split(view.projection, view.store, records, random.Random(1))
+        view._writer = Writer(view.projection, settings, view.store)
         view.cursor = view.store.cursor
         view.rebuilding = False
         views.append(view)
@@ -112,6 +114,8 @@ async def test_every_answer_says_what_it_is_true_for(served: Served) -> None:
         assert {"lag_ms", "rebuilding", "cursor"} <= body.keys()
         assert answer.headers["x-gfs-cursor"] == f"{EPOCH}-{served.model.position}"
         assert answer.headers["x-gfs-rebuilding"] == "0"
+        assert body["suspect"] == []
+        assert answer.headers["x-gfs-suspect"] == ""
 
 
 async def test_du_of_every_directory_is_the_sum_below_it(served: Served) -> None:
