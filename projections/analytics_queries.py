@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute, Route
 
 from gfs.errors import InvalidArgument, NotReady, TooLarge, UsageError
 from gfs.ids import MIB
+from projections.analytics_reports import asked_report, described
 from projections.analytics_tree import BELOW, inode_at
 from projections.queries import (
     Collected,
@@ -76,6 +77,8 @@ class AnalyticsQueries:
             Route("/growth", self.growth),
             Route("/top", self.top),
             Route("/sums", self.sums),
+            Route("/report", self.reports),
+            Route("/report/{name}", self.report),
             Route("/sql", self.sql, methods=["GET", "POST"]),
         ]
 
@@ -187,6 +190,21 @@ class AnalyticsQueries:
             )
 
         return await self._ask(request, ask)
+
+    async def reports(self, request: Request) -> Response:
+        """``GET /report``: which there are."""
+        parameters(request)
+        return self._service.answer(await self._service.fresh(request), reports=described())
+
+    async def report(self, request: Request) -> Response:
+        """``GET /report/NAME?...``: one of `projections.analytics_reports`."""
+        asked = asked_report(request, request.path_params["name"])
+        rows_max = self._service.config.query_rows
+
+        def ask(connection: duckdb.DuckDBPyConnection) -> Collected:
+            return _run(connection, *asked.statement(connection), rows_max)
+
+        return await self._ask(request, ask, history=asked.report.history)
 
     async def sql(self, request: Request) -> Response:
         """``POST /sql`` {"sql": ..., "parameters": [...]}: one SELECT over the view."""

@@ -158,7 +158,7 @@ def number(request: Request, name: str, default: int, most: int) -> int:
     text = request.query_params.get(name)
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) <= most):
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= most):
         raise InvalidArgument(f"{name} must be a number up to {most}, not {text[:40]!r}")
     return int(text)
 

@@ -44,6 +44,11 @@ COMMANDS: dict[str, list[tuple[str, str, str]]] = {
         ("find", "gfs.cli.find:find", "find(1)'s words, answered by the search view"),
         ("search", "gfs.cli.queries:search", "Names that contain a text"),
         ("du", "gfs.cli.usage:du", "What trees take, at once: du(1)'s words"),
+        (
+            "report",
+            "gfs.cli.report:report",
+            "Largest, cold, growth, ages, who deleted what",
+        ),
         ("sql", "gfs.cli.queries:sql", "Read-only SQL over the metadata"),
         ("stream", "gfs.cli.stream:stream", "Every change of the metadata, as it happens"),
     ],

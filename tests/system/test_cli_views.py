@@ -173,6 +173,22 @@ def test_du_prints_what_du_prints_on_the_mount(cluster: LocalCluster) -> None:
     assert sums["dat"] == 1
 
 
+def test_reports_answer_about_a_tree_of_the_mount(cluster: LocalCluster) -> None:
+    place = cluster.first / "reported"
+    place.mkdir()
+    (place / "gone.txt").write_bytes(b"z" * 100)
+    (place / "gone.txt").unlink()
+    largest = cluster.out("report", "largest", cluster.first / "tree", "-n", "1", "--wait")
+    assert largest.splitlines()[1].startswith(b"/tree/a/b/BIG.dat\t")
+    cold = cluster.json("report", "cold", "/tree", "--since", "0s", "--json")
+    assert len(cold["rows"]) == 20
+    deleted = cluster.json("report", "deleted", "--name", "gone*", "--wait", "--json")
+    rows = [dict(zip(deleted["columns"], row, strict=True)) for row in deleted["rows"]]
+    assert [(row["path"], row["in_trash"]) for row in rows] == [("/reported/gone.txt", True)]
+    assert b"largest" in cluster.out("report")
+    assert cluster.gfs("report", "ages", "--of", "size", code=2).stderr.startswith(b"gfs: ")
+
+
 def test_sql_answers_and_refuses(cluster: LocalCluster) -> None:
     count = "SELECT count(*) AS n FROM files WHERE extension = 'log'"
     assert cluster.out("sql", count, "--wait") == b"n\n30\n"
