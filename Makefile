@@ -12,7 +12,7 @@ VENV := .venv/bin
 PACKAGES := gfs master chunkd mount projections bench tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status test check sim torture bench bench-peers clean
+.PHONY: help setup demo up down status test check sim torture model bench bench-peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ torture: setup ## break a real cluster at random for MINUTES, then check everyth
 
 sim: setup ## simulate a cluster under faults: SEEDS=200 of them, or SEED=n with a trace
 	@$(VENV)/python -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),20)) $(if $(PLANT),--plant $(PLANT))
+
+model: setup ## random programs on two mounts and on a local directory: STEPS=10000
+	@GFS_MODEL_STEPS=$(or $(STEPS),10000) $(VENV)/python -m pytest -q tests/fuse/test_model.py
 
 bench: setup ## measure this project beside the local disk
 	@$(VENV)/python -m bench --targets local,ours $(BENCH_ARGS)

@@ -40,7 +40,10 @@ _NAMESPACES = (b"user.", b"trusted.", b"security.", b"system.")
 
 
 def set_attributes(decision: Decision, op: SetAttributes) -> Done:
-    """Each given field, checked by its own rule, in one mutation."""
+    """Each given field, checked by its own rule, in one mutation.
+
+    Whatever is given moves the change time, though it be what was there (POSIX chmod, chown).
+    """
     inode = decision.inode(op.ino)
     _check_times(decision, op, inode)
     changed = inode
@@ -51,7 +54,8 @@ def set_attributes(decision: Decision, op: SetAttributes) -> Done:
     if op.size is not None:
         changed = _truncate(decision, op, changed)
     changed = _set_times(decision, op, changed)
-    if changed == inode:
+    given = (op.mode, op.uid, op.gid, op.atime_ns, op.mtime_ns)
+    if changed == inode and all(one is None for one in given):
         return decision.done(op.ino)
     decision.put_inode(
         op.ino, replace(changed, ctime_ns=decision.now_ns, version=inode.version + 1)

@@ -173,3 +173,12 @@ def test_xattrs_are_refused_by_namespace_right_and_size(a: Client, f: int) -> No
 def test_creation_flags_do_not_open_for_writing_what_is_opened_to_read(a: Client) -> None:
     f = a.create(b"r", flags=os.O_RDONLY)
     assert a.session not in a.cluster.core.engine.registry.writers.get(f, set())
+
+
+def test_whatever_is_given_moves_the_change_time_though_it_was_so_before(a: Client, f: int) -> None:
+    before = a.inode(f)
+    a.do(m.SetAttributes(f, mode=before.mode & 0o7777))
+    assert a.inode(f).ctime_ns > before.ctime_ns
+    again = a.inode(f)
+    a.do(m.SetAttributes(f))
+    assert a.inode(f) == again
