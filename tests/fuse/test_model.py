@@ -33,4 +33,4 @@ def test_random_programs_see_on_two_mounts_what_they_see_locally(
         print_blob=False,
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(Programs, settings=chosen)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(Programs, settings=chosen)
