@@ -71,14 +71,20 @@ class TailSizes:
         """
         left_s = give_up_s
         while True:
+            fresh = self._layouts.locate(handle) is None
             located = await locate(self._link, self._layouts, handle)
             began_s = trio.current_time()
             if located is not None and located.sealed:
                 return TailEnd(located.length, 0)
-            for member in located.members if located is not None else ():
+            members = located.members if located is not None else []
+            without = 0
+            for member in members:
                 found = await self._ask(member, handle)
                 if found is not None and found.length >= 0:
                     return found
+                without += found is not None
+            if fresh and located is not None and not located.length and without == len(members) > 0:
+                return TailEnd(0, 0)  # whoever opened it died before a record was acknowledged
             self._layouts.forget_chunk(handle)
             if left_s <= 0:
                 raise NoReplica(f"tail {handle:016x}: no server knows how long it is")

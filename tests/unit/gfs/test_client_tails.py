@@ -23,8 +23,9 @@ Reply = Callable[[Message | GfsError, memoryview | None], None]
 class Cluster:
     """A master and the tail's only server, each there from a moment on (virtual seconds)."""
 
-    def __init__(self, *, master_s: float, server_s: float) -> None:
+    def __init__(self, *, master_s: float, server_s: float, end: int = 500) -> None:
         self._master_s, self._server_s = master_s, server_s
+        self._end = end
 
     async def ask(self, _question: Message, _kind: type[Message]) -> Locations:
         await trio.sleep(max(0.0, self._master_s - trio.current_time()))
@@ -37,7 +38,7 @@ class Cluster:
 
     def request(self, question: Message, on_reply: Reply) -> None:
         assert isinstance(question, TailEnds)
-        on_reply(TailEndsAre([500], [1]), None)
+        on_reply(TailEndsAre([self._end], [1]), None)
 
 
 def sizes(cluster: Cluster) -> TailSizes:
@@ -56,3 +57,10 @@ async def test_an_end_that_nobody_can_tell_is_an_error(autojump_clock: MockClock
     with pytest.raises(NoReplica, match="no server knows"):
         await sizes(Cluster(master_s=100, server_s=1000)).end(TAIL)
     assert trio.current_time() < 200
+
+
+async def test_a_tail_that_nobody_has_begun_is_empty_at_once(autojump_clock: MockClock) -> None:
+    """Whoever opened it died before its first record: every reader once waited for ten seconds."""
+    found = await sizes(Cluster(master_s=0, server_s=0, end=-1)).end(TAIL)
+    assert found == TailEnd(0, 0)
+    assert trio.current_time() < 1
