@@ -177,14 +177,19 @@ def test_reports_answer_about_a_tree_of_the_mount(cluster: LocalCluster) -> None
     place = cluster.first / "reported"
     place.mkdir()
     (place / "gone.txt").write_bytes(b"z" * 100)
-    (place / "gone.txt").unlink()
+    (place / "gone.txt").unlink()  # too young to be kept
+    (place / "gone tree" / "inside").mkdir(parents=True)
+    cluster.out("rm", "-r", place / "gone tree")
     largest = cluster.out("report", "largest", cluster.first / "tree", "-n", "1", "--wait")
     assert largest.splitlines()[1].startswith(b"/tree/a/b/BIG.dat\t")
     cold = cluster.json("report", "cold", "/tree", "--since", "0s", "--json")
     assert len(cold["rows"]) == 20
     deleted = cluster.json("report", "deleted", "--name", "gone*", "--wait", "--json")
     rows = [dict(zip(deleted["columns"], row, strict=True)) for row in deleted["rows"]]
-    assert [(row["path"], row["in_trash"]) for row in rows] == [("/reported/gone.txt", True)]
+    assert [(row["path"], row["in_trash"]) for row in rows] == [
+        ("/reported/gone tree", True),
+        ("/reported/gone.txt", False),
+    ]
     assert b"largest" in cluster.out("report")
     assert cluster.gfs("report", "ages", "--of", "size", code=2).stderr.startswith(b"gfs: ")
 
