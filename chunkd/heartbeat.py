@@ -122,6 +122,7 @@ class MasterLink:
             messages.RegisterServer(
                 self._member, self.machine.boot, self._http, total, free,
                 self._masters.heard[1], self.machine.epoch, directories, self._masters.heard[0],
+                self.machine.first_new_handle or 0,
             )
         )  # fmt: skip
         if not isinstance(answer, messages.ServerRegistered):

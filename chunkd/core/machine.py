@@ -30,6 +30,8 @@ from gfs.errors import (
     StaleVersion,
 )
 from gfs.messages import (
+    END_NOT_BEGUN,
+    END_UNKNOWN,
     Append,
     ChainMember,
     Fence,
@@ -121,9 +123,12 @@ class Machine:
         Raises:
           NoSuchReplica: it is lost, or nobody can tell.
         """
-        first_new = self.first_new_handle
-        if first_new is None or handle < first_new or handle in self._lost:
+        if not self._may_begin(handle):
             raise NoSuchReplica(f"the replica of chunk {handle:016x} here is lost")
+
+    def _may_begin(self, handle: int) -> bool:
+        first_new = self.first_new_handle
+        return first_new is not None and handle >= first_new and handle not in self._lost
 
     def refuse_old_epoch(self, epoch: int) -> None:
         """Raises `StaleVersion`: a newer master has been obeyed."""
@@ -349,10 +354,12 @@ class Machine:
         return FencedAt(replica.end, boot, dict(replica.writers), replica.made_by_fence), work
 
     def tail_end(self, handle: int) -> tuple[int, int]:
-        """Length acknowledged by all and time of the last append; (-1, 0) if not primary."""
+        """Length acknowledged by all and time of the last append, or (why not known, 0)."""
         replica = self.replicas.get(handle)
+        if replica is None and self._may_begin(handle):
+            return END_NOT_BEGUN, 0
         if replica is None or not _orders(replica):
-            return -1, 0
+            return END_UNKNOWN, 0
         return replica.acknowledged, replica.mtime_ns
 
     def growth(self, handles: list[int]) -> list[TailGrowth]:

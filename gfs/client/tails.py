@@ -21,6 +21,7 @@ from gfs.connection import Connection
 from gfs.errors import GfsError, NoReplica
 from gfs.items import Inode
 from gfs.messages import (
+    END_NOT_BEGUN,
     ChainMember,
     Entry,
     Message,
@@ -71,20 +72,18 @@ class TailSizes:
         """
         left_s = give_up_s
         while True:
-            fresh = self._layouts.locate(handle) is None
             located = await locate(self._link, self._layouts, handle)
             began_s = trio.current_time()
             if located is not None and located.sealed:
                 return TailEnd(located.length, 0)
-            members = located.members if located is not None else []
-            without = 0
-            for member in members:
+            begun = True
+            for member in located.members if located is not None else ():
                 found = await self._ask(member, handle)
                 if found is not None and found.length >= 0:
                     return found
-                without += found is not None
-            if fresh and located is not None and not located.length and without == len(members) > 0:
-                return TailEnd(0, 0)  # whoever opened it died before a record was acknowledged
+                begun = begun and (found is None or found.length != END_NOT_BEGUN)
+            if not begun:
+                return TailEnd(0, 0)  # whoever opened it has not sent a record yet, or died
             self._layouts.forget_chunk(handle)
             if left_s <= 0:
                 raise NoReplica(f"tail {handle:016x}: no server knows how long it is")

@@ -117,8 +117,12 @@ class TailEnds(Message):
     handles: list[int]
 
 
+END_UNKNOWN = -1  # not primary of it, or no more
+END_NOT_BEGUN = -2  # no replica here, nor ever was: no record of it can have been acknowledged
+
+
 class TailEndsAre(Message):
-    """Lengths acknowledged by all members (-1: not primary of it) and last append, ns."""
+    """Lengths acknowledged by all members, or why unknown (`END_`), and last append, ns."""
 
     ends: list[int]
     mtimes_ns: list[int]

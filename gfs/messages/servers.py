@@ -32,6 +32,7 @@ class RegisterServer(Message):
     epoch: int  # highest master epoch this server has obeyed
     directories: list[str] = field(default_factory=list)
     heard_epoch: int = 0  # of the master that told `highest_committed`
+    first_new_handle: int = 0  # what a master told this process first; 0: none has
 
 
 class ServerRegistered(Message):

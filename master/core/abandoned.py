@@ -16,6 +16,7 @@ from __future__ import annotations
 from gfs.items import CHUNKS, CHUNKS_BY_STATE, SERVERS, Chunk, ChunkKind, ChunkState, Key
 from master.core.engine import Engine, scan_all
 from master.core.seals import Seals
+from master.core.servers import LiveServer
 
 RETURN_WAIT_S = 2.0
 LOOKED_AT_ONCE = 200  # open chunks in one round
@@ -35,9 +36,18 @@ class Abandoned:
     def lost(self, server: int) -> None:
         self._away[server] = self._engine.now_s
 
-    def back(self, server: int) -> None:
-        """It has reported all its replicas."""
-        self._away.pop(server, None)
+    def back(self, live: LiveServer) -> None:
+        """It has reported all its replicas; a chain that it should be in and is not cannot work.
+
+        That is so when nobody has appended before it restarted, and when its disk lost the replica.
+        """
+        server = live.member.server
+        if self._away.pop(server, None) is None:
+            return
+        for handle, chunk in self._open_chunks():
+            late = handle < live.first_new_handle and handle not in live.reported_handles
+            if late and any(member.server == server for member in chunk.members):
+                self.broken(handle)
 
     def broken(self, handle: int) -> None:
         """A member of this open chunk has restarted: it takes no appends."""
@@ -108,10 +118,15 @@ class Abandoned:
         return all(member.server in self._engine.servers.live for member in chunk.members)
 
     def _seal_all_of(self, servers: set[int]) -> None:
-        for key in self._engine.tables.by_index(CHUNKS_BY_STATE, ChunkState.OPEN):
-            chunk: Chunk | None = self._engine.tables.get(CHUNKS, key)
-            if chunk is not None and any(member.server in servers for member in chunk.members):
-                self._seal(int(key[0]), chunk)
+        for handle, chunk in self._open_chunks():
+            if any(member.server in servers for member in chunk.members):
+                self._seal(handle, chunk)
+
+    def _open_chunks(self) -> list[tuple[int, Chunk]]:
+        tables = self._engine.tables
+        found = tables.by_index(CHUNKS_BY_STATE, ChunkState.OPEN)
+        chunks = ((int(key[0]), tables.get(CHUNKS, key)) for key in found)
+        return [(handle, chunk) for handle, chunk in chunks if chunk is not None]
 
     def _seal(self, handle: int, chunk: Chunk | None) -> None:
         if chunk is not None and (chunk.kind is ChunkKind.TAIL or chunk.references):

@@ -55,6 +55,7 @@ class Fleet:
             ask.http,
             registered_position=self._engine.position,
             heard_s=self._engine.now_s,
+            first_new_handle=ask.first_new_handle or self._engine.next_handle,
         )
         self._engine.servers.register(live)
         self.strays.forget(member.server)
@@ -65,7 +66,7 @@ class Fleet:
             HEARTBEAT_S,
             engine.policy.chunk_bytes,
             committed=engine.first_position,
-            first_new_handle=engine.next_handle,
+            first_new_handle=live.first_new_handle,
         )
         self._engine.answer(Pending(0, caller, ask, self._engine.now_s), registered)
 
@@ -78,14 +79,17 @@ class Fleet:
 
     def report(self, server: int, caller: Caller, report: m.ReportReplicas) -> None:
         """A batch of the block report."""
+        live = self._engine.servers.live.get(server)
         for replica in report.replicas:
             self._reported(server, replica)
+            if live is not None and not live.reported and not replica.sealed:
+                live.reported_handles.add(replica.handle)
         for handle in report.gone:
             self._engine.servers.drop_replica(server, handle)
-        live = self._engine.servers.live.get(server)
         if live is not None and report.complete:
             live.reported = True
-            self.abandoned.back(server)
+            self.abandoned.back(live)
+            live.reported_handles.clear()
             self.repair.back(server)
         self._engine.answer(Pending(0, caller, report, self._engine.now_s), m.Ok())
 

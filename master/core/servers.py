@@ -37,7 +37,9 @@ class LiveServer:
     http: str
     registered_position: int = 0  # log position when it did
     heard_s: float = 0.0  # last heartbeat, master's clock
+    first_new_handle: int = 0  # chunks with lower ones are older than its process
     reported: bool = False  # the block report is complete
+    reported_handles: set[int] = field(default_factory=set)  # by that report, until it is
     replicas: set[int] = field(default_factory=set)
     spares: set[int] = field(default_factory=set)
     outgoing: set[int] = field(default_factory=set)  # those of `replicas` that have to go

@@ -24,6 +24,8 @@ from gfs.errors import (
 )
 from gfs.ids import WRITERS_MAX
 from gfs.messages import (
+    END_NOT_BEGUN,
+    END_UNKNOWN,
     Append,
     Appended,
     ChainMember,
@@ -369,3 +371,15 @@ def test_a_replica_that_was_here_or_may_have_been_does_not_begin_anew() -> None:
     machine.drop(5)
     with pytest.raises(NoSuchReplica):  # its disk failed, or it was deleted
         machine.refuse_to_begin(5)
+
+
+def test_a_tail_is_empty_for_certain_only_where_it_may_still_begin() -> None:
+    """A replica whose role is not known any more, or that is lost, may have had records."""
+    machine = Machine(boot="b")
+    machine.first_new_handle = 5
+    assert machine.tail_end(5) == (END_NOT_BEGUN, 0)
+    assert machine.tail_end(4) == (END_UNKNOWN, 0)
+    machine.replicas[5] = Replica(5, 1, tail=True, chunk_bytes=CHUNK)
+    assert machine.tail_end(5) == (END_UNKNOWN, 0)
+    machine.drop(5)
+    assert machine.tail_end(5) == (END_UNKNOWN, 0)

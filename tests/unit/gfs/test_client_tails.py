@@ -14,7 +14,16 @@ from gfs.client.metadata import MasterLink
 from gfs.client.peers import ChunkServers
 from gfs.client.tails import TailEnd, TailSizes
 from gfs.errors import GfsError, NoReplica, Unreachable
-from gfs.messages import ChainMember, Located, Locations, Message, TailEnds, TailEndsAre
+from gfs.messages import (
+    END_NOT_BEGUN,
+    END_UNKNOWN,
+    ChainMember,
+    Located,
+    Locations,
+    Message,
+    TailEnds,
+    TailEndsAre,
+)
 
 TAIL = 7
 Reply = Callable[[Message | GfsError, memoryview | None], None]
@@ -61,6 +70,14 @@ async def test_an_end_that_nobody_can_tell_is_an_error(autojump_clock: MockClock
 
 async def test_a_tail_that_nobody_has_begun_is_empty_at_once(autojump_clock: MockClock) -> None:
     """Whoever opened it died before its first record: every reader once waited for ten seconds."""
-    found = await sizes(Cluster(master_s=0, server_s=0, end=-1)).end(TAIL)
+    found = await sizes(Cluster(master_s=0, server_s=0, end=END_NOT_BEGUN)).end(TAIL)
     assert found == TailEnd(0, 0)
     assert trio.current_time() < 1
+
+
+async def test_a_server_that_does_not_know_the_end_is_not_believed_to_have_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    """It restarted, and is the first that a new master knows: acknowledged records were missing."""
+    with pytest.raises(NoReplica, match="no server knows"):
+        await sizes(Cluster(master_s=0, server_s=0, end=END_UNKNOWN)).end(TAIL)

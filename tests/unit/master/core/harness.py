@@ -115,6 +115,7 @@ class ChunkServer:
         self.replicas: dict[int, Replica] = {}
         self.deleted: list[int] = []
         self.quarantine: set[int] = set()
+        self.first_new_handle = 0
         self.orders: list[Message] = []
         self.waiting: list[Send] = []  # came while it was hung
 
@@ -126,7 +127,10 @@ class ChunkServer:
         """Connect and send the block report."""
         self.up = True
         core, caller = self.cluster.core, (-self.server, 1)
-        ask = m.RegisterServer(self.member, self.boot, "", 1 << 41, self.free_bytes, 0, 0)
+        ask = m.RegisterServer(
+            self.member, self.boot, "", 1 << 41, self.free_bytes, 0, 0,
+            first_new_handle=self.first_new_handle,
+        )  # fmt: skip
         reports = [
             m.ReplicaReport(
                 handle,
@@ -141,6 +145,7 @@ class ChunkServer:
 
         def work() -> None:
             core.fleet.register(caller, ask)
+            self.first_new_handle = core.engine.servers.live[self.server].first_new_handle
             core.machine.resume_waiting()
             core.fleet.report(self.server, caller, m.ReportReplicas(reports, True))
 
@@ -156,6 +161,7 @@ class ChunkServer:
     def restart(self) -> None:
         """The process ends and begins anew: what it knew of chains is gone."""
         self.stop()
+        self.first_new_handle = 0
         for replica in self.replicas.values():
             replica.primary, replica.recovered = False, not replica.sealed
 

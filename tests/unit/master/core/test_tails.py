@@ -304,3 +304,20 @@ def test_a_tail_that_began_with_two_members_is_sealed_once_a_third_is_up(
     assert c.chunk(tail.lease.handle).state is ChunkState.SEALED
     assert sorted(c.core.engine.servers.holders(tail.lease.handle)) == [1, 2, 3]
     assert a.inode(f).size == 10
+
+
+def test_a_tail_that_nobody_began_is_sealed_when_its_servers_have_restarted(
+    c: Cluster, a: Client
+) -> None:
+    """Whoever opened it died; the servers do not know that they never had it, and a reader
+    would wait for ever."""
+    f = a.create(b"f")
+    tail = a.open_tail(f)
+    a.close_file(f)
+    for number in (1, 2, 3):
+        c.server(number).restart()
+    for number in (1, 2, 3):
+        c.server(number).register()
+    c.pass_time(5)
+    assert a.inode(f).tail == 0
+    assert c.chunk(tail.lease.handle).state is ChunkState.CONDEMNED
