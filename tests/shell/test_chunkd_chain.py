@@ -100,11 +100,11 @@ async def test_records_land_once_in_order_and_a_gap_is_refused(tmp_path: Path) -
         assert await read(connection, 0, 100) == b"one\ntwo\nthree\nother\n"
         ends = await connection.call(messages.TailEnds([HANDLE, 99]))
         assert isinstance(ends, messages.TailEndsAre)
-        assert ends.ends == [20, -1]
+        assert ends.ends == [20, messages.END_NOT_BEGUN]
         second = await servers.connect(servers.tasks[1])
         answer = await second.call(messages.TailEnds([HANDLE]))
         assert isinstance(answer, messages.TailEndsAre)
-        assert answer.ends == [-1]
+        assert answer.ends == [messages.END_UNKNOWN]
 
 
 async def test_many_synced_records_in_flight_are_all_answered(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from master.core import copying, extents, transaction
 from master.core.decision import Decision
 from master.core.machine import Machine
 from master.core.sealing import Seal
+from master.housekeeping import Housekeeping
 from master.ledger import Ledger
 from master.log import OperationLog
 from projections.core.following import Batch, Follower
@@ -170,14 +171,23 @@ class _Uncounted:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tables, name)
 
-    def put(self, table: str, key: Any, item: Any) -> None:
+    def put_many(self, table: str, items: Any) -> None:
         if table != CHUNKS:
-            self._tables.put(table, key, item)
+            self._tables.put_many(table, items)
 
 
 def drops_log_that_is_needed() -> None:
-    """The log is cut without a look at the checkpoints."""
+    """The log is cut when a checkpoint was due, whether or not one was made."""
+
+    async def cut(self: Housekeeping, last: int) -> int:
+        position = self._ledger.position
+        if position - last < self._checkpoint_records:
+            return last
+        await trio.to_thread.run_sync(self._truncate)
+        return position
+
     housekeeping.log_floor = lambda disk, directory: 1 << 60  # type: ignore[attr-defined]
+    Housekeeping._checkpoint_if_due = cut  # type: ignore[method-assign]
 
 
 def confirms_before_it_is_on_disk() -> None:
