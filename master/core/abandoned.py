@@ -30,6 +30,7 @@ class Abandoned:
         self._seals = seals
         self._away = {int(key[0]): engine.now_s for key, _ in scan_all(engine.tables, SERVERS)}
         self._broken: dict[int, float] = {}  # chunks with a member that restarted, since when
+        self._in_the_way: set[int] = set()  # those of them that a drained directory has to lose
         self._narrow: dict[int, float] = {}  # open with too few members, seen first
         self._look_after: Key | None = None
 
@@ -49,9 +50,14 @@ class Abandoned:
             if late and any(member.server == server for member in chunk.members):
                 self.broken(handle)
 
-    def broken(self, handle: int) -> None:
-        """A member of this open chunk has restarted: it takes no appends."""
+    def broken(self, handle: int, *, outgoing: bool = False) -> None:
+        """A member of this open chunk has restarted: it takes no appends.
+
+        `outgoing`: its replica is to leave a data directory, which only what is sealed can.
+        """
         self._broken.setdefault(handle, self._engine.now_s)
+        if outgoing:
+            self._in_the_way.add(handle)
 
     def is_awaited(self, server: int) -> bool:
         """Is it away, or back and has not reported all it has?"""
@@ -129,5 +135,7 @@ class Abandoned:
         return [(handle, chunk) for handle, chunk in chunks if chunk is not None]
 
     def _seal(self, handle: int, chunk: Chunk | None) -> None:
-        if chunk is not None and (chunk.kind is ChunkKind.TAIL or chunk.references):
+        needed = handle in self._in_the_way
+        self._in_the_way.discard(handle)
+        if chunk is not None and (needed or chunk.kind is ChunkKind.TAIL or chunk.references):
             self._seals.begin(handle)

@@ -101,7 +101,7 @@ class Fleet:
             self.strays.found(server, replica.handle)
         elif chunk.state is ChunkState.OPEN:
             if replica.recovered:
-                self.abandoned.broken(replica.handle)
+                self.abandoned.broken(replica.handle, outgoing=replica.outgoing)
             elif replica.outgoing:
                 self._seals.begin(replica.handle)  # only what is sealed can be moved
         elif chunk.state is ChunkState.CONDEMNED:

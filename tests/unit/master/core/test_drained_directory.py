@@ -21,7 +21,7 @@ def say(c: Cluster, server: int, handle: int, *, outgoing: bool = True) -> None:
     """The server reports a replica of a directory that it empties."""
     had = c.server(server).replicas[handle]
     report = m.ReplicaReport(
-        handle, had.version, had.sealed, had.end, had.checksum, outgoing=outgoing
+        handle, had.version, had.sealed, had.end, had.checksum, had.recovered, outgoing=outgoing
     )
     caller = (-server, 1)
     c.queue(lambda: c.core.fleet.report(server, caller, m.ReportReplicas([report], False)))
@@ -89,6 +89,20 @@ def test_what_is_open_in_it_is_sealed(c: Cluster, a: Client) -> None:
     say(c, tail.members[0].server, tail.handle)
     c.pass_time(1)
     assert c.chunk(tail.handle).state is ChunkState.SEALED
+
+
+def test_what_an_idle_writer_has_open_in_it_is_sealed_though_its_server_restarted(
+    c: Cluster, a: Client
+) -> None:
+    """Nothing of it is committed, so for its own sake nobody would: the drain never ended."""
+    lease = a.allocate()
+    c.append(lease, 10)
+    victim = lease.members[0].server
+    c.server(victim).restart()
+    c.server(victim).register()
+    say(c, victim, lease.handle)
+    c.pass_time(5)
+    assert c.chunk(lease.handle).state is not ChunkState.OPEN
 
 
 def test_a_chunk_all_of_whose_copies_are_to_go_keeps_its_goal(c: Cluster, a: Client) -> None:
