@@ -78,7 +78,7 @@ class Client:
         link.on_invalidate = self._invalidate
         link.on_recall = self.recall
         link.on_dead = self._session_lost
-        link.on_reconnected = self._reconnected
+        link.on_reconnected = self.distrust
         link.on_new_epoch = callbacks.on_new_epoch
         link.doubts.on_doubt = self._in_doubt
         link.doubts.on_outcome = self._known
@@ -114,6 +114,7 @@ class Client:
         """
         number = ino.ino if isinstance(ino, Entry) else ino
         inode = self._hold(number, flags)
+        distrusts, clears = inode.distrusts, self.reader.layouts.clears
         try:
             opened = await self.link.ask(Open(number, flags, actor), Opened)
             entry = opened.entry
@@ -121,9 +122,9 @@ class Client:
                 raise StaleInode(f"inode {number} is gone")
             if entry.inode.is_directory:
                 raise IsADirectory("is a directory")
-            inode.learn(entry)
+            inode.learn(entry, asked=distrusts)
             inode.shared = inode.shared or opened.shared
-            self.reader.seed(number, opened)
+            self.reader.seed(number, opened, asked=clears)
             file = self._open_file(inode, entry, flags, actor)
         except BaseException:
             self.released(inode, writing=writes(flags))
@@ -150,6 +151,7 @@ class Client:
         Raises:
           Refused: AlreadyExists with O_EXCL, no permission, ...
         """
+        clears = self.reader.layouts.clears
         done = await self.link.mutate(Create(parent, name, mode, flags), actor)
         entry = done.entry
         if entry is None or entry.inode is None:
@@ -158,7 +160,9 @@ class Client:
             return await self.open(entry, flags, actor), done
         inode = self._hold(entry.ino, flags)
         inode.learn(entry)
-        self.reader.seed_empty(entry.ino, entry.position)
+        self.reader.seed_empty(entry.ino, entry.position, asked=clears)
+        if clears != self.reader.layouts.clears:
+            inode.distrust()
         return self._open_file(inode, entry, flags, actor), done
 
     def _hold(self, ino: int, flags: int) -> OpenInode:
@@ -383,18 +387,18 @@ class Client:
         if isinstance(operation, Unlink | Rename | RemoveTree | RemoveDirectory):
             self._closing.send()
 
-    def _reconnected(self) -> None:
+    def distrust(self) -> None:
         """What changed while nobody could tell us is not known: ask anew."""
         self.reader.layouts.clear()
         for inode in self._inodes.values():
-            inode.stale = True
+            inode.distrust()
 
     def _resumed(self) -> None:
-        self._reconnected()
+        self.distrust()
         self.callbacks.on_resumed()
 
     def _session_lost(self) -> None:
-        self._reconnected()
+        self.distrust()
         self.callbacks.on_session_lost()
         self.link.reopen()
         self.writeback.session_lost()

@@ -39,6 +39,9 @@ class Owner(Protocol):
     async def truncate(self, ino: int, size: int, actor: Actor, *, opened: bool = False) -> Done:
         """Flush, then the mutation."""
 
+    def distrust(self) -> None:
+        """Invalidations may have been missed: ask for everything anew."""
+
     def released(self, inode: OpenInode, *, writing: bool) -> None:
         """A handle is closed."""
 
@@ -91,6 +94,7 @@ class OpenFile:
         segments = client.writeback.overlay(self.ino, offset, end)
         if segments:
             return await self._read_over(segments, offset, end)
+        self._mind_the_lease()
         known = inode.known_size()
         if end > known:
             known = await self._committed_size()
@@ -124,8 +128,14 @@ class OpenFile:
             result[first - offset : last - offset] = view
         return result
 
+    def _mind_the_lease(self) -> None:
+        """Once it is over, as after this process was stopped, others change what they like."""
+        if not self._client.link.lease.left():
+            self._client.distrust()
+
     async def _committed_size(self) -> int:
         client = self._client
+        self._mind_the_lease()
         return await self._inode.acknowledged_size(client.link, client.tails, self.actor)
 
     async def size(self) -> int:

@@ -1,7 +1,9 @@
 """Files that this process has open: what is known of each, shared by its handles.
 
 `attributes` are as of a log position; an invalidation at a higher one makes
-them stale, and the next who needs a size asks the master again. While a file
+them stale, and the next who needs a size asks the master again. Once invalidations may have
+been missed (the session or its lease is over) only what is asked for afterwards counts,
+whatever is still on its way to who asked before. While a file
 has a tail its size is the primary's to say; a length once acknowledged stays
 acknowledged, so reads below it ask nobody.
 """
@@ -25,6 +27,7 @@ class OpenInode:
       handles, writing: open handles; those of them open for writing.
       shared: another session writes it, so closes write through.
       appender: of all O_APPEND handles, made with the first record.
+      distrusts: how often all that was known had to be given up.
       tail: where the file continues with an open tail chunk.
       tail_known: file offset below which the tail is known to be acknowledged.
     """
@@ -33,6 +36,8 @@ class OpenInode:
         "appender",
         "attributes",
         "dirty",
+        "distrusted",
+        "distrusts",
         "handles",
         "ino",
         "invalid_at",
@@ -54,18 +59,26 @@ class OpenInode:
         self.invalid_at = -1
         self.invalidations = 0
         self.stale = True
+        self.distrusts = 0
+        self.distrusted = False
         self.tail: TailRange | None = None
         self.tail_known = 0
         self.appender: Appender | None = None
         self.dirty: DirtyFile | None = None
 
-    def learn(self, entry: Entry) -> None:
-        """Fresh attributes; older ones than we have are ignored."""
+    def learn(self, entry: Entry, *, asked: int = -1) -> None:
+        """Fresh attributes; older ones than we have are ignored.
+
+        Args:
+          asked: `distrusts` when they were asked for, if that is known.
+        """
         if entry.inode is None or entry.position < self.position:
             return
         self.attributes = entry.inode
         self.position = entry.position
-        self.stale = entry.position < self.invalid_at
+        if asked == self.distrusts:
+            self.distrusted = False
+        self.stale = self.distrusted or entry.position < self.invalid_at
         self.set_tail(entry.inode.tail, entry.inode.tail_offset)
 
     def set_tail(self, handle: int, offset: int) -> None:
@@ -82,6 +95,11 @@ class OpenInode:
         if self.position < position:
             self.stale = True
 
+    def distrust(self) -> None:
+        """Somebody may have changed the inode, and nobody could tell us."""
+        self.distrusts += 1
+        self.stale = self.distrusted = True
+
     async def refresh(self, link: MasterLink, actor: Actor) -> Inode:
         """Attributes that are as fresh as the last invalidation.
 
@@ -92,14 +110,15 @@ class OpenInode:
           StaleInode: the inode is gone.
         """
         while self.stale or self.attributes is None:
-            invalidations = self.invalidations
+            invalidations, asked = self.invalidations, self.distrusts
             answer = await link.ask(GetAttributes([self.ino], actor), Entries)
             entry = answer.entries[0]
             if entry.inode is None:
                 raise StaleInode(f"inode {self.ino} is gone")
-            self.learn(entry)
+            self.learn(entry, asked=asked)
             if entry.position == self.position and invalidations == self.invalidations:
-                self.stale = False
+                self.stale = self.distrusted
+                return entry.inode  # fresh for this asker, whatever others begin to distrust
         return self.attributes
 
     async def acknowledged_size(self, link: MasterLink, tails: TailSizes, actor: Actor) -> int:

@@ -81,6 +81,7 @@ class LayoutCache:
         self._chunks: OrderedDict[int, Located] = OrderedDict()
         self._invalid_at: OrderedDict[int, int] = OrderedDict()
         self._floor = 0  # invalidations older than those remembered
+        self.clears = 0
 
     def get(self, ino: int) -> FileLayout | None:
         """The layout kept for `ino`, perhaps with windows missing."""
@@ -93,21 +94,26 @@ class LayoutCache:
         """Whether an answer as of `position` may be kept for `ino`."""
         return position >= self._invalid_at.get(ino, self._floor)
 
-    def keep(self, ino: int, layout: FileLayout, position: int) -> None:
-        """Remember a layout unless it was invalidated since."""
-        if not self.is_current(ino, position):
+    def keep(self, ino: int, layout: FileLayout, position: int, *, asked: int) -> None:
+        """Remember a layout unless it was invalidated, or all were, since it was asked for.
+
+        Args:
+          asked: `clears` at that time.
+        """
+        if asked != self.clears or not self.is_current(ino, position):
             return
         self._files[ino] = layout
         self._files.move_to_end(ino)
         while len(self._files) > FILES_MAX:
             self._files.popitem(last=False)
 
-    def keep_window(self, ino: int, window: int, answer: Layout) -> FileLayout:
-        """Note an answer of GetLayout for one window; returns what to read by."""
-        layout = self._files.get(ino) if self.is_current(ino, answer.position) else None
+    def keep_window(self, ino: int, window: int, answer: Layout, *, asked: int) -> FileLayout:
+        """Note an answer of GetLayout for one window; returns what to read by. As `keep`."""
+        current = asked == self.clears and self.is_current(ino, answer.position)
+        layout = self._files.get(ino) if current else None
         if layout is None:
             layout = FileLayout([], complete=False)
-            self.keep(ino, layout, answer.position)
+            self.keep(ino, layout, answer.position, asked=asked)
         layout.add_window(window, answer.extents)
         return layout
 
@@ -120,7 +126,8 @@ class LayoutCache:
             self._floor = max(self._floor, oldest)
 
     def clear(self) -> None:
-        """Trust nothing any more (the session was lost)."""
+        """Trust nothing any more, nor what is on its way (the session was lost)."""
+        self.clears += 1
         self._files.clear()
         self._chunks.clear()
 

@@ -40,16 +40,16 @@ class Reader:
         self._prefetcher = Prefetcher(nursery, self.replicas.read)
         self._link = link
 
-    def seed(self, ino: int, opened: Opened) -> None:
-        """Keep what the answer to Open says about layout and locations."""
+    def seed(self, ino: int, opened: Opened, *, asked: int) -> None:
+        """Keep what the answer to Open says about layout and locations; `asked` as in `keep`."""
         self.layouts.learn(opened.chunks)
         if opened.complete:
             layout = FileLayout(opened.extents, complete=True)
-            self.layouts.keep(ino, layout, opened.entry.position)
+            self.layouts.keep(ino, layout, opened.entry.position, asked=asked)
 
-    def seed_empty(self, ino: int, position: int) -> None:
+    def seed_empty(self, ino: int, position: int, *, asked: int) -> None:
         """A file just created has no extents."""
-        self.layouts.keep(ino, FileLayout([], complete=True), position)
+        self.layouts.keep(ino, FileLayout([], complete=True), position, asked=asked)
 
     def drop(self, ino: int, position: int) -> None:
         """The content of `ino` changed at `position`."""
@@ -100,9 +100,10 @@ class Reader:
         while missing := found.missing(start, end):
             window = missing[0]
             question = GetLayout(ino, window * WINDOW_BYTES, WINDOW_BYTES, actor)
+            asked = self.layouts.clears
             answer = await self._link.ask(question, Layout)
             self.layouts.learn(answer.chunks)
-            kept = self.layouts.keep_window(ino, window, answer)
+            kept = self.layouts.keep_window(ino, window, answer, asked=asked)
             if kept is not found and found.windows:
                 kept = found  # invalidated meanwhile: one consistent answer for this read
                 kept.add_window(window, answer.extents)

@@ -6,6 +6,7 @@ import os
 import random
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,6 +73,42 @@ async def test_a_changed_file_is_laid_out_anew() -> None:
         w.master.position += 1
         (connection,) = w.master.connections
         await connection.call(m.Invalidate(w.master.position, [], [ino], [ino]))
+        assert bytes(await file.read(0, 10)) == b"newer"
+        file.release()
+
+
+async def test_once_the_lease_is_over_a_read_asks_the_master_first() -> None:
+    """A process that was stopped for longer than its lease is told of no change, and waited for
+    by nobody: acknowledged records were missing from what it read."""
+    async with world() as w:
+        ino = await stored(w, b"old")
+        file = await w.client.open(ino, os.O_RDONLY, w.client.actor)
+        assert bytes(await file.read(0, 10)) == b"old"
+        w.master.files[ino] = w.master.files[await stored(w, b"newer")]
+        w.master.position += 1
+        w.client.link.lease.end()
+        assert bytes(await file.read(0, 10)) == b"newer"
+        assert await file.size() == 5
+        file.release()
+
+
+async def test_what_was_asked_for_before_all_was_distrusted_is_not_believed_after() -> None:
+    """The answer had come, but whoever had asked went on only when the session had ended."""
+    async with world() as w:
+        ino = await stored(w, b"old")
+        before = m.Opened(w.master.entry(ino), *w.master._layout(w.master.files[ino]), True, False)
+        w.master.files[ino] = w.master.files[await stored(w, b"newer")]
+        w.master.position += 1
+        ask = w.client.link.ask
+
+        async def answered_late(message: m.Message, kind: type[Any], **how: Any) -> Any:
+            if not isinstance(message, m.Open):
+                return await ask(message, kind, **how)
+            w.client.distrust()
+            return before
+
+        w.client.link.ask = answered_late  # type: ignore[method-assign]
+        file = await w.client.open(ino, os.O_RDONLY, w.client.actor)
         assert bytes(await file.read(0, 10)) == b"newer"
         file.release()
 
