@@ -35,6 +35,7 @@ NAME_BYTES_MAX = 255
 PATH_BYTES_MAX = 4096
 SYMLINK_BYTES_MAX = 4095
 XATTR_BYTES_MAX = 65536
+TIME_NS_MAX = (1 << 62) - 1  # in 2116, as far from 1970 as 1823; differences fit in 64 bits
 WRITERS_MAX = 4096  # writers of one tail chunk, then it is sealed
 
 

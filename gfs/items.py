@@ -64,6 +64,13 @@ class Inode(Struct, array_like=True, gc=False):
     def is_file(self) -> bool:
         return stat.S_ISREG(self.mode)
 
+    def written_at(self, time_ns: int) -> int:
+        """The next `mtime_ns` when content changes now, at `time_ns`.
+
+        Another one than before: a kernel drops its pages only if that or the size changes.
+        """
+        return time_ns if time_ns != self.mtime_ns else time_ns + 1
+
 
 class Dirent(Struct, array_like=True, gc=False):
     """A name in a directory. Key: (parent, name)."""

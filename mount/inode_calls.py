@@ -11,12 +11,11 @@ import os
 import stat
 from collections.abc import Sequence
 
-import msgspec
 import pyfuse3
 import trio
 
 from gfs.errors import StaleInode, Unsupported
-from gfs.ids import NAME_BYTES_MAX, XATTR_BYTES_MAX
+from gfs.ids import NAME_BYTES_MAX, TIME_NS_MAX, XATTR_BYTES_MAX
 from gfs.items import Inode
 from gfs.messages import (
     Entry,
@@ -77,13 +76,9 @@ class InodeCalls(Answering):
 
     async def _sized(self, entry: Entry) -> Inode:
         """The image with the size that a reader must see now."""
-        (size,) = await self.client.sizes([entry])
-        inode = entry.inode
-        assert inode is not None
-        if size == inode.size:
-            return inode
-        stored = inode.stored + max(0, size - inode.size)
-        return msgspec.structs.replace(inode, size=size, stored=stored)
+        (grown,) = await self.client.grown([entry])
+        assert entry.inode is not None
+        return grown.image(entry.inode)
 
     @answer(0)
     async def setattr(
@@ -144,8 +139,8 @@ class InodeCalls(Answering):
             mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
             uid=attr.st_uid if fields.update_uid else None,
             gid=attr.st_gid if fields.update_gid else None,
-            atime_ns=attr.st_atime_ns if fields.update_atime and not now else None,
-            mtime_ns=attr.st_mtime_ns if fields.update_mtime and not now else None,
+            atime_ns=_kept(attr.st_atime_ns) if fields.update_atime and not now else None,
+            mtime_ns=_kept(attr.st_mtime_ns) if fields.update_mtime and not now else None,
             atime_now=now and fields.update_atime,
             mtime_now=now and fields.update_mtime,
         )
@@ -208,3 +203,8 @@ class InodeCalls(Answering):
             found = await self.ask(StatFilesystem(), FilesystemStat)
             self._space, self._space_at = found, now
         return filesystem(self._space)
+
+
+def _kept(time_ns: int) -> int:
+    """The nearest time that can be kept, as Linux does with utimens on any filesystem."""
+    return max(-TIME_NS_MAX, min(time_ns, TIME_NS_MAX))

@@ -351,7 +351,8 @@ class Machine:
         error = Fenced(f"chunk {replica.handle:016x} was fenced at {message.version}")
         work: list[Work] = [Refuse(asker, error) for asker in chain.abandon()] if chain else []
         boot = "" if replica.bad else self.boot
-        return FencedAt(replica.end, boot, dict(replica.writers), replica.made_by_fence), work
+        writers = dict(replica.writers)
+        return FencedAt(replica.end, boot, writers, replica.made_by_fence, replica.mtime_ns), work
 
     def tail_end(self, handle: int) -> tuple[int, int]:
         """Length acknowledged by all and time of the last append, or (why not known, 0)."""

@@ -24,10 +24,9 @@ from gfs.client.metadata import Declared, MasterLink
 from gfs.client.peers import ChunkServers
 from gfs.client.reading import Reader
 from gfs.client.settings import Callbacks, ClientSettings
-from gfs.client.tails import TailSizes
+from gfs.client.tails import Grown, TailSizes
 from gfs.client.writing import WriteBack
 from gfs.errors import GfsError, IsADirectory, RemoteProtocolError, StaleInode
-from gfs.items import Inode
 from gfs.messages import (
     Actor,
     Barrier,
@@ -129,7 +128,7 @@ class Client:
         except BaseException:
             self.released(inode, writing=writes(flags))
             raise
-        if flags & os.O_TRUNC and self._has_content(inode, entry.inode):
+        if flags & os.O_TRUNC:  # of an empty file too: its times move
             try:  # as Linux does, also for who only reads: the permission was checked
                 done = await self.truncate(number, 0, actor, opened=True)
                 file.entry = done.entry or entry
@@ -137,11 +136,6 @@ class Client:
                 file.release()
                 raise
         return file
-
-    def _has_content(self, inode: OpenInode, committed: Inode) -> bool:
-        """Is there anything to cut off? What waits here to be committed counts."""
-        held_back = inode.busy_appending or self.writeback.pending(inode.ino) is not None
-        return held_back or bool(committed.size or committed.tail)
 
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, actor: Actor
@@ -244,17 +238,12 @@ class Client:
     async def _flush(self, ino: int) -> None:
         await self.writeback.flush(ino, durable=False)
 
-    async def sizes(self, entries: Sequence[Entry]) -> list[int]:
-        """Size of each file as a reader must see it now: tails asked, own writes added.
+    async def grown(self, entries: Sequence[Entry]) -> list[Grown]:
+        """Each file as a reader must see it now, but for what `pending` tells: tails are asked.
 
         A tail that nobody can tell the length of counts with what the master knows.
         """
-        sizes = await self.tails.sizes(entries, self._wait_for_appends)
-        for at, entry in enumerate(entries):
-            pending = self.writeback.pending(entry.ino)
-            if pending is not None:
-                sizes[at] = max(sizes[at], pending[0])
-        return sizes
+        return await self.tails.grown(entries, self._wait_for_appends)
 
     async def _wait_for_appends(self, ino: int) -> None:
         inode = self._inodes.get(ino)

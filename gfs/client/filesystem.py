@@ -78,10 +78,14 @@ class Filesystem:
         return entry.ino, entry.inode
 
     async def _sized(self, entries: list[Entry]) -> None:
-        """Fill in the sizes that a reader would see now."""
-        for entry, size in zip(entries, await self.client.sizes(entries), strict=True):
-            if entry.inode is not None:
-                entry.inode.size = size
+        """Fill in the sizes and times that a reader would see now."""
+        for entry, grown in zip(entries, await self.client.grown(entries), strict=True):
+            if entry.inode is None:
+                continue
+            entry.inode = grown.image(entry.inode)
+            pending = self.client.pending(entry.ino)
+            if pending is not None:
+                entry.inode.size = max(entry.inode.size, pending.end)
 
     async def list_directory(self, ino: int, *, plus: bool = False) -> AsyncIterator[ListedName]:
         """Names in byte order; `plus` with their attributes, as `stat` has them."""
@@ -90,7 +94,10 @@ class Filesystem:
             question = ReadDirectory(ino, after, PAGE, plus, self.actor)
             page = await self.client.link.ask(question, Listing)
             if plus:
-                await self._sized([Entry(page.position, n.ino, n.inode) for n in page.entries])
+                entries = [Entry(page.position, n.ino, n.inode) for n in page.entries]
+                await self._sized(entries)
+                for listed, entry in zip(page.entries, entries, strict=True):
+                    listed.inode = entry.inode
             for listed in page.entries:
                 yield listed
                 after = listed.name

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 import trio
+from msgspec.structs import replace
 
 from gfs.client.layouts import LayoutCache
 from gfs.client.locating import learn, locate
@@ -42,6 +43,27 @@ class TailEnd(NamedTuple):
 
     length: int
     mtime_ns: int
+
+
+class Grown(NamedTuple):
+    """A file as its tail has it: size, and time of the last append (0 = as the image says)."""
+
+    size: int
+    mtime_ns: int
+
+    def image(self, inode: Inode) -> Inode:
+        """`inode` as it must be shown."""
+        growth = max(0, self.size - inode.size)
+        if not growth and not self.mtime_ns:
+            return inode
+        mtime_ns = self.mtime_ns or inode.mtime_ns
+        return replace(
+            inode,
+            size=self.size,
+            stored=inode.stored + growth,
+            mtime_ns=mtime_ns,
+            ctime_ns=max(inode.ctime_ns, mtime_ns),
+        )
 
 
 class _Question:
@@ -90,14 +112,14 @@ class TailSizes:
             await trio.sleep(PAUSE_S)
             left_s -= trio.current_time() - began_s
 
-    async def sizes(
+    async def grown(
         self, entries: Sequence[Entry], before: Callable[[int], Awaitable[None]]
-    ) -> list[int]:
-        """Size of each entry's file with its tail; `before(ino)` is awaited before asking.
+    ) -> list[Grown]:
+        """Each entry's file with its tail; `before(ino)` is awaited before asking.
 
         A tail that nobody can tell the length of counts with what the master knows.
         """
-        sizes = [entry.inode.size if entry.inode is not None else 0 for entry in entries]
+        found = [Grown(e.inode.size if e.inode is not None else 0, 0) for e in entries]
         tailed = [(at, e.ino, e.inode) for at, e in enumerate(entries) if e.inode and e.inode.tail]
         unknown = [i.tail for _, _, i in tailed if self._layouts.locate(i.tail) is None]
         if unknown:
@@ -110,7 +132,9 @@ class TailSizes:
             except GfsError as error:
                 log.info("tail.unknown ino=%d why=%s", ino, error)
                 return
-            sizes[at] = max(sizes[at], inode.tail_offset + end.length)
+            if end.length:
+                size = max(inode.size, inode.tail_offset + end.length)
+                found[at] = Grown(size, end.mtime_ns)
 
         if len(tailed) == 1:
             await ask(*tailed[0])
@@ -118,7 +142,7 @@ class TailSizes:
             async with trio.open_nursery() as nursery:
                 for one in tailed:
                     nursery.start_soon(ask, *one)
-        return sizes
+        return found
 
     async def _ask(self, member: ChainMember, handle: int) -> TailEnd | None:
         server = member.server

@@ -110,13 +110,15 @@ class FencedAt(Message):
     """`end` = last whole entry; `boot` = the machine's boot id now; writer -> last sequence.
 
     `boot` is empty when the replica is known to have lost something. `created`: there
-    was no replica, the fence made an empty one; it never joined, or was lost.
+    was no replica, the fence made an empty one; it never joined, or was lost. `mtime_ns`: of
+    the last append, 0 = unknown.
     """
 
     end: int
     boot: str
     writers: dict[int, int]
     created: bool = False
+    mtime_ns: int = 0
 
 
 class Condense(Message):

@@ -17,7 +17,7 @@ from gfs.errors import (
     TooLarge,
     Unsupported,
 )
-from gfs.ids import NAME_BYTES_MAX, XATTR_BYTES_MAX
+from gfs.ids import NAME_BYTES_MAX, TIME_NS_MAX, XATTR_BYTES_MAX
 from gfs.items import Inode
 from gfs.messages import Actor, Done, RemoveXattr, SetAttributes, SetXattr
 from master.core import extents
@@ -34,7 +34,6 @@ from master.core.permissions import (
 
 XATTR_CREATE, XATTR_REPLACE = 1, 2
 XATTRS_BYTES_MAX = XATTR_BYTES_MAX + 4096  # of one inode: each record has them twice
-TIME_NS_LIMIT = 1 << 62
 ID_LIMIT = (1 << 32) - 1  # -1 means "leave"
 _NAMESPACES = (b"user.", b"trusted.", b"security.", b"system.")
 
@@ -108,7 +107,7 @@ def _truncate(decision: Decision, op: SetAttributes, inode: Inode) -> Inode:
     return replace(
         changed,
         mode=without_privileges(inode, decision.actor),
-        mtime_ns=max(decision.now_ns, inode.mtime_ns + 1),
+        mtime_ns=inode.written_at(decision.now_ns),
         data_version=inode.data_version + 1,
     )
 
@@ -147,7 +146,7 @@ def _check_times(decision: Decision, op: SetAttributes, inode: Inode) -> None:
 
 def check_time(time_ns: int | None) -> None:
     """Raises InvalidArgument for what no clock shows."""
-    if time_ns is not None and not -TIME_NS_LIMIT < time_ns < TIME_NS_LIMIT:
+    if time_ns is not None and abs(time_ns) > TIME_NS_MAX:
         raise InvalidArgument(f"time {time_ns} ns")
 
 

@@ -33,9 +33,7 @@ def _commit_file(decision: Decision, file: FileCommit) -> Committed:
         changed = extents.commit(decision, file.ino, inode, file.ranges)
     except GfsError as error:
         return Committed(file.ino, error.code, None)
-    mtime = file.mtime_ns or inode.mtime_ns
-    if file.mtime_ns and mtime == inode.mtime_ns:
-        mtime += 1  # the kernel drops its pages only when mtime or size change
+    mtime = inode.written_at(file.mtime_ns) if file.mtime_ns else inode.mtime_ns
     decision.put_inode(
         file.ino,
         replace(
@@ -43,8 +41,9 @@ def _commit_file(decision: Decision, file: FileCommit) -> Committed:
             mode=without_privileges(inode, decision.actor),
             mtime_ns=mtime,
             # The writer's own kernel shows this already; a later value would look to it
-            # (and to git) as if somebody had touched the file after the close.
-            ctime_ns=max(inode.ctime_ns, mtime) if file.mtime_ns else decision.now_ns,
+            # (and to git) as if somebody had touched the file after the close. A utimens
+            # that came after the writes has moved it.
+            ctime_ns=max(inode.ctime_ns, mtime) if file.mtime_ns else inode.ctime_ns,
             data_version=inode.data_version + 1,
             version=inode.version + 1,
         ),

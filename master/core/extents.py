@@ -186,7 +186,7 @@ def cut_some(decision: Decision, ino: int, size: int) -> None:
             ino,
             replace(
                 shorter,
-                mtime_ns=max(decision.now_ns, inode.mtime_ns + 1),
+                mtime_ns=inode.written_at(decision.now_ns),
                 ctime_ns=decision.now_ns,
                 data_version=inode.data_version + 1,
                 version=inode.version + 1,

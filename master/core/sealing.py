@@ -129,6 +129,15 @@ class Seal:
         length = self.length()
         return [server for server, answer in self.answers.items() if answer.end < length]
 
+    def mtime_ns(self) -> int:
+        """When the last append landed at the first who knows; 0 if nobody does.
+
+        That is the primary, if it has answered, so this is what stat has shown.
+        """
+        length = self.length()
+        times = [answer.mtime_ns for answer in self.answers.values() if answer.end == length]
+        return min((time_ns for time_ns in times if time_ns), default=0)
+
     def writers(self) -> dict[int, int]:
         """Dedup facts of the longest member: what landed, writer by writer."""
         best = max(self.answers.values(), key=lambda answer: answer.end)
@@ -160,14 +169,14 @@ def finish(decision: Decision, seal: Seal) -> Chunk:
     tx.put(CHUNKS, (seal.handle,), sealed)
     if chunk.kind is ChunkKind.TAIL:
         tx.put(WRITERS, (seal.handle,), Writers(seal.writers(), decision.now_ns))
-        _attach_tail(decision, seal.handle, chunk.ino, length)
+        _attach_tail(decision, seal.handle, chunk.ino, length, seal.mtime_ns())
     after: Chunk = tx.get(CHUNKS, (seal.handle,))
     if not after.length and not after.references:
         tx.put(CHUNKS, (seal.handle,), extents.condemned(after, decision.now_ns))
     return sealed
 
 
-def _attach_tail(decision: Decision, handle: int, ino: int, length: int) -> None:
+def _attach_tail(decision: Decision, handle: int, ino: int, length: int, mtime_ns: int) -> None:
     """The sealed tail becomes ordinary content of its file."""
     inode: Inode | None = decision.tx.get(INODES, (ino,))
     if inode is None or inode.tail != handle:
@@ -175,7 +184,7 @@ def _attach_tail(decision: Decision, handle: int, ino: int, length: int) -> None
     known: Extent | None = decision.tx.get(EXTENTS, (ino, inode.tail_offset))
     if known is not None and known.length > length:
         inode = _shrink(decision, ino, inode, length)
-    grown = grow(decision, ino, inode, length)
+    grown = grow(decision, ino, inode, length, mtime_ns)
     decision.put_inode(ino, replace(grown, tail=0, tail_offset=0))
 
 
@@ -183,7 +192,7 @@ def _shrink(decision: Decision, ino: int, inode: Inode, end: int) -> Inode:
     """A power loss took appended bytes, not synced, that the log had counted already."""
     return replace(
         extents.truncate(decision, ino, inode, inode.tail_offset + end),
-        mtime_ns=max(inode.mtime_ns + 1, decision.now_ns),
+        mtime_ns=inode.written_at(decision.now_ns),
         ctime_ns=decision.now_ns,
         data_version=inode.data_version + 1,
     )
@@ -192,6 +201,7 @@ def _shrink(decision: Decision, ino: int, inode: Inode, end: int) -> Inode:
 def grow(decision: Decision, ino: int, inode: Inode, end: int, mtime_ns: int = 0) -> Inode:
     """The file with its tail chunk `end` bytes long; extent and references follow.
 
+    `mtime_ns`: when the last of it was written, as the primary tells; 0 = not known, so now.
     `data_version` rises only if bytes came.
     """
     offset, handle = inode.tail_offset, inode.tail
@@ -203,12 +213,13 @@ def grow(decision: Decision, ino: int, inode: Inode, end: int, mtime_ns: int = 0
     references.add(handle, end - had)
     references.settle()
     decision.tx.put(EXTENTS, (ino, offset), Extent(end, handle, 0))
+    mtime_ns = inode.written_at(mtime_ns or decision.now_ns)
     return replace(
         inode,
         size=max(inode.size, offset + end),
         stored=inode.stored + end - had,
-        mtime_ns=max(inode.mtime_ns + 1, mtime_ns or decision.now_ns),
-        ctime_ns=decision.now_ns,
+        mtime_ns=mtime_ns,
+        ctime_ns=max(inode.ctime_ns, mtime_ns),
         data_version=inode.data_version + 1,
         version=inode.version + 1,
     )

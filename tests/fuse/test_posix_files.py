@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from gfs.ids import TIME_NS_MAX
+
 pytestmark = pytest.mark.timeout(60)
 
 MIB = 1024 * 1024
@@ -249,3 +251,49 @@ def test_sqlite_works_on_the_mount(here: Path) -> None:
         assert base.execute("select sum(a), count(*) from t").fetchone() == (190, 20)
         assert base.execute("pragma integrity_check").fetchone() == ("ok",)
         base.close()
+
+
+def test_appended_records_show_in_the_times_at_once_and_for_good(here: Path, there: Path) -> None:
+    """Also of a file whose time was set to a day to come."""
+    fd = os.open(here / "f", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for ahead_ns in (0, 86400 * 10**9):
+        os.utime(here / "f", ns=(0, time.time_ns() + ahead_ns))
+        before = time.time_ns()
+        os.write(fd, b"record")
+        found = os.stat(here / "f")
+        assert before <= found.st_mtime_ns <= time.time_ns()
+        assert before <= found.st_ctime_ns
+        assert os.stat(there / "f").st_mtime_ns == found.st_mtime_ns
+        os.truncate(here / "f", found.st_size)  # seals the tail
+    os.write(fd, b"record")
+    shown = os.fstat(fd).st_mtime_ns
+    writer = os.open(there / "f", os.O_WRONLY)
+    os.close(writer)
+    os.link(here / "f", here / "g")
+    assert os.fstat(fd).st_mtime_ns == shown
+    os.close(fd)
+
+
+def test_a_change_after_a_time_to_come_is_of_now(here: Path) -> None:
+    to_come = time.time_ns() + 86400 * 10**9
+    (here / "f").write_bytes(b"content")
+    os.utime(here / "f", ns=(to_come, to_come))
+    os.truncate(here / "f", 3)
+    assert os.stat(here / "f").st_mtime_ns < to_come
+
+
+def test_a_time_set_after_a_write_leaves_the_change_time_where_it_was(here: Path) -> None:
+    with open(here / "f", "wb", buffering=0) as file:
+        file.write(b"content")
+        os.utime(file.fileno(), ns=(1, 1))
+        before = os.fstat(file.fileno()).st_ctime_ns
+        os.fsync(file.fileno())
+        assert os.fstat(file.fileno()).st_ctime_ns == before
+
+
+def test_a_time_too_far_away_is_kept_as_the_last_there_is(here: Path) -> None:
+    (here / "f").touch()
+    os.utime(here / "f", (0, 2**33))  # 2242
+    assert os.stat(here / "f").st_mtime_ns == TIME_NS_MAX
+    os.utime(here / "f", (-(2**33), 0))
+    assert os.stat(here / "f").st_atime_ns == -TIME_NS_MAX

@@ -34,6 +34,16 @@ def test_truncating_open_cuts_off_records_on_their_way(here: Path) -> None:
 
 
 @pytest.mark.mount
+def test_truncating_open_of_an_empty_file_moves_its_times(here: Path, there: Path) -> None:
+    (here / "f").touch()
+    before = os.stat(there / "f")
+    os.close(os.open(here / "f", os.O_WRONLY | os.O_TRUNC))
+    after = os.stat(there / "f")
+    assert after.st_mtime_ns > before.st_mtime_ns
+    assert after.st_ctime_ns > before.st_ctime_ns
+
+
+@pytest.mark.mount
 def test_truncating_open_for_reading_alone_truncates_as_linux_does(here: Path, there: Path) -> None:
     (here / "f").write_bytes(b"content")
     (there / "f").read_bytes()

@@ -132,7 +132,8 @@ async def test_a_reader_of_the_same_process_sees_what_was_appended() -> None:
         await file.append(b"world")
         assert await file.size() == 11
         assert bytes(await file.read(0, 100)) == b"hello world"
-        assert await w.client.sizes([w.master.entry(file.ino)]) == [11]
+        (grown,) = await w.client.grown([w.master.entry(file.ino)])
+        assert grown.size == 11
         file.release()
 
 
@@ -168,7 +169,7 @@ async def test_sizes_of_many_tails_cost_few_questions() -> None:
             await file.append(b"abc")
             await file.flush()
         entries = [w.master.entry(file.ino) for file in files]
-        assert await w.client.sizes(entries) == [3] * 40
+        assert [grown.size for grown in await w.client.grown(entries)] == [3] * 40
         questions = [seen for seen in w.servers[0].seen if isinstance(seen, m.TailEnds)]
         assert len(questions) <= 3
         for file in files:
