@@ -53,8 +53,9 @@ torture: setup ## break a real cluster at random for MINUTES, then check everyth
 sim: setup ## simulate a cluster under faults: SEEDS=200 of them, or SEED=n with a trace
 	@$(VENV)/python -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),20)) $(if $(PLANT),--plant $(PLANT))
 
-model: setup ## random programs on two mounts and on a local directory: STEPS=10000
-	@GFS_MODEL_STEPS=$(or $(STEPS),10000) $(VENV)/python -m pytest -q tests/fuse/test_model.py
+model: setup ## random programs on two mounts and on a local directory: STEPS=10000, SEED=n
+	@GFS_MODEL_STEPS=$(or $(STEPS),10000) $(VENV)/python -m pytest -q tests/fuse/test_model.py \
+		$(if $(SEED),--hypothesis-seed=$(SEED))
 
 bench: setup ## measure this project beside the local disk
 	@$(VENV)/python -m bench --targets local,ours $(BENCH_ARGS)
