@@ -72,6 +72,12 @@ class Inode(Struct, array_like=True, gc=False):
         return time_ns if time_ns != self.mtime_ns else time_ns + 1
 
 
+def without_privileges(mode: int) -> int:
+    """`mode` after a write by anybody but root: setuid goes, setgid if a group may execute it."""
+    mode &= ~stat.S_ISUID
+    return mode & ~stat.S_ISGID if mode & stat.S_IXGRP else mode
+
+
 class Dirent(Struct, array_like=True, gc=False):
     """A name in a directory. Key: (parent, name)."""
 

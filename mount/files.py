@@ -19,12 +19,17 @@ from typing import TYPE_CHECKING
 import pyfuse3
 
 from gfs.errors import DeadSession
+from gfs.items import without_privileges
+from gfs.messages import SetAttributes
 from gfs.open_flags import O_APPEND, appends, reads
 from mount.answering import Answering, actor_of, answer, limited
 from mount.names import check_name
 
 if TYPE_CHECKING:
     from gfs.client.files import OpenFile
+
+
+PRIVILEGES = stat.S_ISUID | stat.S_ISGID
 
 
 def is_direct(flags: int) -> bool:
@@ -93,13 +98,32 @@ class FileCalls(Answering):
 
     @answer(bounded=True)
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        if self._file(fh).write_nowait(off, buf):  # nearly always, and then it needs no limit
+        file = self._file(fh)
+        if file.actor.uid and self._has_privileges(file.ino):
+            await self._take_privileges(file)
+        if file.write_nowait(off, buf):  # nearly always, and then it needs no limit
             return len(buf)
-        return await self._write(fh, off, buf)
+        return await self._write(file, off, buf)
 
     @limited
-    async def _write(self, fh: int, off: int, buf: bytes) -> int:
-        return await self._file(fh).write(off, buf)
+    async def _write(self, file: OpenFile, off: int, buf: bytes) -> int:
+        return await file.write(off, buf)
+
+    def _has_privileges(self, ino: int) -> bool:
+        """Whether writing may take setuid or setgid away; of what is not known, yes."""
+        known = self.cache.attributes(ino)
+        return known is None or known.inode is None or bool(known.inode.mode & PRIVILEGES)
+
+    @limited
+    async def _take_privileges(self, file: OpenFile) -> None:
+        """As Linux does before a write by anybody but root; in the page cache it does so itself."""
+        (entry,) = await self.ask_attributes([file.ino], file.actor)
+        if entry.inode is None:
+            return
+        mode = without_privileges(entry.inode.mode)
+        if mode != entry.inode.mode:
+            change = SetAttributes(file.ino, mode=stat.S_IMODE(mode))
+            self.learn_done(await self.client.link.mutate(change, file.actor))
 
     @answer()
     async def flush(self, fh: int) -> None:

@@ -47,7 +47,7 @@ def set_attributes(decision: Decision, op: SetAttributes) -> Done:
     _check_times(decision, op, inode)
     changed = inode
     if op.mode is not None:
-        changed = _chmod(changed, decision.actor, op.mode)
+        changed = _chmod(decision, op, changed)
     if op.uid is not None or op.gid is not None:
         changed = _chown(changed, decision.actor, op.uid, op.gid)
     if op.size is not None:
@@ -62,9 +62,13 @@ def set_attributes(decision: Decision, op: SetAttributes) -> Done:
     return decision.done(op.ino)
 
 
-def _chmod(inode: Inode, actor: Actor, mode: int) -> Inode:
+def _chmod(decision: Decision, op: SetAttributes, inode: Inode) -> Inode:
+    actor = decision.actor
+    assert op.mode is not None
+    bits = stat.S_IMODE(op.mode)
+    if bits == stat.S_IMODE(without_privileges(inode, actor)) and _is_open(decision, op.ino):
+        return replace(inode, mode=stat.S_IFMT(inode.mode) | bits)  # a write of whoever takes them
     require_owner(inode, actor)
-    bits = stat.S_IMODE(mode)
     loses_setgid = bits & stat.S_ISGID and actor.uid != ROOT_UID and not inode.is_directory
     if loses_setgid and not in_group(actor, inode.gid):
         bits &= ~stat.S_ISGID
@@ -97,8 +101,7 @@ def _truncate(decision: Decision, op: SetAttributes, inode: Inode) -> Inode:
         raise IsADirectory("is a directory")
     if not inode.is_file:
         raise InvalidArgument("not a regular file")
-    opened = decision.session in decision.registry.openers.get(op.ino, ())
-    if not (op.handle_open_for_write and opened):
+    if not (op.handle_open_for_write and _is_open(decision, op.ino)):
         require(inode, decision.actor, WRITE)
     require_exclusive(decision, op.ino, inode)
     if op.size < inode.size:
@@ -110,6 +113,10 @@ def _truncate(decision: Decision, op: SetAttributes, inode: Inode) -> Inode:
         mtime_ns=inode.written_at(decision.now_ns),
         data_version=inode.data_version + 1,
     )
+
+
+def _is_open(decision: Decision, ino: int) -> bool:
+    return decision.session in decision.registry.openers.get(ino, ())
 
 
 def require_exclusive(decision: Decision, ino: int, inode: Inode) -> None:

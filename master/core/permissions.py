@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import stat
 
+from gfs import items
 from gfs.errors import NotPermitted, PermissionDenied
 from gfs.items import Inode
 from gfs.messages import Actor
@@ -73,7 +74,4 @@ def inherited_gid(directory: Inode, actor: Actor) -> int:
 
 def without_privileges(inode: Inode, actor: Actor) -> int:
     """Mode after a write by `actor`: setuid and setgid go unless root wrote."""
-    if actor.uid == ROOT_UID or not inode.mode & (stat.S_ISUID | stat.S_ISGID):
-        return inode.mode
-    mode = inode.mode & ~stat.S_ISUID
-    return mode & ~stat.S_ISGID if mode & stat.S_IXGRP else mode
+    return inode.mode if actor.uid == ROOT_UID else items.without_privileges(inode.mode)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mount.listing import PAGE
+from tests.fuse.sides import acting_as
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -181,3 +182,25 @@ def test_filesystem_tells_its_space(here: Path) -> None:
     assert space.f_blocks > 0
     assert 0 < space.f_bavail <= space.f_blocks
     assert space.f_namemax == 255
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="acts as another user, which needs root")
+@pytest.mark.parametrize("flags", [os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND])
+def test_a_write_by_another_user_takes_setuid_and_setgid(
+    here: Path, there: Path, flags: int
+) -> None:
+    (here / "f").touch()
+    os.chmod(here / "f", 0o6777)
+    directory = os.open(here, os.O_PATH)  # strangers may not walk there
+    with acting_as(1001):
+        fd = os.open("f", flags, dir_fd=directory)
+        os.write(fd, b"first")
+    assert stat.S_IMODE(os.stat(here / "f").st_mode) == 0o777
+    os.chmod(there / "f", 0o6777)
+    assert stat.S_IMODE(os.fstat(fd).st_mode) == 0o6777
+    with acting_as(1001):
+        os.write(fd, b"second")
+        os.close(fd)
+    assert stat.S_IMODE(os.stat(there / "f").st_mode) == 0o777
+    assert (there / "f").read_bytes() == b"firstsecond"
+    os.close(directory)

@@ -182,3 +182,12 @@ def test_whatever_is_given_moves_the_change_time_though_it_was_so_before(a: Clie
     again = a.inode(f)
     a.do(m.SetAttributes(f))
     assert a.inode(f) == again
+
+
+def test_a_writer_takes_setuid_and_setgid_and_nothing_else(a: Client, f: int) -> None:
+    """The kernel asks for it on behalf of whoever writes, owner or not."""
+    set_(a, f, mode=0o6777)
+    for mode in (0o2777, 0o4777, 0o755):
+        with pytest.raises(errors.NotPermitted):
+            set_(a, f, OTHER, mode=mode)
+    assert set_(a, f, OTHER, mode=0o777).mode & 0o7777 == 0o777
