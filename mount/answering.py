@@ -183,14 +183,25 @@ class Answering(pyfuse3.Operations):
         if inode is not None:
             return inode
         (entry,) = await self.ask_attributes([ino], actor_of(ctx))
-        if entry.inode is None:
+        return entry.inode or self.left_of(ino)
+
+    def left_of(self, ino: int) -> Inode:
+        """The image of an inode that the master has no more.
+
+        Raises:
+          StaleInode: it was no directory, or the kernel has forgotten it.
+        """
+        directory = self.inodes.removed_directory(ino)
+        if directory is None:
             raise StaleInode(f"inode {ino} is gone")
-        return entry.inode
+        return directory
 
     def show(self, ino: int, inode: Inode, *, named: bool = False) -> pyfuse3.EntryAttributes:
         """Attributes for the kernel; `named`: it may keep the name that led to them."""
         tables = self.tables
         left = tables.lease_left()
+        if inode.is_directory and inode.nlink:
+            tables.inodes.shown(ino, inode)
         trusted = left > 0 and tables.cache.trusted(ino) and ino not in tables.appending
         if trusted:
             tables.inodes.trusts(ino, trio.current_time() + left + LATE_S)

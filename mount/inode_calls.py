@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import pyfuse3
 import trio
 
-from gfs.errors import StaleInode, Unsupported
+from gfs.errors import InvalidArgument, Unsupported
 from gfs.ids import NAME_BYTES_MAX, TIME_NS_MAX, XATTR_BYTES_MAX
 from gfs.items import Inode
 from gfs.messages import (
@@ -29,9 +29,7 @@ from mount.answering import LIMIT_S, Answering, Tables, actor_of, answer
 from mount.attributes import filesystem
 
 STATFS_S = 1.0  # how old statfs answers may be
-# Of these the kernel asks with every `ls -l`; we have none of them.
-FOREIGN = (b"system.",)
-WRITABLE = (b"user.", b"trusted.", b"security.")
+KEPT = (b"user.", b"trusted.", b"security.")  # extended attributes of other kinds are not
 
 
 class InodeCalls(Answering):
@@ -69,7 +67,7 @@ class InodeCalls(Answering):
             await self.client.settle(ino)  # our own records first, or the answer is too old
         (entry,) = await self.ask_attributes([ino], actor_of(ctx))
         if entry.inode is None:
-            raise StaleInode(f"inode {ino} is gone")
+            return self.left_of(ino)
         if entry.inode.is_file and (not entry.cacheable or ino in self.tables.appending):
             return await self._sized(entry)
         return entry.inode
@@ -167,7 +165,7 @@ class InodeCalls(Answering):
 
     @answer(bounded=True)
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
-        if name.startswith(FOREIGN):
+        if not name.startswith(KEPT):
             raise pyfuse3.FUSEError(errno.ENOTSUP)
         value = (await self.image(inode, ctx)).attributes.get(name)
         if value is None:
@@ -182,8 +180,10 @@ class InodeCalls(Answering):
     async def setxattr(
         self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
     ) -> None:
-        if not name.startswith(WRITABLE):
+        if not name.startswith(KEPT):
             raise Unsupported(name.decode(errors="replace"))
+        if name in KEPT:
+            raise InvalidArgument("the name of an attribute is empty")
         if len(name) > NAME_BYTES_MAX:
             raise pyfuse3.FUSEError(errno.ERANGE)
         if len(value) > XATTR_BYTES_MAX:
@@ -192,7 +192,7 @@ class InodeCalls(Answering):
 
     @answer(0, bounded=True)
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        if name.startswith(FOREIGN):
+        if not name.startswith(KEPT):
             raise pyfuse3.FUSEError(errno.ENOTSUP)
         self.learn_done(await self.mutate(RemoveXattr(inode, name), ctx))
 

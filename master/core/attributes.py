@@ -176,6 +176,8 @@ def set_xattr(decision: Decision, op: SetXattr) -> Done:
         raise AlreadyExists("attribute exists")
     if op.flags & XATTR_REPLACE and not present:
         raise NoAttribute("no such attribute")
+    if inode.attributes.get(op.name) == op.value:
+        return decision.done(op.ino)  # as ext4: nothing moves
     attributes = {**inode.attributes, op.name: op.value}
     if sum(len(name) + len(value) for name, value in attributes.items()) > XATTRS_BYTES_MAX:
         raise NoSpace(f"more than {XATTRS_BYTES_MAX} bytes of attributes")

@@ -98,7 +98,8 @@ def _holders(change: InodeChange, registry: Registry, tables: ReadTables) -> set
     if image is not None and not image.is_directory:
         return inode_holders(ino, registry, tables)
     found = registry.openers.get(ino, set()) | registry.holders(ino)
-    if image is None:
+    image = image or change.old
+    if image is None or not image.is_directory:
         return found  # its name goes too, and nobody else can ask for it
     return found | registry.holders(image.parent or ROOT_INO)
 

@@ -14,6 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
+from msgspec.structs import replace
+
+from gfs.items import Inode
+
 NO_PAGES = -1
 
 T = TypeVar("T")
@@ -22,7 +26,7 @@ T = TypeVar("T")
 class Known:
     """One inode that the kernel, or a handle, refers to."""
 
-    __slots__ = ("handles", "lookups", "pages", "trusted_until", "unlinked")
+    __slots__ = ("directory", "handles", "lookups", "pages", "trusted_until", "unlinked")
 
     def __init__(self) -> None:
         self.lookups = 0
@@ -30,6 +34,7 @@ class Known:
         self.pages = NO_PAGES
         self.trusted_until = float("-inf")
         self.unlinked = False
+        self.directory: Inode | None = None
 
 
 class Inodes:
@@ -83,6 +88,17 @@ class Inodes:
     def trusts(self, ino: int, until: float) -> None:
         """The kernel is given attributes that it may keep; a reference may follow."""
         self._of(ino).trusted_until = until
+
+    def shown(self, ino: int, directory: Inode) -> None:
+        """The kernel is given the image of a directory."""
+        self._of(ino).directory = directory
+
+    def removed_directory(self, ino: int) -> Inode | None:
+        """What is left of a directory that is gone, for whoever has it open or stands in it."""
+        known = self._known.get(ino)
+        if known is None or known.directory is None:
+            return None
+        return replace(known.directory, nlink=0)
 
     def distrusts(self, ino: int, now: float) -> bool:
         """It is about to be told to drop them; False if it has none to drop.

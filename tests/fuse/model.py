@@ -9,7 +9,9 @@ names are promised at once.
 What differs by design and is therefore not tried: shared mappings of handles opened
 O_APPEND, fallocate, SEEK_DATA and SEEK_HOLE, locks between mounts, times of access, times
 after 2116 (which the mount keeps as the last there is, as Linux does of filesystems with a
-shorter range), sizes of directories. Content takes no more room than locally, and may take less.
+shorter range), sizes of directories, changes of a
+directory that is open and was removed (ESTALE), the position that write(2) leaves at a handle
+opened O_APPEND while others append. Content takes no more room than locally, and may take less.
 """
 
 from __future__ import annotations
@@ -326,9 +328,9 @@ class Programs(RuleBasedStateMachine):
     @rule(pick=st.integers(0, HANDLES_MAX), mode=MODES, key=KEYS, value=st.binary(max_size=100))
     def fchmod(self, pick: int, mode: int, key: str, value: bytes) -> None:
         """And attributes through the handle: it may have lost its name."""
-        self._at_handle(pick, lambda at: os.fchmod(at, mode))
-        self._at_handle(pick, lambda at: os.setxattr(at, key, value))
-        self._at_handle(pick, lambda at: os.utime(at, ns=(len(value), len(value))))
+        self._at_handle(pick, lambda at: _named(at) and os.fchmod(at, mode))
+        self._at_handle(pick, lambda at: _named(at) and os.setxattr(at, key, value))
+        self._at_handle(pick, lambda at: _named(at) and os.utime(at, ns=(len(value), len(value))))
 
     @precondition(lambda self: self.on)
     @rule(pick=st.integers(0, HANDLES_MAX), datasync=st.booleans())
@@ -387,6 +389,12 @@ def _make_file(path: bytes) -> None:
     with open(path, "wb") as file:
         file.write(path[-1:] * 10_000)
     os.chmod(path, 0o666)
+
+
+def _named(at: int) -> bool:
+    """Not a directory that was removed: it is stale for whoever would change it."""
+    found = os.fstat(at)
+    return found.st_nlink > 0 or not stat.S_ISDIR(found.st_mode)
 
 
 def _require_file(found: os.stat_result) -> None:

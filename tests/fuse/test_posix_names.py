@@ -204,3 +204,30 @@ def test_a_write_by_another_user_takes_setuid_and_setgid(
     assert stat.S_IMODE(os.stat(there / "f").st_mode) == 0o777
     assert (there / "f").read_bytes() == b"firstsecond"
     os.close(directory)
+
+
+def test_a_removed_directory_that_is_open_is_empty_and_has_no_link(here: Path, there: Path) -> None:
+    """As on any filesystem; `cd d; rmdir ../d; ls` prints nothing."""
+    os.mkdir(here / "d")
+    opened = [os.open(place / "d", os.O_RDONLY) for place in (here, there)]
+    assert [os.fstat(fd).st_nlink for fd in opened] == [2, 2]
+    os.rmdir(here / "d")
+    for fd in opened:
+        assert os.fstat(fd).st_nlink == 0
+        assert os.listdir(fd) == []
+        os.close(fd)
+    for place in (here, there):
+        with refused(errno.ENOENT):
+            os.stat(place / "d")
+
+
+def test_extended_attributes_have_a_kind_and_a_name(here: Path) -> None:
+    (here / "f").touch()
+    with refused(errno.EINVAL):
+        os.setxattr(here / "f", "user.", b"1")
+    with refused(errno.ENOTSUP):
+        os.getxattr(here / "f", "unknown.kind")
+    os.setxattr(here / "f", "user.k", b"1")
+    before = os.stat(here / "f").st_ctime_ns
+    os.setxattr(here / "f", "user.k", b"1")
+    assert os.stat(here / "f").st_ctime_ns == before

@@ -95,6 +95,16 @@ def test_an_open_file_is_of_interest_without_any_name(c: Cluster, a: Client, b: 
     assert inos_of(b.told()) == {f}
 
 
+def test_that_a_directory_is_gone_is_told_to_who_may_know_its_attributes(
+    a: Client, b: Client
+) -> None:
+    d = a.mkdir(b"d")
+    b.names()
+    b.told()
+    a.do(m.RemoveDirectory(ROOT_INO, b"d"))
+    assert d in inos_of(b.told())
+
+
 def test_a_rename_names_both_places(a: Client, b: Client) -> None:
     d, e = a.mkdir(b"d"), a.mkdir(b"e")
     f = a.create(b"f", d)
