@@ -43,9 +43,9 @@ def entry_attributes(
         size, stored = inode.size, inode.stored
         entry.st_mtime_ns = inode.mtime_ns
         if pending is not None:
-            end, mtime_ns, length = pending
+            end, mtime_ns, overlay = pending
             if end > size:
-                stored += min(end - size, length)  # the rest of it is a hole
+                stored += overlay.beyond(size)  # the rest of it is a hole
                 size = end
             if mtime_ns:
                 entry.st_mtime_ns = mtime_ns

@@ -41,12 +41,12 @@ class Pending(NamedTuple):
     Attributes:
       end: of the last of them.
       mtime_ns: when they were written; 0 if a later utimens counts.
-      length: how many there are; what was written twice may count twice.
+      overlay: where they lie.
     """
 
     end: int
     mtime_ns: int
-    length: int
+    overlay: Overlay
 
 
 class DirtyFile:

@@ -91,6 +91,15 @@ class Overlay:
         """End of the last visible byte, 0 if there is none."""
         return self._segments[-1][1] if self._segments else 0
 
+    def beyond(self, offset: int) -> int:
+        """How many bytes are visible at or above `offset`."""
+        count = 0
+        for first, last, _ in reversed(self._segments):
+            if last <= offset:
+                break
+            count += last - max(first, offset)
+        return count
+
     def __bool__(self) -> bool:
         return bool(self._segments)
 

@@ -331,7 +331,7 @@ class WriteBack:
         if file is None or not file.pieces:
             return None
         mtime_ns = max(piece.mtime_ns for piece in file.pieces)
-        return Pending(file.overlay.end, mtime_ns, sum(piece.length for piece in file.pieces))
+        return Pending(file.overlay.end, mtime_ns, file.overlay)
 
     def keep_mtime(self, ino: int) -> None:
         """A utimens comes after these writes: their commits leave mtime alone."""

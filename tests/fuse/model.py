@@ -23,6 +23,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +112,11 @@ class Programs(RuleBasedStateMachine):
         assert not os.path.lexists(self.mounts[1] / self.name)
 
     def _compare(self, *sides: Side) -> None:
-        expected, room_here = tree(self.here), room(self.here)
+        expected = tree(self.here)
+        room_here = room(self.here, expected)
         for side in sides:
             assert_equal(tree(side), expected)
-            for path, size in room(side).items():
+            for path, size in room(side, expected).items():
                 assert size <= room_here[path], f"{path!r} takes {size} bytes"
 
     def _both(self, which: int, step: Step, *watched: bytes | int, user: int = 0) -> Any:
@@ -142,9 +144,9 @@ class Programs(RuleBasedStateMachine):
     def populate(self, directories: set[bytes], files: set[bytes]) -> None:
         """A program in an empty tree is mostly refused."""
         for name in sorted(directories):
-            self._both(0, lambda side, name=name: _make_directory(side.path(name)))
+            self._both(0, partial(_make_directory, name))
         for name in sorted(files - directories):
-            self._both(1, lambda side, name=name: _make_file(side.path(name)))
+            self._both(1, partial(_make_file, name))
 
     # --- names
 
@@ -328,9 +330,21 @@ class Programs(RuleBasedStateMachine):
     @rule(pick=st.integers(0, HANDLES_MAX), mode=MODES, key=KEYS, value=st.binary(max_size=100))
     def fchmod(self, pick: int, mode: int, key: str, value: bytes) -> None:
         """And attributes through the handle: it may have lost its name."""
-        self._at_handle(pick, lambda at: _named(at) and os.fchmod(at, mode))
-        self._at_handle(pick, lambda at: _named(at) and os.setxattr(at, key, value))
-        self._at_handle(pick, lambda at: _named(at) and os.utime(at, ns=(len(value), len(value))))
+
+        def attribute(at: int) -> None:
+            if not _removed(at):
+                os.setxattr(at, key, value)
+
+        def times(at: int) -> None:
+            if not _removed(at):
+                os.utime(at, ns=(len(value), len(value)))
+
+        def bits(at: int) -> None:
+            if not _removed(at):
+                os.fchmod(at, mode)
+
+        for step in (bits, attribute, times):
+            self._at_handle(pick, step)
 
     @precondition(lambda self: self.on)
     @rule(pick=st.integers(0, HANDLES_MAX), datasync=st.booleans())
@@ -380,21 +394,21 @@ class Programs(RuleBasedStateMachine):
         self._compare(self.there[which])
 
 
-def _make_directory(path: bytes) -> None:
-    os.mkdir(path)
-    os.chmod(path, 0o777)
+def _make_directory(name: bytes, side: Side) -> None:
+    os.mkdir(side.path(name))
+    os.chmod(side.path(name), 0o777)
 
 
-def _make_file(path: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(path[-1:] * 10_000)
-    os.chmod(path, 0o666)
+def _make_file(name: bytes, side: Side) -> None:
+    with open(side.path(name), "wb") as file:
+        file.write(name[-1:] * 10_000)
+    os.chmod(side.path(name), 0o666)
 
 
-def _named(at: int) -> bool:
-    """Not a directory that was removed: it is stale for whoever would change it."""
+def _removed(at: int) -> bool:
+    """A directory that was removed: stale for whoever would change it."""
     found = os.fstat(at)
-    return found.st_nlink > 0 or not stat.S_ISDIR(found.st_mode)
+    return not found.st_nlink and stat.S_ISDIR(found.st_mode)
 
 
 def _require_file(found: os.stat_result) -> None:

@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -126,10 +126,10 @@ def _content(path: bytes, mode: int) -> object:
         return file.read()
 
 
-def room(side: Side) -> dict[bytes, int]:
-    """Bytes that the content of each regular file takes."""
+def room(side: Side, paths: Iterable[bytes]) -> dict[bytes, int]:
+    """Bytes that the content of each regular file among `paths` takes."""
     found = {}
-    for path in tree(side):
+    for path in paths:
         one = os.lstat(side.path(path))
         if stat.S_ISREG(one.st_mode):
             found[path] = one.st_blocks * 512

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("pyfuse3")
 
 from gfs.client.dirty import Pending
+from gfs.client.ranges import Overlay, Piece
 from gfs.ids import MIB
 from gfs.items import Inode
 from gfs.messages import FilesystemStat
@@ -22,6 +23,14 @@ def image(mode: int = stat.S_IFREG | 0o640, size: int = 1000, stored: int = 1000
     return Inode(mode, 7, 8, 2, size, NS, NS + 1, NS + 2, stored=stored)
 
 
+def written(*ranges: tuple[int, int]) -> Overlay:
+    """Ranges (offset, length) that wait in the mount, in the order of writing."""
+    overlay = Overlay()
+    for offset, length in ranges:
+        overlay.add(Piece(offset, bytes(length)))
+    return overlay
+
+
 def test_regular_file_has_everything_to_the_nanosecond() -> None:
     entry = entry_attributes(20, image(), entry_timeout=3, attr_timeout=4)
     assert (entry.st_ino, entry.st_mode, entry.st_nlink) == (20, stat.S_IFREG | 0o640, 2)
@@ -32,20 +41,20 @@ def test_regular_file_has_everything_to_the_nanosecond() -> None:
 
 
 def test_pending_bytes_show_in_size_blocks_and_times() -> None:
-    pending = Pending(2048, NS + 50, 1048)
+    pending = Pending(2048, NS + 50, written((1000, 1048), (900, 500)))
     entry = entry_attributes(20, image(), entry_timeout=0, attr_timeout=0, pending=pending)
     assert (entry.st_size, entry.st_blocks) == (2048, 4)
     assert entry.st_mtime_ns == entry.st_ctime_ns == NS + 50
 
 
 def test_pending_bytes_inside_the_file_do_not_shrink_it() -> None:
-    pending = Pending(10, 0, 10)
+    pending = Pending(10, 0, written((0, 10)))
     entry = entry_attributes(20, image(), entry_timeout=0, attr_timeout=0, pending=pending)
     assert (entry.st_size, entry.st_mtime_ns) == (1000, NS + 1)
 
 
 def test_hole_before_pending_bytes_is_not_counted_as_blocks() -> None:
-    pending = Pending(MIB, NS, 4096)
+    pending = Pending(MIB, NS, written((MIB - 4096, 4096), (MIB - 4096, 4096)))
     inode = image(size=0, stored=0)
     entry = entry_attributes(20, inode, entry_timeout=0, attr_timeout=0, pending=pending)
     assert (entry.st_size, entry.st_blocks) == (MIB, 8)
