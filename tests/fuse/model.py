@@ -388,6 +388,13 @@ class Programs(RuleBasedStateMachine):
         if isinstance(self._both(which, step), bytes):
             self._both(1 - which, lambda side: _read(side.path(name)))
 
+    @rule()
+    def agree(self) -> None:
+        """Both mounts tell the same times of all there is."""
+        self._settle(-1)
+        names = tuple(path[1:] for path in tree(self.here))
+        assert_equal(*(stamps(side, names) for side in self.there))
+
     @rule(which=MOUNTS)
     def compare(self, which: int) -> None:
         self._settle(which)
