@@ -2,48 +2,30 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import apsw
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from gfs import findexpr
-from gfs.errors import InvalidArgument, UsageError
+from gfs.errors import UsageError
 from gfs.ids import MIB
 from projections import find_run
-from projections.find_query import TRIGRAM, glob_of, like_of
-from projections.find_run import COLUMNS, Start
-from projections.queries import QueryService, RowsResponse, number, parameters, sql_request
+from projections.find_routes import FindRoutes
+from projections.find_run import COLUMNS
+from projections.patterns import glob_of
+from projections.queries import QueryService, number, parameters, sql_request
 from projections.search_schema import ROOT
 from projections.sql_guard import Readers, run_sql
 
 T = TypeVar("T")
-SEARCH_ROWS = 1000
 SQL_ANSWER_BYTES = 64 * MIB
 _NAMES = ("path", *COLUMNS)
 _PLACE = "CASE WHEN d.path = '' THEN '/' || e.name ELSE d.path || '/' || e.name END"
 _TREE = "(d.ino = ?1 OR (d.path > ?2 AND d.path < ?3))"
-_OUTSIDE_TRASH = "d.path < '<'"  # '' and '/...' sort before '<trash>' and '<orphans>'
-
-
-class FindRequest(msgspec.Struct):
-    """Body of ``POST /find``: `expression` in find's words, or `predicate`, a tree.
-
-    `paths` are absolute; `shown` is how a start is to be printed (`.`, a mountpoint).
-    """
-
-    paths: list[Start] = []
-    expression: list[str] = []
-    predicate: msgspec.Raw = msgspec.Raw(b"")
-    mindepth: int = 0
-    maxdepth: int = findexpr.DEPTH_MAX
-    nul: bool = False
 
 
 class SearchQueries:
@@ -59,8 +41,7 @@ class SearchQueries:
     def routes(self) -> Sequence[BaseRoute]:
         """What they answer."""
         return [
-            Route("/find", self.find, methods=["GET", "POST"]),
-            Route("/search", self.search),
+            *FindRoutes(self._service, self._reading).routes(),
             Route("/du", self.du),
             Route("/top", self.top),
             Route("/owners", self.owners),
@@ -84,55 +65,6 @@ class SearchQueries:
                 return query(connection)
 
         return fresh, await self._service.run(run)
-
-    async def find(self, request: Request) -> Response:
-        """``GET /find?path=/a&word=-name&word=*.log`` or ``POST /find``."""
-        asked = await _find_request(request)
-        told = findexpr.parse(asked.expression, now_ns=time.time_ns())
-        predicate = told.predicate
-        if bytes(asked.predicate):
-            predicate = findexpr.And([predicate, findexpr.from_json(bytes(asked.predicate))])
-        starts = asked.paths or [Start(path) for path in told.paths]
-        fresh = await self._service.fresh(request)
-
-        @contextmanager
-        def rows() -> Iterator[Iterator[dict[str, Any]]]:
-            with self._reading() as connection:
-                found = find_run.find(
-                    connection,
-                    [Start("/", one.shown or "/") if one.path == "." else one for one in starts],
-                    predicate,
-                    mindepth=max(told.mindepth, asked.mindepth),
-                    maxdepth=min(told.maxdepth, asked.maxdepth),
-                )
-                yield (dict(zip(_NAMES, row, strict=True)) for row in found)
-
-        return RowsResponse(self._service, fresh, rows(), nul=asked.nul)
-
-    async def search(self, request: Request) -> Response:
-        """``GET /search?q=TEXT`` part of a name, any case; ``glob=1``: a shell pattern."""
-        parameters(request, "q", "glob", "limit", "trash", "path")
-        query = request.query_params.get("q", "")
-        if not query:
-            raise InvalidArgument("q is missing")
-        limit = self._service.limit_of(request, 100, SEARCH_ROWS * 100)
-        sql, bound = _search_sql(query, request.query_params.get("glob", "0") == "1")
-        if request.query_params.get("trash", "0") != "1":
-            sql += f" AND {_OUTSIDE_TRASH}"
-        path = request.query_params.get("path", "/")
-
-        def ask(connection: apsw.Connection) -> list[Any]:
-            statement, values = sql, dict(bound)
-            if path != "/":
-                ino, spelled = find_run.directory_of(connection, path)
-                statement += " AND (d.ino = :top OR (d.path > :low AND d.path < :high))"
-                values |= {"top": ino, "low": spelled + "/", "high": spelled + "0"}
-            values["limit"] = limit + 1
-            return connection.execute(statement + " LIMIT :limit", values).fetchall()
-
-        fresh, rows = await self._ask(request, ask)
-        found = [dict(zip(_NAMES, row, strict=True)) for row in rows[:limit]]
-        return self._service.answer(fresh, rows=found, truncated=len(rows) > limit)
 
     async def du(self, request: Request) -> Response:
         """``GET /du?path=/a&depth=1``: sums of what is there, and of directories below it."""
@@ -243,52 +175,6 @@ class SearchQueries:
         return self._service.answer(
             fresh, columns=found.columns, rows=found.rows, truncated=found.truncated
         )
-
-
-async def _find_request(request: Request) -> FindRequest:
-    if request.method == "GET":
-        parameters(request, "path", "word", "nul")
-        query = request.query_params
-        paths = [Start(path) for path in query.getlist("path")]
-        return FindRequest(paths, query.getlist("word"), nul=query.get("nul", "0") == "1")
-    try:
-        return msgspec.json.decode(await request.body(), type=FindRequest)
-    except msgspec.MsgspecError as error:
-        raise UsageError(f"body: {error}") from None
-
-
-def _search_sql(query: str, glob: bool) -> tuple[str, dict[str, Any]]:
-    """Statement without LIMIT, and what is bound in it."""
-    columns = ", ".join(f"i.{name}" for name in COLUMNS)
-    joins = "CROSS JOIN directories d ON d.ino = e.parent CROSS JOIN inodes i ON i.ino = e.ino"
-    indexed = len(query) >= TRIGRAM and not (glob and any(one in query for one in "*?[\\"))
-    source = "dirents e"
-    bound: dict[str, Any] = {"q": query}
-    if indexed:
-        source = "names n CROSS JOIN dirents e ON e.id = n.rowid"
-    elif glob:
-        longest = max((part for part in _literals(query)), key=len, default="")
-        if len(longest) >= TRIGRAM and longest.isascii():
-            source = "names n CROSS JOIN dirents e ON e.id = n.rowid"
-            indexed, bound["like"] = True, like_of(longest)
-    condition = "instr(lower(e.name), lower(:q)) > 0"
-    if glob:
-        pattern = glob_of(query)
-        condition = "e.name GLOB :glob" if pattern is not None else "fnmatch(:q, e.name, 0)"
-        if pattern is not None:
-            bound["glob"] = pattern
-    if indexed:
-        bound.setdefault("like", like_of(query))
-        condition = f"n.name LIKE :like AND {condition}"
-    if ":q" not in condition:
-        del bound["q"]
-    return f"SELECT {_PLACE}, {columns} FROM {source} {joins} WHERE {condition}", bound
-
-
-def _literals(pattern: str) -> list[str]:
-    if "[" in pattern or "\\" in pattern:
-        return []
-    return pattern.replace("?", "*").split("*")
 
 
 def _du(connection: apsw.Connection, path: str, depth: int, most: int) -> list[dict[str, Any]]:
