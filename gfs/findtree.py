@@ -14,7 +14,8 @@ TYPES = "fdlbcps"
 TIMES = "acmB"  # read, changed, content changed, born
 NESTING_MAX = 200  # of a predicate from outside
 NODES_MAX = 2000
-TEXT_MAX = 4096  # characters of a pattern
+TEXT_MAX = 4096  # characters of a pattern for paths
+NAME_MAX = 1024  # of one for names
 VALUES_MAX = 10_000
 
 
@@ -261,6 +262,8 @@ def _check_test(node: Predicate) -> None:
             raise UsageError(f"more than {VALUES_MAX} numbers in one test")
         case Nameless():
             raise UsageError("-nouser and -nogroup need the names of the host that asks")
+        case Name(pattern, _, False) if len(pattern) > NAME_MAX:
+            raise UsageError(f"a pattern for names may have {NAME_MAX} characters")
         case (
             Name(pattern=text)
             | Target(pattern=text)

@@ -32,6 +32,7 @@ _CLASSES = {
 def glob_of(pattern: str) -> str | None:
     """The GLOB pattern that means the same; None where GLOB cannot say it."""
     out: list[str] = []
+    closes = True  # a set that never ends is looked for once
     at = 0
     while at < len(pattern):
         letter = pattern[at]
@@ -42,8 +43,9 @@ def glob_of(pattern: str) -> str | None:
             out.append(_literal(pattern[at]))
             at += 1
         elif letter == "[":
-            end = _bracket_end(pattern, at)
+            end = _bracket_end(pattern, at) if closes else None
             if end is None:
+                closes = False
                 out.append("[[]")
                 continue
             inner = pattern[at:end]
@@ -85,10 +87,10 @@ def required(expression: str) -> list[str]:
                 return []  # of more than one letter; not worth following
         elif letter == "[" and (end := _set_end(expression, at)) is not None:
             at = end
-        elif letter == "|" or (
-            expression.startswith("(?", at - 1) and expression[at : at + 2] != "?:"
-        ):
-            return []  # an alternative, or a flag that changes what letters mean
+        elif letter == "|" and depth == 0:
+            return []
+        elif letter == "(" and re.compile(r"\?(?!:)").match(expression, at):
+            return []  # perhaps a flag that changes what letters mean
         elif letter == "{" and (repeat := re.compile(r"[0-9,]*\}").match(expression, at)):
             at = repeat.end()
         elif letter in "()":
@@ -146,6 +148,7 @@ def expression_of(pattern: str, fold: bool) -> Any:
     Raises: UsageError: it is too large for RE2.
     """
     parts: list[str] = []
+    closes = True  # a set that never ends is looked for once
     at = 0
     while at < len(pattern):
         letter = pattern[at]
@@ -157,10 +160,11 @@ def expression_of(pattern: str, fold: bool) -> Any:
         elif letter == "\\" and at < len(pattern):
             parts.append(quoted(pattern[at]))
             at += 1
-        elif letter == "[" and (end := _bracket_end(pattern, at)) is not None:
+        elif letter == "[" and closes and (end := _bracket_end(pattern, at)) is not None:
             parts.append(_set(pattern[at:end]))
             at = end + 1
         else:
+            closes = closes and letter != "["
             parts.append(quoted(letter))
     return compiled("".join(parts), fold)
 

@@ -14,8 +14,8 @@ from starlette.routing import BaseRoute, Route
 from gfs.errors import UsageError
 from gfs.ids import MIB
 from projections import find_run
-from projections.find_routes import FindRoutes
-from projections.find_run import COLUMNS
+from projections.find_queries import FindQueries
+from projections.find_run import COLUMNS, SELECTED
 from projections.patterns import glob_of
 from projections.queries import QueryService, number, parameters, sql_request
 from projections.search_schema import ROOT
@@ -25,6 +25,7 @@ T = TypeVar("T")
 SQL_ANSWER_BYTES = 64 * MIB
 _NAMES = ("path", *COLUMNS)
 _PLACE = "CASE WHEN d.path = '' THEN '/' || e.name ELSE d.path || '/' || e.name END"
+_FILES = "SELECT ino, files FROM directories WHERE ino IN (?, ?)"
 _TREE = "(d.ino = ?1 OR (d.path > ?2 AND d.path < ?3))"
 
 
@@ -37,11 +38,14 @@ class SearchQueries:
         self._seconds = service.config.query_s
         history = service.view.history_path
         self._history = None if history is None else Readers(history)
+        named = FindQueries(service, self._reading)
+        self.find, self.search = named.find, named.search
 
     def routes(self) -> Sequence[BaseRoute]:
         """What they answer."""
         return [
-            *FindRoutes(self._service, self._reading).routes(),
+            Route("/find", self.find, methods=["GET", "POST"]),
+            Route("/search", self.search),
             Route("/du", self.du),
             Route("/top", self.top),
             Route("/owners", self.owners),
@@ -73,7 +77,7 @@ class SearchQueries:
         depth = number(request, "depth", 0, 1000)
         most = self._service.config.query_rows
         fresh, rows = await self._ask(
-            request, lambda connection: _du(connection, path, depth, most)
+            request, lambda connection: sums_at(connection, path, depth, most)
         )
         below = rows[1 : most + 1]
         cut = len(rows) > most + 1
@@ -84,22 +88,7 @@ class SearchQueries:
         parameters(request, "n", "path")
         count = number(request, "n", 20, 10_000)
         path = request.query_params.get("path", "/")
-
-        def ask(connection: apsw.Connection) -> list[Any]:
-            ino, spelled = find_run.directory_of(connection, path)
-            columns = ", ".join(f"i.{name}" for name in COLUMNS)
-            # Walks the index of sizes from the top, so it ends after a few rows.
-            sql = (
-                f"SELECT {_PLACE}, {columns} FROM inodes i INDEXED BY inodes_size"
-                " CROSS JOIN dirents e ON e.ino = i.ino AND e.parent = i.home"
-                f" CROSS JOIN directories d ON d.ino = e.parent WHERE {_TREE}"
-                " AND i.mode & 61440 != 16384"
-                " AND e.name = (SELECT min(x.name) FROM dirents x"
-                " WHERE x.ino = i.ino AND x.parent = i.home) ORDER BY i.size DESC LIMIT ?4"
-            )
-            return connection.execute(sql, (ino, spelled + "/", spelled + "0", count)).fetchall()
-
-        fresh, rows = await self._ask(request, ask)
+        fresh, rows = await self._ask(request, lambda connection: largest(connection, path, count))
         return self._service.answer(
             fresh, rows=[dict(zip(_NAMES, row, strict=True)) for row in rows]
         )
@@ -177,7 +166,29 @@ class SearchQueries:
         )
 
 
-def _du(connection: apsw.Connection, path: str, depth: int, most: int) -> list[dict[str, Any]]:
+def largest(connection: apsw.Connection, path: str, count: int) -> list[Any]:
+    """Rows (path, `COLUMNS`) of the largest files below a directory.
+
+    Raises: NotFound, NotADirectory, UsageError.
+    """
+    ino, spelled = find_run.directory_of(connection, path)
+    files = dict(connection.execute(_FILES, (ino, ROOT)).fetchall())
+    if files[ino] ** 2 <= files[ROOT] * count:
+        source = "directories d CROSS JOIN inodes i ON i.ino IN (SELECT x.ino FROM dirents x"
+        source += " WHERE x.parent = d.ino) AND i.home = d.ino"
+    else:  # from the top of the index of sizes: such a tree has a file among every few
+        source = "inodes i INDEXED BY inodes_size CROSS JOIN directories d ON d.ino = i.home"
+    sql = (
+        f"SELECT {_PLACE}, {SELECTED} FROM {source}"
+        " CROSS JOIN dirents e ON e.ino = i.ino AND e.parent = i.home"
+        f" WHERE {_TREE} AND i.mode & 61440 != 16384"
+        " AND e.name = (SELECT min(x.name) FROM dirents x"
+        " WHERE x.ino = i.ino AND x.parent = i.home) ORDER BY i.size DESC LIMIT ?4"
+    )
+    return connection.execute(sql, (ino, spelled + "/", spelled + "0", count)).fetchall()
+
+
+def sums_at(connection: apsw.Connection, path: str, depth: int, most: int) -> list[dict[str, Any]]:
     """Sums of what is at `path`, itself included, then of at most `most` + 1 directories below."""
     ino = find_run.resolve(connection, path)
     sums = (
@@ -196,7 +207,9 @@ def _du(connection: apsw.Connection, path: str, depth: int, most: int) -> list[d
     if depth == 0:
         return own
     if depth == 1:
-        where = "d.parent = ? ORDER BY d.path LIMIT ?"
+        # A directory counts where its name is, and names have an index.
+        named = "d.ino IN (SELECT e.ino FROM dirents e WHERE e.parent = ?1)"
+        where = f"{named} AND d.parent = ?1 ORDER BY d.path LIMIT ?2"
         return own + _dicts(connection, sums + where, (ino, most + 1))
     spelled = "" if ino == ROOT else own[0]["path"]
     limits = "length(substr(d.path, ?3)) - length(replace(substr(d.path, ?3), '/', '')) <= ?4"

@@ -20,7 +20,7 @@ from gfs.findprogram import Ended, Pruned
 from gfs.findtests import Host
 from gfs.findtree import Action, Predicate
 from projections.core.following import Batch
-from projections.find_routes import FindRequest
+from projections.find_queries import FindRequest
 from projections.find_run import COLUMNS, Question, Start, find, register
 from projections.search_view import SearchView
 from projections.storage import SqliteStore

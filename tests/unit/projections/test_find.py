@@ -21,7 +21,7 @@ from gfs.errors import UsageError
 from gfs.findprogram import compiled
 from gfs.findtests import Host
 from gfs.findtree import Action, And, Name, Not, check
-from projections.find_routes import FindRequest
+from projections.find_queries import FindRequest
 from projections.patterns import fnmatch, glob_of, regex, required
 from tests.unit.projections.find_twin import Twin, make_twin
 

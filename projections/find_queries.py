@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -11,7 +11,6 @@ import apsw
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
 from gfs import findexpr
 from gfs.errors import UsageError
@@ -47,19 +46,12 @@ class FindRequest(msgspec.Struct, forbid_unknown_fields=True):
     nul: bool = False
 
 
-class FindRoutes:
+class FindQueries:
     """The handlers; `reading` gives a connection for a while."""
 
     def __init__(self, service: QueryService, reading: Reading) -> None:
         self._service = service
         self._reading = reading
-
-    def routes(self) -> Sequence[BaseRoute]:
-        """What they answer."""
-        return [
-            Route("/find", self.find, methods=["GET", "POST"]),
-            Route("/search", self.search),
-        ]
 
     async def find(self, request: Request) -> Response:
         """``GET /find?path=/a&word=-name&word=*.log`` or ``POST /find``."""
