@@ -172,7 +172,7 @@ def largest(connection: apsw.Connection, path: str, count: int) -> list[Any]:
     Raises: NotFound, NotADirectory, UsageError.
     """
     ino, spelled = find_run.directory_of(connection, path)
-    files = dict(connection.execute(_FILES, (ino, ROOT)).fetchall())
+    files: dict[Any, Any] = {row[0]: row[1] for row in connection.execute(_FILES, (ino, ROOT))}
     if files[ino] ** 2 <= files[ROOT] * count:
         source = "directories d CROSS JOIN inodes i ON i.ino IN (SELECT x.ino FROM dirents x"
         source += " WHERE x.parent = d.ino) AND i.home = d.ino"
