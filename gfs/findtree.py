@@ -14,6 +14,7 @@ TYPES = "fdlbcps"
 TIMES = "acmB"  # read, changed, content changed, born
 NESTING_MAX = 200  # of a predicate from outside
 NODES_MAX = 2000
+REGEXES_MAX = 100  # each is made ready before the question begins
 TEXT_MAX = 4096  # characters of a pattern for paths
 NAME_MAX = 1024  # of one for names
 VALUES_MAX = 10_000
@@ -224,10 +225,13 @@ def check(predicate: Predicate) -> Predicate:
     Raises: UsageError.
     """
     todo: list[tuple[Predicate, int]] = [(predicate, 1)]
-    nodes = 0
+    nodes = regexes = 0
     while todo:
         node, depth = todo.pop()
         nodes += 1
+        regexes += isinstance(node, Regex)
+        if regexes > REGEXES_MAX:
+            raise UsageError(f"more than {REGEXES_MAX} regular expressions")
         if depth > NESTING_MAX or nodes > NODES_MAX:
             raise UsageError("the expression is too long or nested too deeply")
         match node:

@@ -20,7 +20,7 @@ from gfs.findtree import DEPTH_MAX, And, Predicate, check
 from projections import find_run
 from projections.find_run import COLUMNS, Question, Start
 from projections.name_search import page_of, search_of
-from projections.queries import QueryService, RowsResponse, parameters
+from projections.queries import QueryService, RowsResponse, out_of_time, parameters
 from projections.storage import identity
 
 NAMES = ("path", *COLUMNS)
@@ -63,9 +63,21 @@ class FindQueries:
         def rows() -> Iterator[Iterator[dict[str, Any]]]:
             with self._reading() as connection:
                 found = find_run.find(connection, starts, question)
-                yield (_row(row) for row in found)
+                yield (_row(row) for row in self._bounded(found))
 
         return RowsResponse(self._service, fresh, rows(), nul=asked.nul)
+
+    def _bounded(self, rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+        """The rows; what SQLite says of the question as an error of ours.
+
+        Raises: TimedOut, UsageError.
+        """
+        try:
+            yield from rows
+        except apsw.InterruptError:
+            raise out_of_time(self._service.config.query_s) from None
+        except (apsw.SQLError, apsw.TooBigError) as error:
+            raise UsageError(f"the expression is too large: {error}") from None
 
     async def search(self, request: Request) -> Response:
         """``GET /search?q=TEXT&ext=log&path=/a``: names that fit, a page at a time."""

@@ -135,6 +135,11 @@ OTHERS = [
     find(predicate={"is": "name", "pattern": "\x00"}), find(order="sideways"),
     find(predicate={"is": "xattr", "name": "x' OR '1'='1", "value": "\x00"}),
     find(tests=[{"is": "empty"}] * 3000), find(mindepth=-1), find(maxdepth=1 << 80),
+    find(tests=[{"is": "regex", "pattern": "x"}] * 1900),
+    find(tests=[{"is": "regex", "pattern": f"(.*{n}){{90}}"} for n in range(99)]),
+    find(prune={"is": "and", "parts": [{"is": "name", "pattern": "*"}] * 1900}),
+    find(tests=[{"is": "name", "pattern": "*a[[:alpha:]\\x]", "whole": True}] * 1900),
+    find(prune={"is": "or", "parts": [{"is": "name", "pattern": "*a[[:alpha:]\\x]"}] * 800}),
     find(prune={"is": "always", "value": True}), find(unknown=1), find(nul="yes"),
     find(expression=["-name", "\ud800"]), Ask("/find", body=b'{"paths":[{"path":"/\\ud800"}]}'),
     Ask("/find", body=b"\xff\xfe\x00"), Ask("/find", body=b"[" * 100_000), Ask("/find", body=b""),
@@ -264,6 +269,15 @@ def test_what_is_hostile_is_refused_or_bounded(views: Views, start: int) -> None
     for one in OTHERS[start : start + 10]:
         views.ask(one)
         assert views.probe() == views.before, one
+
+
+def test_a_find_that_takes_too_long_is_told_so(views: Views) -> None:
+    parts = [{"is": "name", "pattern": f"*q{n}[[:alpha:]\\x]", "whole": True} for n in range(900)]
+    asked = {"paths": [{"path": "/"}], "predicate": {"is": "or", "parts": parts}}
+    answer = views.client.post("/find", json=asked)
+    assert answer.status_code == 504, answer.text
+    assert answer.json()["message"] == f"the query took longer than {QUERY_S:g} s and was ended"
+    assert views.probe() == views.before
 
 
 @pytest.mark.parametrize("start", range(0, len(STATEMENTS), 10))
