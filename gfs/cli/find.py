@@ -110,7 +110,7 @@ class _Search:
             return shown  # below a mountpoint, or from where one stands in a mount
         if not place.mountpoints:
             raise UsageError("find: commands need a mount of the cluster on this host")
-        return text_of(place.mountpoints[0] + asked_path(place, raw).encode()).rstrip("/")
+        return text_of(place.mountpoints[0] + bytes_of(asked_path(place, raw))).rstrip("/")
 
     def run(self, remove: Remove) -> int:
         """Ask and act; the exit code."""
