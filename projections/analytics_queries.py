@@ -17,8 +17,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from gfs.errors import InvalidArgument, NotReady, TooLarge, UsageError
+from gfs.errors import InvalidArgument, NotFound, NotReady, TooLarge, UsageError
 from gfs.ids import MIB
+from projections.analytics_past import Past, asked_past
 from projections.analytics_reports import asked_report, described
 from projections.analytics_tree import BELOW, inode_at
 from projections.queries import (
@@ -79,6 +80,7 @@ class AnalyticsQueries:
             Route("/sums", self.sums),
             Route("/report", self.reports),
             Route("/report/{name}", self.report),
+            Route("/history", self.history),
             Route("/sql", self.sql, methods=["GET", "POST"]),
         ]
 
@@ -205,6 +207,23 @@ class AnalyticsQueries:
             return _run(connection, *asked.statement(connection), rows_max)
 
         return await self._ask(request, ask, history=asked.report.history)
+
+    async def history(self, request: Request) -> Response:
+        """``GET /history?path=/a`` or ``?ino=N``: what happened to a file, newest first."""
+        asked = asked_past(request)
+        if self._service.view.history_path is None:
+            raise NotFound("this view keeps no history ([projections] history)")
+        fresh = await self._service.fresh(request, history=True)
+
+        def run() -> Past:
+            with self._reading() as connection:
+                return asked.answer(connection)
+
+        found = await self._service.run(run)
+        fields = {name: getattr(found, name) for name in ("ino", "path", "state", "others")}
+        return self._service.answer(
+            fresh, **fields, columns=found.columns, rows=found.rows, truncated=found.truncated
+        )
 
     async def sql(self, request: Request) -> Response:
         """``POST /sql`` {"sql": ..., "parameters": [...]}: one SELECT over the view."""

@@ -2,7 +2,8 @@
 
 `inodes` and `dirents` hold the namespace as it is; `files` and `directories` are views
 over them with paths and times one can read. `history` is another database, attached:
-growth by hour and owner, and who deleted what. The contract of `gfs sql --view analytics`.
+growth by hour and owner, who deleted what, and what happened to each file. The contract
+of `gfs sql --view analytics`.
 """
 
 from __future__ import annotations
@@ -69,8 +70,47 @@ SELECT i.ino, h.parent, h.name, extension_of(h.name) AS extension, kind_of(i.mod
 FROM inodes i JOIN homes h ON h.ino = i.ino;
 """
 
-HISTORY = """
-CREATE TABLE growth (
+EVENT_COLUMNS = {
+    "epoch": "BIGINT",
+    "position": "BIGINT",
+    "time_ns": "BIGINT",
+    "ino": "BIGINT",
+    "event": "VARCHAR",
+    "kind": "INTEGER",
+    "parent": "BIGINT",
+    "name": "VARCHAR",
+    "from_parent": "BIGINT",
+    "from_name": "VARCHAR",
+    "size": "BIGINT",
+    "size_before": "BIGINT",
+    "owner": "BIGINT",
+    "detail": "VARCHAR",
+    "uid": "BIGINT",
+    "pid": "BIGINT",
+    "host": "VARCHAR",
+    "mount": "VARCHAR",
+}
+COPY_COLUMNS = {
+    "epoch": "BIGINT",
+    "position": "BIGINT",
+    "time_ns": "BIGINT",
+    "operation": "VARCHAR",
+    "source": "BIGINT",
+    "root": "BIGINT",
+    "first": "BIGINT",
+    "inodes": "BIGINT",
+    "bytes": "BIGINT",
+    "parent": "BIGINT",
+    "name": "VARCHAR",
+    "uid": "BIGINT",
+    "pid": "BIGINT",
+    "host": "VARCHAR",
+    "mount": "VARCHAR",
+}
+
+# Every statement may run again on a history that is there: what a later release adds is added.
+HISTORY = f"""
+CREATE TABLE IF NOT EXISTS growth (
   hour TIMESTAMP NOT NULL,      -- its beginning, UTC
   uid BIGINT NOT NULL,
   created BIGINT NOT NULL,      -- inodes
@@ -78,7 +118,7 @@ CREATE TABLE growth (
   bytes_added BIGINT NOT NULL,
   bytes_removed BIGINT NOT NULL -- several rows may have one hour and owner: sum them
 );
-CREATE TABLE deletions (
+CREATE TABLE IF NOT EXISTS deletions (
   cursor VARCHAR NOT NULL,
   time_ns BIGINT NOT NULL,
   parent BIGINT NOT NULL,
@@ -92,4 +132,7 @@ CREATE TABLE deletions (
   host VARCHAR NOT NULL,
   mount VARCHAR NOT NULL
 );
+-- As `projections.core.happenings` tells it; rows lie in the order of their positions.
+CREATE TABLE IF NOT EXISTS events ({_columns(EVENT_COLUMNS)});
+CREATE TABLE IF NOT EXISTS copies ({_columns(COPY_COLUMNS)});
 """

@@ -15,7 +15,9 @@ import msgspec
 from starlette.routing import BaseRoute
 
 from gfs.changes import Image, Line
+from gfs.config import ProjectionsConfig
 from projections.analytics_copy import apply_copy
+from projections.analytics_history import EventHistory
 from projections.analytics_queries import AnalyticsQueries
 from projections.analytics_schema import DIRENT_COLUMNS, HISTORY, INODE_COLUMNS, SCHEMA
 from projections.core.facts import facts_of
@@ -85,6 +87,10 @@ class AnalyticsView(DuckProjection):
     )
     history_delay_s = 1.0  # needs nothing of the view, and a commit costs milliseconds
 
+    def __init__(self, config: ProjectionsConfig) -> None:
+        super().__init__(config)
+        self._events = EventHistory(config)
+
     def apply(self, batch: Batch, connection: Any) -> None:
         for items, copy in stages(batch.lines):
             apply_items(items, connection)
@@ -106,6 +112,7 @@ class AnalyticsView(DuckProjection):
         ]
         _run(history, _PUT_GROWTH, growth)
         _run(history, _PUT_DELETIONS, facts.deletions)
+        self._events.record(lines, history)
 
     def routes(self, service: Any) -> Sequence[BaseRoute]:
         return AnalyticsQueries(service).routes()

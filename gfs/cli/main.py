@@ -49,6 +49,7 @@ COMMANDS: dict[str, list[tuple[str, str, str]]] = {
             "gfs.cli.report:report",
             "Largest, cold, growth, ages, who deleted what",
         ),
+        ("history", "gfs.cli.history:history", "What happened to a file, also one that is gone"),
         ("sql", "gfs.cli.queries:sql", "Read-only SQL over the metadata"),
         ("stream", "gfs.cli.stream:stream", "Every change of the metadata, as it happens"),
     ],
