@@ -35,7 +35,10 @@ def _columns(columns: dict[str, str]) -> str:
 # column that they save, at any size measured.
 SCHEMA = f"""
 CREATE TABLE inodes ({_columns(INODE_COLUMNS)});
-CREATE TABLE dirents ({_columns(DIRENT_COLUMNS)});
+CREATE TABLE dirents (
+  {_columns(DIRENT_COLUMNS)},
+  extension VARCHAR NOT NULL  -- of a regular file's name, kept: to compute it takes longer
+);
 CREATE TABLE xattrs (ino BIGINT NOT NULL, name VARCHAR NOT NULL, value VARCHAR NOT NULL);
 
 CREATE MACRO kind_of(mode) AS CASE mode & 61440
@@ -45,12 +48,15 @@ CREATE MACRO extension_of(name) AS CASE
   WHEN regexp_matches(name, '[^.].*\\.[^.]{{0,16}}$')
   THEN lower(regexp_extract(name, '\\.([^.]*)$', 1)) ELSE '' END;
 
--- Each inode once, at its least (parent, name); orphans have parent 0.
+-- Each inode that has a name once, at its least (parent, name).
 CREATE VIEW homes AS
-SELECT i.ino, coalesce(d.least.parent, 0) AS parent, coalesce(d.least.name, '') AS name
-FROM inodes i LEFT JOIN (
-  SELECT ino, min({{'parent': parent, 'name': name}}) AS least FROM dirents GROUP BY ino
-) d ON d.ino = i.ino;
+WITH several AS (SELECT ino FROM inodes WHERE nlink > 1 AND mode & 61440 <> 16384)
+SELECT d.ino, d.parent, d.name, d.extension FROM dirents d ANTI JOIN several USING (ino)
+UNION ALL
+SELECT ino, least.parent, least.name, least.extension FROM (
+  SELECT ino, min({{'parent': parent, 'name': name, 'extension': extension}}) AS least
+  FROM dirents SEMI JOIN several USING (ino) GROUP BY ino
+);
 
 CREATE VIEW directories AS
 WITH RECURSIVE tree (ino, parent, depth, path) AS (
@@ -62,12 +68,13 @@ WITH RECURSIVE tree (ino, parent, depth, path) AS (
 SELECT * FROM tree;
 
 CREATE VIEW files AS
-SELECT i.ino, h.parent, h.name, extension_of(h.name) AS extension, kind_of(i.mode) AS kind,
+SELECT i.ino, coalesce(h.parent, 0) AS parent, coalesce(h.name, '') AS name,
+  coalesce(h.extension, '') AS extension, kind_of(i.mode) AS kind,
   i.mode & 4095 AS permissions, i.uid, i.gid, i.nlink, i.size,
   (i.stored + 511) // 512 * 512 AS disk_bytes,
   make_timestamp_ns(i.atime_ns) AS atime, make_timestamp_ns(i.mtime_ns) AS mtime,
   make_timestamp_ns(i.ctime_ns) AS ctime, make_timestamp_ns(i.created_ns) AS created, i.target
-FROM inodes i JOIN homes h ON h.ino = i.ino;
+FROM inodes i LEFT JOIN homes h ON h.ino = i.ino;
 """
 
 EVENT_COLUMNS = {

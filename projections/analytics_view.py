@@ -43,7 +43,10 @@ _DROP_DIRENTS = (
     " WHERE dirents.parent = gone.parent AND dirents.name = gone.name"
 )
 _PUT_INODES = f"INSERT INTO inodes {_rows(INODE_COLUMNS)}"
-_PUT_DIRENTS = f"INSERT INTO dirents {_rows(DIRENT_COLUMNS)}"
+_PUT_DIRENTS = (
+    "INSERT INTO dirents SELECT *, CASE WHEN kind = 32768 THEN extension_of(name) ELSE '' END"
+    f" FROM ({_rows(DIRENT_COLUMNS)})"
+)
 _PUT_XATTRS = f"INSERT INTO xattrs {_rows(_XATTR)}"
 _GROWTH = {
     "hour": "BIGINT",
@@ -78,7 +81,7 @@ class AnalyticsView(DuckProjection):
     """Histograms, growth, top lists, free SQL."""
 
     name = "analytics"
-    format = 1
+    format = 2
     schema = SCHEMA
     history_schema = HISTORY
     path_sql = (
