@@ -153,6 +153,7 @@ class ProjectionsConfig(DaemonConfig):
     )
     unasked_s: Annotated[float, _about("an event waits while nobody asks the view", 0, 60)] = 1.0
     query_s: Annotated[float, _about("time limit of a query", 0.01)] = 30.0
+    export_s: Annotated[float, _about("time limit of an export of the namespace", 0.01)] = 3600.0
     query_rows: Annotated[int, _about("rows of one SQL answer at most", 1)] = 100_000
     query_memory_bytes: Annotated[int, _about("memory of one SQL query", MIB)] = 512 * MIB
     wait_s: Annotated[float, _about("how long an answer may wait for a position", 0)] = 30.0

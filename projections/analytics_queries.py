@@ -12,18 +12,21 @@ from contextlib import contextmanager
 from typing import Any
 
 import duckdb
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from gfs.errors import InvalidArgument, NotFound, NotReady, TooLarge, UsageError
 from gfs.ids import MIB
+from projections.analytics_export import export_lines
 from projections.analytics_past import Past, asked_past
 from projections.analytics_reports import asked_report, described
 from projections.queries import (
     Collected,
     Deadline,
     QueryService,
+    RowsResponse,
     collect,
     out_of_time,
     parameters,
@@ -54,17 +57,18 @@ class AnalyticsQueries:
             Route("/report", self.reports),
             Route("/report/{name}", self.report),
             Route("/history", self.history),
+            Route("/export", self.export),
             Route("/sql", self.sql, methods=["GET", "POST"]),
         ]
 
     @contextmanager
-    def _reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _reading(self, seconds: float) -> Iterator[duckdb.DuckDBPyConnection]:
         store = self._service.view.store
         if not isinstance(store, DuckStore):
             raise NotReady("the view is being built")
         with (
             store.reader() as connection,
-            Deadline(self._seconds, connection.interrupt) as deadline,
+            Deadline(seconds, connection.interrupt) as deadline,
         ):
             try:
                 connection.execute("BEGIN TRANSACTION READ ONLY")
@@ -72,7 +76,7 @@ class AnalyticsQueries:
                 connection.execute("ROLLBACK")
             except duckdb.InterruptException:
                 if deadline.passed:
-                    raise out_of_time(self._seconds) from None
+                    raise out_of_time(seconds) from None
                 raise NotReady("the view is being replaced; ask again") from None
 
     async def _ask(
@@ -85,7 +89,7 @@ class AnalyticsQueries:
         fresh = await self._service.fresh(request, history=history)
 
         def run() -> Collected:
-            with self._reading() as connection:
+            with self._reading(self._seconds) as connection:
                 return query(connection)
 
         found = await self._service.run(run)
@@ -143,7 +147,7 @@ class AnalyticsQueries:
         fresh = await self._service.fresh(request, history=True)
 
         def run() -> Past:
-            with self._reading() as connection:
+            with self._reading(self._seconds) as connection:
                 return asked.answer(connection)
 
         found = await self._service.run(run)
@@ -151,6 +155,19 @@ class AnalyticsQueries:
         return self._service.answer(
             fresh, **fields, columns=found.columns, rows=found.rows, truncated=found.truncated
         )
+
+    async def export(self, request: Request) -> Response:
+        """``GET /export?path=/a``: every inode with its path, NDJSON, as of one position."""
+        parameters(request, "path")
+        path = request.query_params.get("path")
+        fresh = await self._service.fresh(request)
+
+        @contextmanager
+        def lines() -> Iterator[Iterator[msgspec.Raw]]:
+            with self._reading(self._service.config.export_s) as connection:
+                yield export_lines(connection, path, fresh.fields())
+
+        return RowsResponse(self._service, fresh, lines())
 
     async def sql(self, request: Request) -> Response:
         """``POST /sql`` {"sql": ..., "parameters": [...]}: one SELECT over the view."""

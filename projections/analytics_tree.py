@@ -25,11 +25,13 @@ class Words:
 
 
 NOTHING = "WITH RECURSIVE nothing AS (SELECT 1)"  # so that CTEs can follow
-# Of the inode bound as $top; for SEMI JOIN: inodes with several names may come twice.
-BELOW = """WITH RECURSIVE tree (ino) AS (
+# Directories of the tree of the inode bound as $top.
+TREE = """WITH RECURSIVE tree (ino) AS (
   SELECT $top::BIGINT
   UNION ALL SELECT d.ino FROM dirents d JOIN tree t ON d.parent = t.ino WHERE d.kind = 16384
-), below AS (
+)"""
+# All inodes of it, for SEMI JOIN: those with several names may come twice.
+BELOW = f"""{TREE}, below AS (
   SELECT ino FROM tree
   UNION ALL SELECT d.ino FROM dirents d SEMI JOIN tree t ON d.parent = t.ino WHERE d.kind <> 16384
 )
