@@ -204,8 +204,9 @@ def test_history_tells_what_was_done_on_the_mount(cluster: LocalCluster) -> None
     new.chmod(0o600)
     os.setxattr(new, "user.color", b"red")
     os.link(new, place / "link")
-    with open(new, "ab") as file:
-        file.write(b"y" * 20)
+    with open(new, "r+b", buffering=0) as file:
+        file.write(b"y" * 120)
+        os.fsync(file.fileno())  # else what a removed file held need not be told
     (place / "link").unlink()
     new.unlink()
     found = cluster.json("history", place / "new", "--reverse", "--wait", "--json")
@@ -218,14 +219,14 @@ def test_history_tells_what_was_done_on_the_mount(cluster: LocalCluster) -> None
     rows = [dict(zip(found["columns"], row, strict=True)) for row in found["rows"]]
     assert [row["size"] for row in rows if row["event"] == "written"][-1] == 120
     assert all(row["uid"] == os.getuid() for row in rows)
-    same = cluster.json("history", "--ino", found["ino"], "--reverse", "--json")
+    same = cluster.json("history", "--ino", str(found["ino"]), "--reverse", "--json")
     assert same["rows"] == found["rows"]
     said = cluster.gfs("history", b"/told/old\xe9", "-n", "3")
     assert said.stdout.splitlines()[0] == b"time\tevent\twhat\tby"
     assert b"removed\t/told/new" in said.stdout
     assert b", gone" in said.stderr
     assert b"as of position" in said.stderr
-    renamed = cluster.out("history", "--ino", found["ino"])
+    renamed = cluster.out("history", "--ino", str(found["ino"]))
     assert b"/told/old\xe9 -> /told/new" in renamed
     for words in ([], ["/a", "--ino", "5"], ["/told", "--since", "soon"], ["/told", "-n", "0"]):
         said = cluster.gfs("history", *words, code=2)
