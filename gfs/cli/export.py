@@ -1,9 +1,9 @@
 """`gfs export FILE.parquet [PATH]`: every inode with its path, as of one position, as Parquet.
 
 The analytics view sends rows, and the file is made here: the service opens no file that
-a caller names. Rows go through a pipe into DuckDB, which writes row group by row group,
-so memory stays small however many files there are. The file gets its name when it is
-whole.
+a caller names. Rows go through pipes into DuckDB, which makes Parquet files of so many
+each (it keeps all that it read of a pipe) and then one of them, row group by row group:
+memory stays small however many files there are. The file gets its name when it is whole.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import os
 import secrets
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -28,6 +29,7 @@ from gfs.cli.queries import answer, asked_path, print_standing, question
 from gfs.errors import UsageError
 
 MEMORY_MIB = 512
+PART_ROWS = 200_000  # about 150 MiB while they are written
 # What the view sends -> how it stands in the file; `path_bytes` only where `path` is not all.
 SENT = {
     "path": "VARCHAR", "path_hex": "VARCHAR", "ino": "BIGINT", "parent": "BIGINT",
@@ -50,6 +52,7 @@ _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
 }
 _ESCAPED = b"\xf4\x8f"  # begins what stands for a byte that is not UTF-8 (docs/stream.md)
 _END = b'{"kind":"end"'
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL
 
 
 @click.command()
@@ -78,7 +81,8 @@ def export(
         _whole(file, force=force) as target,
         answer(place, "analytics", "/export", asked, wait=wait) as response,
     ):
-        head, rows = write_parquet(response.iter_bytes(), target, name)
+        directory = None if file == b"-" else os.path.dirname(os.path.abspath(file))
+        head, rows = write_parquet(response.iter_bytes(), target, name, directory)
     if as_json:
         said = json.dumps({**head, "rows": rows, "file": name})
         (remark if file == b"-" else out)(said)
@@ -122,7 +126,7 @@ def _whole(file: bytes, *, force: bool) -> Iterator[int]:
 
 
 class _Feed:
-    """Lines of the service on their way into a pipe, in a thread of their own."""
+    """Lines of the service on their way into pipes, each in a thread of its own."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = _lines(blocks)
@@ -131,20 +135,26 @@ class _Feed:
         self.head: dict[str, Any] = _decoded(line, "export")
         self.rows = 0
         self.told: int | None = None  # rows that the service says there were
+        self.over = False
         self.error: str = ""
         self.show: Callable[[int], None] = lambda count: None
 
-    def run(self, writer: int) -> None:
-        """Write all lines to `writer`, and close it."""
+    def part(self, writer: int) -> None:
+        """Write the next lines, about `PART_ROWS`, to `writer`, and close it."""
+        enough = self.rows + PART_ROWS
         try:
             with os.fdopen(writer, "wb", buffering=0) as pipe:
-                self._pass(self._rest, pipe)
+                rest, self._rest = self._rest, b""
+                self._pass(rest, pipe)
                 for block in self._blocks:
                     self._pass(block, pipe)
+                    if self.rows >= enough:
+                        return
+                self.over = True
         except BrokenPipeError:  # nobody reads: that is told at the other end
-            pass
+            self.over = True
         except (httpx.HTTPError, OSError, CommandFailed) as error:
-            self.error = str(error) or type(error).__name__
+            self.error, self.over = str(error) or type(error).__name__, True
 
     def _pass(self, block: bytes, pipe: Any) -> None:
         at = block.rfind(_END)
@@ -193,8 +203,10 @@ def _with_bytes(line: bytes) -> bytes:
     return msgspec.json.encode({**row, "path_hex": raw.hex()}) + b"\n"
 
 
-def write_parquet(blocks: Iterator[bytes], target: int, name: str) -> tuple[dict[str, Any], int]:
-    """Rows of an export into the open file `target`.
+def write_parquet(
+    blocks: Iterator[bytes], target: int, name: str, directory: bytes | None
+) -> tuple[dict[str, Any], int]:
+    """Rows of an export into the open file `target`; by way of parts in `directory`.
 
     Returns: what the service says of them, and how many they are.
     Raises: CommandFailed.
@@ -202,34 +214,68 @@ def write_parquet(blocks: Iterator[bytes], target: int, name: str) -> tuple[dict
     import duckdb  # takes long
 
     feed = _Feed(blocks)
-    reader, writer = os.pipe()
-    thread = threading.Thread(target=feed.run, args=(writer,), daemon=True)
     total = feed.head["inodes"] if feed.head["path"] is None else None
     try:
-        with counting("inodes", total) as feed.show, duckdb.connect(config=_SETTINGS) as database:
-            thread.start()
-            database.execute(_copy(reader, target, feed.head))
+        with (
+            tempfile.TemporaryDirectory(dir=directory, prefix=b".gfs-export-") as scratch,
+            _open(scratch) as parts,
+            counting("inodes", total) as feed.show,
+        ):
+            number = 0
+            while not feed.over:
+                _write_part(feed, os.open(b"%d" % number, _NEW, 0o600, dir_fd=parts))
+                number += 1
+            if feed.error or feed.told != feed.rows:
+                why = feed.error or "the view ended it"
+                raise CommandFailed(f"the export was cut short: {why}")
+            files = [f"/dev/fd/{parts}/{one}" for one in range(number)]
+            with duckdb.connect(config=_SETTINGS) as database:
+                database.execute(_copy(f"read_parquet({files})", "*", target, feed.head))
     except duckdb.Error as error:
-        if not feed.error:
-            raise CommandFailed(f"{name}: {str(error).splitlines()[0]}") from None
-    finally:
-        os.close(reader)
-        if thread.ident is not None:
-            thread.join()
-    if feed.error or feed.told != feed.rows:
-        raise CommandFailed(f"the export was cut short: {feed.error or 'the view ended it'}")
+        raise CommandFailed(f"{name}: {str(error).splitlines()[0]}") from None
+    except OSError as error:
+        raise CommandFailed(f"{name}: {error.strerror}") from None
     return feed.head, feed.rows
 
 
-def _copy(reader: int, target: int, head: dict[str, Any]) -> str:
+@contextlib.contextmanager
+def _open(directory: bytes) -> Iterator[int]:
+    """A descriptor of a directory: its path may be none that DuckDB takes."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _write_part(feed: _Feed, target: int) -> None:
+    """The next rows as a Parquet file."""
+    import duckdb
+
+    reader, writer = os.pipe()
+    thread = threading.Thread(target=feed.part, args=(writer,), daemon=True)
+    thread.start()
     columns = ", ".join(f"'{column}': '{kind}'" for column, kind in SENT.items())
+    source = (
+        f"read_json('/dev/fd/{reader}', format = 'newline_delimited', compression = 'none',"
+        f" columns = {{{columns}}})"
+    )
     made = ", ".join(_MADE.get(column, column) for column in SENT)
-    facts = {f"gfs_{key}": head[key] for key in ("cursor", "position", "epoch")}
-    facts["gfs_path"] = "" if head["path"] is None else head["path"]
+    try:
+        with duckdb.connect(config=_SETTINGS) as database:
+            database.execute(_copy(source, made, target, {}))
+    finally:
+        os.close(reader)
+        os.close(target)
+        thread.join()
+
+
+def _copy(source: str, columns: str, target: int, head: dict[str, Any]) -> str:
+    facts = {f"gfs_{key}": head[key] for key in ("cursor", "position", "epoch") if key in head}
+    facts["gfs_path"] = head.get("path") or ""
     told = ", ".join(f"{key}: '{_quoted(value)}'" for key, value in facts.items())
     return (
-        f"COPY (SELECT {made} FROM read_json('/dev/fd/{reader}', format = 'newline_delimited',"
-        f" compression = 'none', columns = {{{columns}}})) TO '/dev/fd/{target}'"
+        f"COPY (SELECT {columns} FROM {source}) TO '/dev/fd/{target}'"
         f" (FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false, KV_METADATA {{{told}}})"
     )
 

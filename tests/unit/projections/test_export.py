@@ -15,6 +15,7 @@ import pytest
 
 from bench.namespace_model import NamespaceModel
 from gfs.changes import text_of
+from gfs.cli import export
 from gfs.cli.export import _whole, write_parquet
 from gfs.cli.output import CommandFailed
 from gfs.errors import UsageError
@@ -42,6 +43,7 @@ async def ask(built: SimpleNamespace) -> AsyncIterator[Asker]:
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(analytics_export, "SLICE_INODES", 17)
     monkeypatch.setattr(analytics_export, "LINES_AT_ONCE", 5)
+    monkeypatch.setattr(export, "PART_ROWS", 40)
 
 
 async def sent(ask: Asker, **query: Any) -> bytes:
@@ -63,7 +65,8 @@ def cut(content: bytes, seed: int = 1) -> Iterator[bytes]:
 def exported(content: bytes, file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Metadata of the service and rows of the file."""
     with _whole(os.fsencode(file), force=True) as target:
-        head, count = write_parquet(cut(content), target, str(file))
+        directory = os.fsencode(file.parent)
+        head, count = write_parquet(cut(content), target, str(file), directory)
     with duckdb.connect() as database:
         found = database.execute(f"SELECT * FROM '{file}'")
         columns = [column[0] for column in found.description or ()]
@@ -158,7 +161,7 @@ async def test_an_export_without_its_end_is_refused_and_leaves_nothing(
 async def test_a_full_disk_is_one_line_and_leaves_nothing(ask: Asker, tmp_path: Path) -> None:
     content = await sent(ask)
     with open("/dev/full", "r+b") as full, pytest.raises(CommandFailed) as failed:
-        write_parquet(cut(content), full.fileno(), "x.parquet")
+        write_parquet(cut(content), full.fileno(), "x.parquet", os.fsencode(tmp_path))
     assert os.strerror(errno.ENOSPC) in str(failed.value)
     assert "\n" not in str(failed.value)
 
