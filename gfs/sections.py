@@ -144,13 +144,16 @@ class ProjectionsConfig(DaemonConfig):
     stream_unix: Annotated[str, _about("Unix socket of the stream, tried first")] = ""
     http: HttpAddress = "127.0.0.1:0"
     unix: HttpUnixPath = ""
-    history: Annotated[bool, _about("keep growth and deletions, which no rebuild drops")] = True
+    history: Annotated[bool, _about("keep what happened, which no rebuild drops")] = True
+    history_days: Annotated[float, _about("what happened is kept so long", 0.01, 36_500)] = 400.0
+    history_rows: Annotated[int, _about("events of files kept at most", 1)] = 20_000_000
     batch_events: Annotated[int, _about("events in one transaction at most", 1)] = 10_000
     batch_s: Annotated[float, _about("an event waits while more come and somebody asks", 0, 5)] = (
         0.05
     )
     unasked_s: Annotated[float, _about("an event waits while nobody asks the view", 0, 60)] = 1.0
     query_s: Annotated[float, _about("time limit of a query", 0.01)] = 30.0
+    export_s: Annotated[float, _about("time limit of an export of the namespace", 0.01)] = 3600.0
     query_rows: Annotated[int, _about("rows of one SQL answer at most", 1)] = 100_000
     query_memory_bytes: Annotated[int, _about("memory of one SQL query", MIB)] = 512 * MIB
     wait_s: Annotated[float, _about("how long an answer may wait for a position", 0)] = 30.0
