@@ -29,7 +29,8 @@ from gfs import messages as m
 from gfs.errors import GfsError, NoSuchReplica, Unreachable
 from gfs.items import CHUNKS, INODES, TABLES, Chunk, Extent, Inode
 from gfs.messages import Actor, Done, Message
-from gfs.records import DECODER, ENCODER, Record
+from gfs.operations import OPERATIONS
+from gfs.records import DECODER, ENCODER, TABLE_OF, Record
 from master.checking import Problem, check_tables
 from master.core import start
 from master.core.decision import Policy
@@ -658,6 +659,8 @@ class Cluster:
                 assert record.position == last.position + 1
                 assert record.time_ns > last.time_ns
                 assert record.epoch >= last.epoch
+            touched = {TABLE_OF[type(change)] for change in record.changes}
+            assert touched <= OPERATIONS[record.operation], record.operation
             apply(record, replayed)
             last = record
         for table in TABLES:
