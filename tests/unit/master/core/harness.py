@@ -39,6 +39,7 @@ from master.core.master import Master
 from master.core.transaction import apply
 from master.segments import PAYLOAD_BYTES_MAX
 from master.state import MemoryTables
+from tests.unit.master.core.folding import check_fold
 
 ROOT = Actor(0, 0, groups=())
 USER = Actor(1000, 1000, groups=(1000,))
@@ -651,7 +652,7 @@ class Cluster:
         return [record.operation for record in self.records()]
 
     def check(self) -> None:
-        """Replay gives the same tables, and they agree with each other."""
+        """Replay gives the same tables, so do the stream's events; they agree with each other."""
         replayed = MemoryTables()
         last = None
         for record in self.records():
@@ -665,6 +666,7 @@ class Cluster:
             last = record
         for table in TABLES:
             assert everything(replayed, table) == everything(self.tables, table), table
+        check_fold(self.records(), self.tables)
         problems: list[Problem] = []
         check_tables(self.tables, problems.append)
         assert problems == []
