@@ -31,6 +31,7 @@ from master.stream_service import READERS_MAX, Service
 
 log = logging.getLogger(__name__)
 
+NICE = 3  # where the processor is short of time the master answers first
 CONNECTIONS_BESIDES = 64  # of readers: those who commit, ask, measure
 
 
@@ -102,6 +103,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stream's server; exit code 2 for a mistake of the caller."""
     given = _arguments(sys.argv[1:] if argv is None else argv)
+    os.nice(NICE)
     logs.set_up(given.log_level, given.log_file)
     try:
         key = load_key(Path(given.key_file)) if given.key_file else None

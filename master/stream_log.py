@@ -34,6 +34,7 @@ POLL_S = 0.004  # between looks at the mapped committed position while somebody 
 QUIET_POLL_S = 0.02  # where nothing has moved for QUIET_S
 QUIET_S = 1.0
 GATHER_S = 0.02  # what comes within it goes out together: HTTP costs more a piece than a byte
+GATHER_READER_S = 0.0005  # the same for each reader: a hundred get what 50 ms brought
 
 
 class ReaderPool:
@@ -128,9 +129,10 @@ class Tip:
             if self.look():
                 moved_at = trio.current_time()
                 self._wanted = trio.Event()
+                readers = self._changed.statistics().tasks_waiting
                 self._changed.set()
                 self._changed = trio.Event()
-                await trio.sleep(GATHER_S)
+                await trio.sleep(max(GATHER_S, readers * GATHER_READER_S))
             else:
                 quiet = trio.current_time() - moved_at > QUIET_S
                 await trio.sleep(QUIET_POLL_S if quiet else POLL_S)
