@@ -53,13 +53,20 @@ class Handlers:
             )
         chosen = asked.chosen(place)
         try:
-            if asked.consumer and not refusal:
-                await service.consumers.begin(asked.consumer, cursor)
             service.admit()
+            if asked.consumer and not refusal:
+                await self._begin(asked.consumer, cursor)
         except BaseException:
             chosen.close()
             raise
         return StreamResponse(service, cursor, chosen, asked, refusal)
+
+    async def _begin(self, consumer: str, cursor: Cursor) -> None:
+        try:
+            await self._service.consumers.begin(consumer, cursor)
+        except BaseException:
+            self._service.leave()
+            raise
 
     def _start(self, asked: Asked) -> Cursor:
         if not asked.start and asked.consumer:

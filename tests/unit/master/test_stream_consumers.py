@@ -211,6 +211,7 @@ async def test_there_are_only_so_many_consumers(
         assert refused.status_code == 409
         assert "remove one" in refused.json()["message"]
         assert (await client.get("/stream?consumer=c&follow=0")).status_code == 409
+        assert (await client.get("/statistics")).json()["readers"] == 0
         assert (await commit(client, "a", f"{EPOCH}-1")).status_code == 200
         await client.delete("/consumers/b")
         assert (await commit(client, "c", "0-0")).status_code == 200

@@ -126,8 +126,10 @@ async def test_one_reader_too_many_is_told_so_and_let_in_when_another_has_gone(
         assert refused.headers["retry-after"]
         assert "2 readers" in refused.json()["message"]
         assert (await client.get("/health")).status_code == 200
+        assert (await client.get("/stream?consumer=late")).status_code == 503
+        assert (await client.get("/consumers")).json()["consumers"] == []
         first.close()
         await until(client, lambda found: found["readers"] == 1)
         assert (await client.get("/stream?follow=0")).status_code == 200
         second.close()
-        assert (await figures(client))["readers_refused_total"] == 1
+        assert (await figures(client))["readers_refused_total"] == 2
