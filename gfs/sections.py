@@ -63,6 +63,7 @@ class MasterConfig(DaemonConfig):
     http_unix: HttpUnixPath = ""
     stream_http: Annotated[str, _about("HOST:PORT of the change stream")] = "127.0.0.1:0"
     stream_unix: Annotated[str, _about("Unix socket of the change stream")] = ""
+    stream_readers: Annotated[int, _about("who may follow the stream at once", 1, 10_000)] = 200
     chunk_bytes: Annotated[int, _about("size of a chunk (GFS §2.5)", MIB, GIB)] = CHUNK_BYTES
     goal: Annotated[int, _about("replicas of a chunk", 1, 9)] = 3
     write_min: Annotated[int, _about("servers a new chunk needs at least", 1, 9)] = 2
@@ -75,6 +76,9 @@ class MasterConfig(DaemonConfig):
     checkpoint_records: Annotated[int, _about("log records between checkpoints", 100)] = 200_000
     log_segment_bytes: Annotated[int, _about("size of a log segment file", MIB)] = 64 * MIB
     log_retain_bytes: Annotated[int, _about("log kept for readers of the stream", MIB)] = GIB
+    log_retain_s: Annotated[
+        float, _about("older log is not kept for them either; 0: whatever its age", 0)
+    ] = 0.0
     reclaim_delay_s: Annotated[float, _about("from condemned to deleted (GFS §4.4)", 0)] = 600.0
     safe_start_s: Annotated[float, _about("after a start nothing is deleted", 0)] = 60.0
     repair_delay_s: Annotated[
