@@ -384,11 +384,11 @@ class View:
                         pending.append(line)
                         count += 1
                 if len(pending) >= self._config.batch_events or complete:
-                    batch = Batch(pending, cursor if complete else changes.START, snapshot=True)
-                    await self._apply(writer, batch)
+                    await self._apply(writer, Batch(pending, changes.START, snapshot=True))
                     pending = []
         if not complete:
             raise RemoteProtocolError("the snapshot was cut short")
+        await self._apply(writer, Batch([], cursor, snapshot=True))
 
 
 def _nothing(*_: object) -> None:

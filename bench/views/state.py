@@ -1,8 +1,9 @@
 """A master's directory that holds the tree: records in its log, applied as a master applies them.
 
-Directories have the times of their own that an unpacked archive has, files are as
-truncate(1) makes them: a size, and no content. A checkpoint is made of it, and the log before
-it is dropped, as it would be once the state is older than the log that is kept.
+Times are as an unpacked archive has them: old ones of content, while all was made an hour
+ago, one after the other. Files are as truncate(1) makes them: a size, and no content. A
+checkpoint is made of it, and the log before it is dropped, as it would be once the state is
+older than the log that is kept.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ GROUP = 500
 DIRECTORY, FILE = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o644
 SAMPLE_MAX = 100_000  # files that mutations are made on
 NS = 1_000_000_000
+MADE_AGO_NS = 3600 * NS
+STEP_NS = 100_000
 
 
 @dataclass
@@ -58,8 +61,9 @@ class _Maker:
         parent = self.made.directories[node.parent] if node.parent >= 0 else int(ROOT_INO)
         at_ns = self._now_ns - node.age_s * NS
         mode = DIRECTORY if node.is_directory else FILE
-        inode = Inode(mode, node.uid, node.uid, 1, max(node.size, 0), at_ns, at_ns, at_ns)
-        inode.created_ns = at_ns
+        made_ns = self._now_ns - MADE_AGO_NS + self._number * STEP_NS
+        inode = Inode(mode, node.uid, node.uid, 1, max(node.size, 0), at_ns, at_ns, made_ns)
+        inode.created_ns = made_ns
         changes: list[AnyChange] = [
             InodeChange((ino,), None, inode),
             DirentChange((parent, node.name), None, Dirent(ino, stat.S_IFMT(mode))),

@@ -43,7 +43,8 @@ class Batch:
 
     lines: list[Line]
     cursor: Cursor
-    snapshot: bool = False  # items of a checkpoint instead of events
+    # Items of a checkpoint instead of events; `cursor` is START as long as more are to come.
+    snapshot: bool = False
 
     def after(self, cursor: Cursor) -> list[Line]:
         """The events that come after `cursor`."""
