@@ -112,7 +112,8 @@ def _row(ino: int, one: Any) -> tuple[Any, ...]:
 def finish(connection: apsw.Connection) -> None:
     """Nothing more comes: homes, directories, sums, indexes."""
     execute = connection.execute
-    connection.create_scalar_function("extension_of", extension_of, 1, deterministic=True)
+    function: Any = extension_of
+    connection.create_scalar_function("extension_of", function, 1, deterministic=True)
     execute("REINDEX dirents")  # as it filled its pages were left an eighth empty
     execute(INDEXES["dirents_ino"])
     execute(_INODES)
