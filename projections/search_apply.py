@@ -96,6 +96,7 @@ class _Application:
             self._dirent(key, image)
         many = self.connection.executemany
         if self.dropped:
+            self.dropped.sort()  # FTS5 writes a segment whenever a row's number is not greater
             many(_DROP_NAME, self.dropped)
             many(_DROP_DIRENT, [(row,) for row, _ in self.dropped])
         if self.added:

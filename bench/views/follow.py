@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import statistics
 import time
+from contextlib import closing
 from functools import partial
 from typing import Any
 
+import apsw
+import duckdb
 import trio
 
 from bench.views.load import Load, rename_top
@@ -71,7 +74,12 @@ def _reached(samples: list[Sample], position: float) -> Sample:
 
 
 def bytes_a_file(stage: Stage, files: int) -> dict[str, float]:
-    """What each view lies in, when nobody has it open."""
+    """What each view lies in, when nobody has it open and its journal is written back."""
+    search, analytics = (str(stage.layout.data(f"projections-{view}") / view) for view in VIEWS)
+    with closing(apsw.Connection(f"{search}.db")) as database:
+        database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    with duckdb.connect(f"{analytics}.duckdb") as columns:
+        columns.execute("CHECKPOINT")
     found = {
         view: round(sum(path.stat().st_size for path in stage.view_files(view)) / files, 1)
         for view in VIEWS
