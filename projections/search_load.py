@@ -1,7 +1,7 @@
 """A snapshot into an empty search view: rows as they come, then all that is computed of them.
 
 Each row is written once and in order, indexes and sums are made when all rows are there:
-a fifth of the work of taking the items for changes. The tables come out the same.
+a third of the work of taking the items for changes. The tables come out the same.
 """
 
 from __future__ import annotations
