@@ -12,7 +12,7 @@ VENV := .venv/bin
 PACKAGES := gfs master chunkd mount projections bench tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status test check sim torture model bench bench-peers clean
+.PHONY: help setup demo up down status test check sim torture model bench bench-peers bench-views clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ bench: setup ## measure this project beside the local disk
 
 bench-peers: setup ## the same beside MooseFS and GlusterFS (needs root)
 	@$(VENV)/python -m bench --targets local,ours,moosefs,glusterfs $(BENCH_ARGS)
+
+bench-views: setup ## measure the views: FILES=1000000, beside find, plocate and databases
+	@$(VENV)/python -m bench.views --files $(or $(FILES),1000000) $(BENCH_ARGS)
 
 clean: ## stop the local cluster, remove .venv and caches; the data in DIR stay
 	@if [ -x $(VENV)/gfs ] && [ -e "$(DIR)/pids" ]; then $(VENV)/gfs cluster down --dir "$(DIR)"; fi

@@ -56,7 +56,8 @@ class Projection(ABC):
     def apply(self, batch: Batch, connection: Any) -> None:
         """Bring the tables to the state after `batch`; inside a transaction.
 
-        A snapshot comes as batches of inserts, in any order.
+        A snapshot comes as batches of inserts (`batch.snapshot`), in any order, into an
+        empty view; the last one has no items, and alone a cursor that is not START.
         """
 
     def record(self, lines: list[Line], history: Any, connection: Any) -> None:

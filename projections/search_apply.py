@@ -18,7 +18,8 @@ from projections.search_schema import NOWHERE, ORPHANS, ROOT, TRASH, extension_o
 from projections.search_tree import Tree
 
 _GET_DIRENT = "SELECT id, ino FROM dirents WHERE parent = ? AND name = ?"
-_ADD_DIRENT = "INSERT INTO dirents (parent, name, ino) VALUES (?, ?, ?)"
+_LAST_DIRENT = "SELECT ifnull(max(id), 0) FROM dirents"
+_ADD_DIRENT = "INSERT INTO dirents (id, parent, name, ino) VALUES (?, ?, ?, ?)"
 _SET_DIRENT = "UPDATE dirents SET ino = ? WHERE id = ?"
 _DROP_DIRENT = "DELETE FROM dirents WHERE id = ?"
 _ADD_NAME = "INSERT INTO names (rowid, name) VALUES (?, ?)"
@@ -66,10 +67,11 @@ class _Application:
         self.extensions: dict[str, list[int]] = {}
         self.places: dict[int, tuple[int, str]] = {}
         self.gone: list[int] = []  # directories whose inode went
+        self.added: list[tuple[int, str, int]] = []  # names: parent, name, inode
+        self.dropped: list[tuple[int, str]] = []  # names: row, name
 
     def run(self) -> None:
-        for key, image in self.items.dirents.items():
-            self._dirent(key, image)
+        self._dirents()
         writes = []
         for ino in dict.fromkeys((*self.items.inodes, *self.named)):
             write = self._inode(ino)
@@ -88,22 +90,34 @@ class _Application:
         self._forget_directories()
         self._sums()
 
+    def _dirents(self) -> None:
+        """Names that differ; those that come and go all at once, a call each costs more."""
+        for key, image in self.items.dirents.items():
+            self._dirent(key, image)
+        many = self.connection.executemany
+        if self.dropped:
+            self.dropped.sort()  # FTS5 writes a segment whenever a row's number is not greater
+            many(_DROP_NAME, self.dropped)
+            many(_DROP_DIRENT, [(row,) for row, _ in self.dropped])
+        if self.added:
+            last: Any = self.execute(_LAST_DIRENT).fetchone()
+            numbered = list(enumerate(self.added, last[0] + 1))
+            many(_ADD_DIRENT, [(row, *one) for row, one in numbered])
+            many(_ADD_NAME, [(row, one[1]) for row, one in numbered])
+
     def _dirent(self, key: DirentKey, image: Image | None) -> None:
-        execute = self.execute
-        row = execute(_GET_DIRENT, key).fetchone()
+        row = self.execute(_GET_DIRENT, key).fetchone()
         if row is None:
             if image is None:
                 return
-            execute(_ADD_DIRENT, (*key, image.ino))
-            execute(_ADD_NAME, (self.connection.last_insert_rowid(), key[1]))
+            self.added.append((*key, image.ino))
         elif image is None:
-            execute(_DROP_NAME, (row[0], key[1]))
-            execute(_DROP_DIRENT, (row[0],))
+            self.dropped.append((row[0], key[1]))
             self.named.add(row[1])
             self.emptied.add(key[0])
             return
         elif row[1] != image.ino:
-            execute(_SET_DIRENT, (image.ino, row[0]))
+            self.execute(_SET_DIRENT, (image.ino, row[0]))
             self.named.add(row[1])
         else:
             return

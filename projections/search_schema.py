@@ -9,6 +9,11 @@ from __future__ import annotations
 ORPHANS, ROOT, TRASH = 0, 1, 2  # rows of `directories` that hang on nothing
 NOWHERE = -1  # home of the roots themselves: counted nowhere
 
+INDEXES = {  # a load into an empty view makes them last
+    "dirents_ino": "CREATE INDEX dirents_ino ON dirents (ino)",
+    "inodes_size": "CREATE INDEX inodes_size ON inodes (size)",
+    "directories_path": "CREATE INDEX directories_path ON directories (path)",
+}
 SCHEMA = f"""
 CREATE TABLE dirents (           -- one row a name
   id INTEGER PRIMARY KEY,        -- means nothing outside this file
@@ -17,7 +22,6 @@ CREATE TABLE dirents (           -- one row a name
   ino INTEGER NOT NULL,
   UNIQUE (parent, name)
 );
-CREATE INDEX dirents_ino ON dirents (ino);
 
 CREATE TABLE inodes (            -- one row a file, directory, link, ...
   ino INTEGER PRIMARY KEY,
@@ -38,7 +42,6 @@ CREATE TABLE inodes (            -- one row a file, directory, link, ...
   extension TEXT NOT NULL,       -- of that name, lower case, without the dot
   xattrs INTEGER NOT NULL        -- how many
 );
-CREATE INDEX inodes_size ON inodes (size);
 
 CREATE TABLE xattrs (
   ino INTEGER NOT NULL,
@@ -57,7 +60,6 @@ CREATE TABLE directories (       -- sums are of everything below, at any depth
   bytes INTEGER NOT NULL,        -- sum of sizes
   disk_bytes INTEGER NOT NULL    -- sum of stored, each rounded up to 512
 );
-CREATE INDEX directories_path ON directories (path);
 INSERT INTO directories VALUES
   ({ORPHANS}, {NOWHERE}, '', '<orphans>', 0, 0, 0, 0),
   ({ROOT}, {NOWHERE}, '', '', 0, 0, 0, 0),
@@ -81,6 +83,7 @@ CREATE VIRTUAL TABLE names USING fts5 (
   name, content = 'dirents', content_rowid = 'id', tokenize = 'trigram', detail = 'none',
   columnsize = 0
 );
+{"; ".join(INDEXES.values())};
 """
 
 HISTORY = """

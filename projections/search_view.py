@@ -7,12 +7,13 @@ from typing import Any
 
 from starlette.routing import BaseRoute
 
-from gfs.changes import Line
+from gfs.changes import START, Line
 from projections.core.facts import facts_of
 from projections.core.following import Batch, stages
 from projections.projection import SqliteProjection
 from projections.search_apply import apply_items
 from projections.search_copy import apply_copy
+from projections.search_load import finish, is_loading, load_items
 from projections.search_queries import SearchQueries
 from projections.search_schema import HISTORY, SCHEMA
 
@@ -38,6 +39,11 @@ class SearchView(SqliteProjection):
     )
 
     def apply(self, batch: Batch, connection: Any) -> None:
+        if batch.snapshot and is_loading(connection):
+            load_items(batch.lines, connection)
+            if batch.cursor != START:
+                finish(connection)
+            return
         for items, copy in stages(batch.lines):
             apply_items(items, connection)
             if copy is not None:

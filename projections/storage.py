@@ -137,7 +137,7 @@ class _SqliteFile:
         connection.pragma("synchronous", "normal")
         connection.pragma("wal_autocheckpoint", WAL_PAGES)
         connection.pragma("cache_size", -CACHE_BYTES // 1024)
-        connection.pragma("temp_store", "memory")
+        connection.pragma("temp_store", "file")  # a load sorts and keeps more than memory holds
 
     def _prepare(self, schema: str, view_format: int) -> Cursor:
         connection = self.connection

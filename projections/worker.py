@@ -37,7 +37,8 @@ FAILURES_MAX = 3  # one after another, of the view itself, until it is built ane
 LOOK_S = 1.0  # between looks whether the view's file is still there
 ASKED_S = 5.0  # for so long after a question the next one is expected
 FRESHEN_S = 1.0  # a question waits at most for what has come before it
-LAGS_KEPT = 1000
+LAGS_KEPT = 4000
+LAGS_OF_BATCH = 10  # events of each batch, evenly, the first among them
 
 
 class View:
@@ -333,7 +334,9 @@ class View:
         self.events_total += len(batch.lines)
         if batch.lines and live:  # what is caught up with after a start is no lag
             self._last_ns = batch.lines[-1].time_ns
-            self.lags_ms.append((time.time_ns() - batch.lines[0].time_ns) / 1e6)
+            now_ns = time.time_ns()
+            some = batch.lines[:: max(1, len(batch.lines) // LAGS_OF_BATCH)]
+            self.lags_ms.extend((now_ns - line.time_ns) / 1e6 for line in some)
         if writer is self._writer:
             self._move(max(batch.cursor, self.cursor, key=lambda one: one.position))
 
@@ -384,11 +387,11 @@ class View:
                         pending.append(line)
                         count += 1
                 if len(pending) >= self._config.batch_events or complete:
-                    batch = Batch(pending, cursor if complete else changes.START, snapshot=True)
-                    await self._apply(writer, batch)
+                    await self._apply(writer, Batch(pending, changes.START, snapshot=True))
                     pending = []
         if not complete:
             raise RemoteProtocolError("the snapshot was cut short")
+        await self._apply(writer, Batch([], cursor, snapshot=True))
 
 
 def _nothing(*_: object) -> None:

@@ -137,8 +137,8 @@ class Writer:
         return None
 
     def _put_aside(self, batch: Batch, error: Exception, *, history: bool) -> None:
-        if len(self.letters) >= LETTERS_MAX:
-            raise error
+        if len(self.letters) >= LETTERS_MAX or not batch.lines:
+            raise error  # not any record's: the end of a snapshot
         store, found = self.store, [[EVERYWHERE]]
 
         def look(view: object) -> None:

@@ -8,7 +8,6 @@ of its own. Times are those of the records.
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gfs import changes
@@ -55,20 +54,24 @@ class Facts:
     growth: dict[tuple[int, int], Growth] = field(default_factory=dict)  # (hour, uid)
 
 
-def facts_of(lines: Iterable[Line]) -> Facts:
+def facts_of(lines: list[Line]) -> Facts:
     """Facts of whole records, in order."""
     found = Facts()
-    record: list[Line] = []
-    for line in lines:
-        if line.copy is not None:
-            _count_copy(found.growth, line.copy, line.time_ns // HOUR_NS)
-        elif line.table == "inodes":
-            _count(found.growth, line)
-        record.append(line)
+    growth = found.growth
+    begin, loses_name = 0, False  # of the record at hand
+    for at, line in enumerate(lines):
+        old, new = line.old, line.new
+        if line.table == "dirents":
+            loses_name = loses_name or old is not None
+        elif old is None or new is None or old.size != new.size or old.uid != new.uid:
+            if line.copy is not None:
+                _count_copy(growth, line.copy, line.time_ns // HOUR_NS)
+            else:
+                _count(growth, line.time_ns // HOUR_NS, old, new)
         if not line.more:
-            if any(one.table == "dirents" and one.old is not None for one in record):
-                found.deletions += _deletions(record)
-            record = []
+            if loses_name:
+                found.deletions += _deletions(lines[begin : at + 1])
+            begin, loses_name = at + 1, False
     return found
 
 
@@ -80,11 +83,10 @@ def _count_copy(growth: dict[tuple[int, int], Growth], copy: Copied, hour: int) 
         sums.bytes_added += one.bytes
 
 
-def _count(growth: dict[tuple[int, int], Growth], line: Line) -> None:
-    old, new = line.old, line.new
-    hour = line.time_ns // HOUR_NS
-    if old is not None and new is not None and old.size == new.size and old.uid == new.uid:
-        return
+def _count(
+    growth: dict[tuple[int, int], Growth], hour: int, old: Image | None, new: Image | None
+) -> None:
+    """An inode that came, went, or has another size or owner."""
     for image, sign in ((old, -1), (new, 1)):
         if image is None:
             continue

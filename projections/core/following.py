@@ -31,9 +31,9 @@ class Items:
 
     inodes: dict[int, Image | None] = field(default_factory=dict)
     dirents: dict[DirentKey, Image | None] = field(default_factory=dict)
-    # Those that were there before the batch: their first event was no insert.
-    old_inodes: set[int] = field(default_factory=set)
-    old_dirents: set[DirentKey] = field(default_factory=set)
+    # What was there before the batch, as it was: their first event was no insert.
+    old_inodes: dict[int, Image] = field(default_factory=dict)
+    old_dirents: dict[DirentKey, Image] = field(default_factory=dict)
     old_xattrs: set[int] = field(default_factory=set)  # inodes that had xattrs
 
 
@@ -43,7 +43,8 @@ class Batch:
 
     lines: list[Line]
     cursor: Cursor
-    snapshot: bool = False  # items of a checkpoint instead of events
+    # Items of a checkpoint instead of events; `cursor` is START as long as more are to come.
+    snapshot: bool = False
 
     def after(self, cursor: Cursor) -> list[Line]:
         """The events that come after `cursor`."""
@@ -93,14 +94,14 @@ def items_of(lines: list[Line]) -> Items:
             ino = keys.ino
             if old is not None:
                 if ino not in inodes:
-                    found.old_inodes.add(ino)
+                    found.old_inodes[ino] = old
                 if old.attributes:
                     found.old_xattrs.add(ino)
             inodes[ino] = line.new
         else:
             key = keys.parent, keys.name
             if old is not None and key not in dirents:
-                found.old_dirents.add(key)
+                found.old_dirents[key] = old
             dirents[key] = line.new
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 import msgspec
@@ -137,3 +138,11 @@ def test_text_that_is_no_cursor_is_refused(text: str) -> None:
 def test_cursor_survives_text(epoch: int, position: int, index: int) -> None:
     cursor = changes.Cursor(epoch, position, index)
     assert changes.parse_cursor(str(cursor)) == cursor
+
+
+def test_the_collector_has_nothing_to_look_through_in_lines_of_the_stream() -> None:
+    changed = InodeChange((9,), inode(), inode(size=5, attributes={b"user.a": b"1"}))
+    events = changes.events_of(record(changed))
+    (line,) = changes.decode_lines(changes.encode(events))
+    for one in (*events, line, line.keys, line.old, line.new, line.actor):
+        assert not gc.is_tracked(one)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.namespace_model import NamespaceModel
+from bench.namespace_model import NamespaceModel, random_step
 from gfs import messages as m
 from gfs.changes import Cursor, text_of
 from gfs.ids import ROOT_INO
@@ -202,3 +202,32 @@ def test_a_directory_made_where_a_removed_one_stood_in_one_batch(tmp_path: Path)
     }
     store.close()
     c.tables.close()
+
+
+def test_a_loaded_view_has_every_index_and_finds_names(tmp_path: Path) -> None:
+    model, records = history(5, 200)
+    view, live = opened(tmp_path)
+    apply_split(view, live, records, random.Random(5))
+    rebuilt = SqliteStore(tmp_path / "new.db", view.schema, view.format)
+    load(view, rebuilt, snapshot_of(model), random.Random(5))
+    schema = "SELECT type, name, sql FROM sqlite_schema ORDER BY type, name"
+    assert (
+        rebuilt.connection.execute(schema).fetchall() == live.connection.execute(schema).fetchall()
+    )
+    rebuilt.connection.execute("INSERT INTO names (names, rank) VALUES ('integrity-check', 1)")
+    found = "SELECT d.name FROM names n JOIN dirents d ON d.id = n.rowid WHERE n.name LIKE '%lph%'"
+    assert sorted(rebuilt.connection.execute(found)) == sorted(live.connection.execute(found))
+    live.close()
+    rebuilt.close()
+
+
+def test_a_view_loaded_goes_on_with_changes(tmp_path: Path) -> None:
+    model, _ = history(6, 200)
+    view = SearchView(config(tmp_path))
+    store = view.open_store(tmp_path / "search.db", None)
+    assert isinstance(store, SqliteStore)
+    load(view, store, snapshot_of(model), random.Random(6))
+    rng = random.Random(7)
+    apply_split(view, store, [random_step(model, rng) for _ in range(200)], rng)
+    assert_same(dump(store), expected_search(model))
+    store.close()

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.namespace_model import NamespaceModel, random_step
 from gfs import changes, items
-from gfs.changes import Cursor, Line, text_of
+from gfs.changes import START, Cursor, Line, text_of
 from gfs.config import ProjectionsConfig
 from gfs.records import Record
 from projections.core.following import Batch
@@ -88,11 +88,11 @@ def load(projection: Projection, store: Store, lines: list[Line], rng: random.Ra
     """Apply a snapshot in shuffled order, so that links come before what they link."""
     lines = lines[:]
     rng.shuffle(lines)
-    for part in chunks(lines, 53):
-        batch = Batch(part, Cursor(9, 9), snapshot=True)
+    for part in (*chunks(lines, 53), []):
+        batch = Batch(part, START if part else Cursor(9, 9), snapshot=True)
         store.write(
             lambda connection, batch=batch: projection.apply(batch, connection),  # type: ignore[misc]
-            Cursor(9, 9),
+            batch.cursor,
         )
 
 

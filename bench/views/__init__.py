@@ -1,0 +1,1 @@
+"""The benchmark of the views: `python -m bench.views`."""

@@ -1,0 +1,168 @@
+"""How views follow: rebuild, events a second, lag, a large rename; and how much they keep."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import apsw
+import duckdb
+import trio
+
+from bench.views.load import Load, rename_top
+from bench.views.stage import VIEWS, Sample, Stage, View
+from bench.views.tree import TOP
+
+TAIL = 0.05  # of the records: the last batch of all waits for more to come
+QUESTIONS = {"search": "/du?path=/", "analytics": "/report"}
+ASK_S = 0.2
+RENAMES = 6
+WARM_S = 2.0
+
+
+def rebuild(stage: Stage, view: str) -> dict[str, Any]:
+    """Build a view from the master's newest checkpoint, from the start of its process."""
+    running = stage.start_view(view)
+    *_, last = running.samples(lambda one: one.position > 0 and not one.rebuilding)
+    running.stop()
+    return {
+        "seconds": round(last.at_s - running.began_s, 2),
+        "items": last.events,
+        "cpu_us_per_item": round(last.cpu_s / last.events * 1e6, 1),
+    }
+
+
+def backlog(stage: Stage, views: tuple[str, ...], target: int) -> dict[str, Any]:
+    """Events a second, while all of `views` follow, from a log that lies there up to `target`."""
+    running = [stage.start_view(view) for view in views]
+    starts = {one.name: _first(one) for one in running}
+    found: dict[str, list[Sample]] = {one.name: [starts[one.name]] for one in running}
+    begin = starts[views[0]].position
+    end = target - TAIL * (target - begin)
+    for one in running:
+        found[one.name] += one.samples(lambda sample: sample.position >= end)
+    result: dict[str, Any] = {"events_per_s": 0}
+    for one in running:
+        first, last = found[one.name][0], _reached(found[one.name], end)
+        events = last.events - first.events
+        result[one.name] = {
+            "events": events,
+            "events_per_s": round(events / (last.at_s - first.at_s)),
+            "cpu_us_per_event": round((last.cpu_s - first.cpu_s) / events * 1e6, 1),
+            "stream_cpu_us_per_event": round(
+                (last.stream_cpu_s - first.stream_cpu_s) / events * 1e6, 1
+            ),
+        }
+    for one in running:
+        one.wait_at(target)
+        one.stop()
+    result["events_per_s"] = min(result[one.name].pop("events_per_s") for one in running)
+    return result
+
+
+def _first(view: View) -> Sample:
+    """The first sample of a view that applies."""
+    *_, sample = view.samples(lambda one: one.events > 0)
+    return sample
+
+
+def _reached(samples: list[Sample], position: float) -> Sample:
+    return next(one for one in samples if one.position >= position)
+
+
+def bytes_a_file(stage: Stage, files: int) -> dict[str, float]:
+    """What each view lies in, when nobody has it open and its journal is written back."""
+    search, analytics = (str(stage.layout.data(f"projections-{view}") / view) for view in VIEWS)
+    with closing(apsw.Connection(f"{search}.db")) as database:
+        database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    with duckdb.connect(f"{analytics}.duckdb") as columns:
+        columns.execute("CHECKPOINT")
+    found = {
+        view: round(sum(path.stat().st_size for path in stage.view_files(view)) / files, 1)
+        for view in VIEWS
+    }
+    return {**found, "sum": round(sum(found.values()), 1)}
+
+
+async def lag(stage: Stage, load: Load, rate: float, seconds: float) -> dict[str, Any]:
+    """Milliseconds from a record to the view that has it, both views asked, as the views say."""
+    running = await trio.to_thread.run_sync(_ready, stage)
+    over = False
+
+    async def ask(view: View) -> None:
+        while not over:
+            await trio.to_thread.run_sync(view.client.get, QUESTIONS[view.name])
+            await trio.sleep(ASK_S)
+
+    async with trio.open_nursery() as nursery:
+        for view in running:
+            nursery.start_soon(ask, view)
+        await trio.sleep(WARM_S)
+        before = {view.name: view.sample() for view in running}
+        reached = await load.steady(stage, rate, seconds)
+        after = {view.name: view.sample() for view in running}
+        over = True
+    result: dict[str, Any] = {"mutations_per_s": round(reached)}
+    for view in running:
+        result[view.name] = _told(view, before[view.name], after[view.name])
+        view.stop()
+    return result
+
+
+def _ready(stage: Stage) -> list[View]:
+    running = [stage.start_view(view) for view in VIEWS]
+    for view in running:
+        view.wait_at(1)
+    return running
+
+
+def _told(view: View, before: Sample | None, after: Sample | None) -> dict[str, float]:
+    told = view.status()
+    assert told is not None
+    assert before is not None
+    assert after is not None
+    share = (after.cpu_s - before.cpu_s) / (after.at_s - before.at_s)
+    return {
+        "p50_ms": round(told["batch_lag_p50_ms"]),
+        "p99_ms": round(told["batch_lag_p99_ms"]),
+        "cpu_percent": round(share * 100),
+    }
+
+
+def rename(stage: Stage) -> dict[str, Any]:
+    """The directory that holds everything gets another name, and its old one again."""
+    running = _ready(stage)
+    found: dict[str, dict[str, list[float]]] = {
+        view.name: {"apply": [], "seen": []} for view in running
+    }
+    other = TOP + b"-renamed"
+    for number in range(RENAMES):
+        names = (TOP, other) if number % 2 == 0 else (other, TOP)
+        for view in running:
+            view.client.get(QUESTIONS[view.name]).raise_for_status()
+        before = {view.name: _apply_s(view) for view in running}
+        position = trio.run(partial(rename_top, stage, *names))
+        began = time.monotonic()
+        for view in running:
+            seen = view.wait_at(position).at_s - began
+            found[view.name]["seen"].append(seen * 1e3)
+            found[view.name]["apply"].append((_apply_s(view) - before[view.name]) * 1e3)
+    for view in running:
+        view.stop()
+    return {
+        name: {
+            "apply_median_ms": round(statistics.median(one["apply"]), 1),
+            "apply_worst_ms": round(max(one["apply"]), 1),
+        }
+        for name, one in found.items()
+    }
+
+
+def _apply_s(view: View) -> float:
+    told = view.status()
+    assert told is not None
+    seconds: float = told["apply_seconds_total"]
+    return seconds
