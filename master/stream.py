@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import trio
@@ -26,9 +27,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from gfs import changes, logs, readiness
-from gfs.errors import GfsError, NotReady, UsageError
+from gfs.errors import GfsError, InvalidArgument, NotReady, UsageError
 from gfs.handshake import load_key
 from gfs.http import JsonResponse, application, serve_http
+from master import stream_items
+from master.state import open_reader
 from master.stream_filter import Filter
 from master.stream_responses import Asked, SnapshotResponse, StreamResponse
 from master.stream_service import Service
@@ -74,6 +77,22 @@ class Handlers:
         service.figures.snapshots_total += 1
         return SnapshotResponse(snapshot_lines(path))
 
+    async def items(self, request: Request) -> Response:
+        """``GET /items?after=INO&limit=N``: a page of the state as it is now."""
+        query = request.query_params
+        if strange := set(query) - {"after", "limit"}:
+            raise InvalidArgument(f"unknown parameter {min(strange)!r}")
+        after = stream_items.number(query.get("after", "0"), "after", (1 << 63) - 1)
+        most = stream_items.PAGE_INODES_MAX
+        text = query.get("limit", str(stream_items.DEFAULT_INODES))
+        limit = stream_items.number(text, "limit", most)
+        content = await trio.to_thread.run_sync(self._items, after, limit)
+        return Response(content, media_type="application/x-ndjson")
+
+    def _items(self, after: int, limit: int) -> bytes:
+        with closing(open_reader(self._service.state)) as state:
+            return stream_items.page(state, after, limit)
+
 
 def app(service: Service, key: bytes | None) -> ASGIApp:
     """The stream's HTTP."""
@@ -87,6 +106,7 @@ def app(service: Service, key: bytes | None) -> ASGIApp:
             Route("/stream", handlers.stream),
             Route("/snapshot", handlers.snapshot),
             Route("/position", handlers.position),
+            Route("/items", handlers.items),
         ],
     )
 

@@ -15,7 +15,6 @@ from typing import Any
 import duckdb
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
 from gfs.errors import InvalidArgument, NotReady, TooLarge, UsageError
 from gfs.ids import MIB
@@ -69,18 +68,6 @@ class AnalyticsQueries:
     def __init__(self, service: QueryService) -> None:
         self._service = service
         self._seconds = service.config.query_s
-
-    def routes(self) -> Sequence[BaseRoute]:
-        """What they answer."""
-        return [
-            Route("/histogram", self.histogram),
-            Route("/growth", self.growth),
-            Route("/top", self.top),
-            Route("/sums", self.sums),
-            Route("/report", self.reports),
-            Route("/report/{name}", self.report),
-            Route("/sql", self.sql, methods=["GET", "POST"]),
-        ]
 
     @contextmanager
     def _reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -198,7 +185,7 @@ class AnalyticsQueries:
 
     async def report(self, request: Request) -> Response:
         """``GET /report/NAME?...``: one of `projections.analytics_reports`."""
-        asked = asked_report(request, request.path_params["name"])
+        asked = asked_report(request, request.url.path.rpartition("/")[2])
         rows_max = self._service.config.query_rows
 
         def ask(connection: duckdb.DuckDBPyConnection) -> Collected:

@@ -12,17 +12,20 @@ from typing import Any
 
 import duckdb
 import msgspec
-from starlette.routing import BaseRoute
 
 from gfs.changes import Image, Line
+from gfs.operations import Operation
+from projections import analytics_routes
 from projections.analytics_copy import apply_copy
 from projections.analytics_queries import AnalyticsQueries
 from projections.analytics_schema import DIRENT_COLUMNS, HISTORY, INODE_COLUMNS, SCHEMA
+from projections.core.comparing import Compared
 from projections.core.facts import facts_of
 from projections.core.following import Batch, Items, stages
 from projections.projection import DuckProjection
 
 _ENCODER = msgspec.json.Encoder()
+_COMPARED = tuple(name for name in INODE_COLUMNS if name != "ino")
 
 
 def _rows(columns: dict[str, str]) -> str:
@@ -79,6 +82,12 @@ class AnalyticsView(DuckProjection):
     format = 1
     schema = SCHEMA
     history_schema = HISTORY
+    compared = Compared(
+        _COMPARED,
+        f"SELECT ino, {', '.join(_COMPARED)} FROM inodes WHERE ino > ? AND ino <= ?",
+        "SELECT ino, parent, name FROM dirents WHERE ino > ? AND ino <= ?",
+        "SELECT ino, name, value FROM xattrs WHERE ino > ? AND ino <= ?",
+    )
     path_sql = (
         "SELECT path FROM directories WHERE ino = ? OR ino ="
         " (SELECT min(parent) FROM dirents WHERE ino = ?) ORDER BY depth DESC LIMIT 1"
@@ -107,8 +116,8 @@ class AnalyticsView(DuckProjection):
         _run(history, _PUT_GROWTH, growth)
         _run(history, _PUT_DELETIONS, facts.deletions)
 
-    def routes(self, service: Any) -> Sequence[BaseRoute]:
-        return AnalyticsQueries(service).routes()
+    def operations(self, service: Any) -> Sequence[Operation]:
+        return analytics_routes.operations(AnalyticsQueries(service))
 
 
 def apply_items(items: Items, connection: duckdb.DuckDBPyConnection) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -11,7 +11,6 @@ import apsw
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
 from gfs import findexpr
 from gfs.errors import InvalidArgument, UsageError
@@ -32,7 +31,7 @@ _TREE = "(d.ino = ?1 OR (d.path > ?2 AND d.path < ?3))"
 _OUTSIDE_TRASH = "d.path < '<'"  # '' and '/...' sort before '<trash>' and '<orphans>'
 
 
-class FindRequest(msgspec.Struct):
+class FindRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Body of ``POST /find``: `expression` in find's words, or `predicate`, a tree.
 
     `paths` are absolute; `shown` is how a start is to be printed (`.`, a mountpoint).
@@ -40,7 +39,7 @@ class FindRequest(msgspec.Struct):
 
     paths: list[Start] = []
     expression: list[str] = []
-    predicate: msgspec.Raw = msgspec.Raw(b"")
+    predicate: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
     mindepth: int = 0
     maxdepth: int = findexpr.DEPTH_MAX
     nul: bool = False
@@ -55,20 +54,6 @@ class SearchQueries:
         self._seconds = service.config.query_s
         history = service.view.history_path
         self._history = None if history is None else Readers(history)
-
-    def routes(self) -> Sequence[BaseRoute]:
-        """What they answer."""
-        return [
-            Route("/find", self.find, methods=["GET", "POST"]),
-            Route("/search", self.search),
-            Route("/du", self.du),
-            Route("/top", self.top),
-            Route("/owners", self.owners),
-            Route("/extensions", self.extensions),
-            Route("/deletions", self.deletions),
-            Route("/growth", self.growth),
-            Route("/sql", self.sql, methods=["GET", "POST"]),
-        ]
 
     @contextmanager
     def _reading(self) -> Iterator[apsw.Connection]:
