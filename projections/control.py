@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
+from gfs.errors import NotReady
 from gfs.http import JsonResponse
 from gfs.operations import Operation, Parameter
 from projections.queries import QueryService
@@ -67,7 +70,8 @@ class Control:
         found |= {key: value for key, value in self.statistics().items() if key not in found}
         found["disk_bytes"] = sum(map(_bytes_of, (view.path, view.history_path)))
         if rows and view.store is not None:
-            found["rows"] = await self.service.run(view.store.rows)
+            with suppress(NotReady):  # it is being replaced
+                found["rows"] = await self.service.run(view.store.rows)
         return found
 
     async def show_status(self, request: Request) -> Response:
@@ -92,19 +96,31 @@ class Control:
 
     async def verify(self, request: Request) -> Response:
         """``POST /verify``: lines of progress, the last one what was found, or an `error`."""
-        steps = self.verifier.whole()
-        first = await anext(steps)  # what is refused is so before anything is sent
+        self.verifier.check_offer()
+        return _VerifyResponse(self.verifier)
 
-        async def lines() -> AsyncIterator[bytes]:
-            yield _ENCODER.encode(first) + b"\n"
-            try:
-                async for step in steps:
-                    yield _ENCODER.encode(step) + b"\n"
-            except Exception as error:  # too late for a status
-                log.info("view.verify failed view=%s %r", self._view.name, error)
-                yield _ENCODER.encode({"error": str(error) or type(error).__name__}) + b"\n"
 
-        return StreamingResponse(lines(), media_type="application/x-ndjson")
+class _VerifyResponse(Response):
+    """Lines as they come; what fails in the middle is the last line, an `error`."""
+
+    def __init__(self, verifier: Verifier) -> None:
+        super().__init__(media_type="application/x-ndjson")
+        del self.headers["content-length"]
+        self._verifier = verifier
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+
+        async def tell(line: dict[str, object]) -> None:
+            body = _ENCODER.encode(line) + b"\n"
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+
+        try:
+            await self._verifier.whole(tell)
+        except Exception as error:  # too late for a status
+            log.info("view.verify failed: %r", error)
+            await tell({"error": str(error) or type(error).__name__})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _bytes_of(path: Path | None) -> int:

@@ -29,7 +29,7 @@ from starlette.types import Receive, Scope, Send
 from gfs import changes
 from gfs.changes import Cursor
 from gfs.config import ProjectionsConfig
-from gfs.errors import InvalidArgument, NotReady, TimedOut, TooLarge, UsageError
+from gfs.errors import GfsError, InvalidArgument, NotReady, TimedOut, TooLarge, UsageError
 from gfs.http import JsonResponse
 from gfs.operations import Parameter
 from projections.core.dead_letters import suspects
@@ -139,8 +139,19 @@ class QueryService:
         return Freshness(view.cursor, view.lag_ms, view.rebuilding, view.paused, suspect)
 
     async def run(self, query: Callable[[], T]) -> T:
-        """Run a query in a thread."""
-        return await trio.to_thread.run_sync(query, limiter=self._limit)
+        """Run a query in a thread.
+
+        Raises: NotReady: the view's file was replaced under it. What the query raises.
+        """
+        generation = self.view.generation
+        try:
+            return await trio.to_thread.run_sync(query, limiter=self._limit)
+        except (GfsError, UsageError):
+            raise
+        except Exception:
+            if self.view.store is not None and self.view.generation == generation:
+                raise
+            raise NotReady(f"view {self.view.name} is being replaced; ask again") from None
 
     def answer(self, fresh: Freshness, **fields: object) -> Response:
         """A JSON answer."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +22,7 @@ import trio
 from gfs import changes
 from gfs.changes import Cursor, Line
 from gfs.config import ProjectionsConfig
-from gfs.errors import GfsError, NotReady, RemoteProtocolError, Unsupported
+from gfs.errors import NotReady, RemoteProtocolError, Unsupported
 from projections.core.comparing import (
     LAST_INO,
     Difference,
@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 SLICE_INODES = (50, 1000)  # fewest and most in one slice of the background
 PASS_INODES = 1000  # in one slice of a pass that somebody waits for
 BEHIND_S = 10.0  # a view that is further behind is not compared now
+LOOK_S = 0.5  # between looks whether the view is there
 RETRY_S = 5.0  # until the next try, when master or view could not be asked
 FOUND_MAX = 10_000  # differences kept; a view that has more is broken altogether
 EXAMPLES = 5  # of each kind that are told
@@ -112,14 +113,13 @@ class Verifier:
         least, most = SLICE_INODES
         size = min(max(rate, least), most)
         while True:
-            began, pause = trio.current_time(), RETRY_S
+            began, pause = trio.current_time(), LOOK_S
             try:
                 if self._can_look():
                     pause = await self._next_slice(size, size / rate)
-            except (GfsError, HistoryLost) as error:
-                log.info("view.verify later view=%s %s", self._view.name, error)
-            except Exception as error:  # the file was swapped meanwhile, or is damaged
+            except Exception as error:  # of the stream; or the file was swapped, or is damaged
                 log.info("view.verify later view=%s %r", self._view.name, error)
+                pause = RETRY_S
             await trio.sleep_until(began + pause)
 
     def _can_look(self) -> bool:
@@ -142,27 +142,32 @@ class Verifier:
 
     # Because somebody asks.
 
-    async def whole(self) -> AsyncIterator[dict[str, object]]:
-        """Everything, now: progress by and by, then what was found.
+    def check_offer(self) -> None:
+        """Whether `whole` can be asked for now.
 
-        Raises: Unsupported: the view does not say how. NotReady: it is paused, not built,
-        or too far behind. Unreachable and the like.
+        Raises: Unsupported: the view does not say how. NotReady: it is paused or not built.
         """
         if not self.offered:
             raise Unsupported(f"view {self._view.name} does not say what could be compared")
         if not self._can_look():
             raise NotReady(f"view {self._view.name} is {self._view.state}")
+
+    async def whole(self, tell: Callable[[dict[str, object]], Awaitable[None]]) -> None:
+        """Everything, now: `tell` of progress by and by, and last of what was found.
+
+        Raises: as `check_offer`; Unreachable and the like; TimedOut: it is too far behind.
+        """
         async with self._lock:
             self._begin()
-            found = await self._compare(0, PASS_INODES)
-            while True:
+            found = None
+            while found is None or not found.is_last:
+                self.check_offer()
+                found = await self._compare(self._after, PASS_INODES, asked=True)
                 self._note(self._running, found)
-                yield {"inodes": self._running.inodes, "inodes_before": self._last.inodes}
-                if found.is_last:
-                    break
-                found = await self._compare(found.last, PASS_INODES)
+                self._after = found.last
+                await tell({"inodes": self._running.inodes, "inodes_before": self._last.inodes})
             self._end()
-        yield self.summary()
+        await tell(self.summary())
 
     def summary(self) -> dict[str, object]:
         """What the last whole pass has found, with examples of each kind."""
@@ -210,12 +215,12 @@ class Verifier:
         self.passes_total += 1
         self._after = 0
 
-    async def _compare(self, after: int, limit: int) -> _Slice:
-        """One slice, and once more if something differs."""
-        found = await self._look(after, limit)
+    async def _compare(self, after: int, limit: int, *, asked: bool = False) -> _Slice:
+        """One slice, and once more if something differs. `asked`: somebody waits for it."""
+        found = await self._look(after, limit, asked=asked)
         if found.found:
             first = {(one.kind, one.ino) for one in found.found}
-            found = await self._look(after, limit)
+            found = await self._look(after, limit, asked=asked)
             again = [one for one in found.found if (one.kind, one.ino) in first]
             found = replace(found, found=again)
         for ino in [ino for ino in self._found if after < ino <= found.last]:
@@ -224,13 +229,13 @@ class Verifier:
             self._found.setdefault(one.ino, []).append(one)
         return found
 
-    async def _look(self, after: int, limit: int) -> _Slice:
+    async def _look(self, after: int, limit: int, *, asked: bool) -> _Slice:
         view, compared = self._view, self._view.projection.compared
         assert compared is not None
         lines, cursor = await self._items(after, limit)
         inodes = [one.keys.ino for one in lines if one.table == "inodes" and one.keys is not None]
         last = inodes[-1] if len(inodes) == limit else LAST_INO
-        await view.wait_for(cursor, BEHIND_S, asked=False)
+        await view.wait_for(cursor, BEHIND_S, asked=asked)
         master = held_by_master(lines, compared)
         held, own, at = await trio.to_thread.run_sync(self._held, after, last)
         low, high = sorted((cursor, at), key=lambda one: one.position)
