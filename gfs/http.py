@@ -42,7 +42,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gfs import errors
 from gfs.bearer import authorization, token
 from gfs.handshake import listen
-from gfs.operations import Operation, document
+from gfs.routes import Operation, document
 
 __all__ = ["JsonResponse", "Peer", "application", "authorization", "serve_http", "token"]
 

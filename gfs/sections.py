@@ -174,7 +174,7 @@ class ClientConfig(ClusterConfig):
     search_unix: Annotated[str, _about("Unix socket of the search view")] = ""
     analytics: Annotated[str, _about("URL of the analytics view")] = ""
     analytics_unix: Annotated[str, _about("Unix socket of the analytics view")] = ""
-    views: Annotated[list[str], _about("other views, NAME=URL")] = field(default_factory=list)
+    views: Annotated[str, _about("other views: NAME=URL, with commas between")] = ""
 
 
 SECTIONS: dict[str, type[ClusterConfig]] = {

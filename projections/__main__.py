@@ -22,7 +22,7 @@ from gfs.config import ProjectionsConfig
 from gfs.errors import GfsError, UsageError
 from gfs.handshake import load_key
 from gfs.http import application, serve_http
-from gfs.operations import Operation
+from gfs.routes import Operation
 from gfs.running import first_of
 from projections.analytics_queries import AnalyticsQueries
 from projections.analytics_routes import sql_operations as sql_of_duckdb

@@ -1,4 +1,4 @@
-"""What the analytics view can be asked: paths and parameters, as `gfs.operations` has them.
+"""What the analytics view can be asked: paths and parameters, as `gfs.routes` has them.
 
 Reports come from their own table (`projections.analytics_reports`): each is a path here,
 with the parameters that it takes.
@@ -6,7 +6,7 @@ with the parameters that it takes.
 
 from __future__ import annotations
 
-from gfs.operations import Operation, Parameter
+from gfs.routes import Operation, Parameter
 from projections.analytics_queries import AnalyticsQueries
 from projections.analytics_reports import REPORTS, ROWS_MAX, Report
 from projections.queries import SQL_PARAMETERS, WAIT, SqlRequest

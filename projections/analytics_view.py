@@ -14,7 +14,7 @@ import duckdb
 import msgspec
 
 from gfs.changes import Image, Line
-from gfs.operations import Operation
+from gfs.routes import Operation
 from projections import analytics_routes
 from projections.analytics_copy import apply_copy
 from projections.analytics_queries import AnalyticsQueries

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from gfs.errors import NotReady
 from gfs.http import JsonResponse
-from gfs.operations import Operation, Parameter
+from gfs.routes import Operation, Parameter
 from projections.queries import QueryService
 from projections.verifier import Verifier
 

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 from gfs.changes import Line
 from gfs.config import ProjectionsConfig
 from gfs.errors import UsageError
-from gfs.operations import Operation
+from gfs.routes import Operation
 from projections.core.comparing import Compared, Difference
 from projections.core.dead_letters import EVERYWHERE, PATHS_MAX
 from projections.core.following import Batch

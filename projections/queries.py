@@ -31,7 +31,7 @@ from gfs.changes import Cursor
 from gfs.config import ProjectionsConfig
 from gfs.errors import GfsError, InvalidArgument, NotReady, TimedOut, TooLarge, UsageError
 from gfs.http import JsonResponse
-from gfs.operations import Parameter
+from gfs.routes import Parameter
 from projections.core.dead_letters import suspects
 from projections.worker import View
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import trio
 
 from gfs import changes
-from gfs.changes import Cursor, Line
+from gfs.changes import Line
 from gfs.config import ProjectionsConfig
 from gfs.errors import RemoteProtocolError
 from gfs.running import until_one_ends
@@ -91,14 +91,12 @@ class Rebuild:
                         pending.append(line)
                         self._items += 1
                 if len(pending) >= self._config.batch_events or complete:
-                    await self._write_items(writer, pending, cursor if complete else None)
+                    batch = Batch(pending, changes.START, snapshot=True)
+                    await trio.to_thread.run_sync(writer.write, batch)
                     pending = []
         if not complete:
             raise RemoteProtocolError("the snapshot was cut short")
-
-    async def _write_items(self, writer: Writer, lines: list[Line], cursor: Cursor | None) -> None:
-        batch = Batch(lines, cursor or changes.START, snapshot=True)
-        await trio.to_thread.run_sync(writer.write, batch)
+        await trio.to_thread.run_sync(writer.write, Batch([], cursor, snapshot=True))
 
     async def _catch_up(self, writer: Writer) -> None:
         """Apply what the log has behind the checkpoint, up to where it ends."""

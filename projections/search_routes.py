@@ -1,8 +1,8 @@
-"""What the search view can be asked: paths and parameters, as `gfs.operations` has them."""
+"""What the search view can be asked: paths and parameters, as `gfs.routes` has them."""
 
 from __future__ import annotations
 
-from gfs.operations import Operation, Parameter
+from gfs.routes import Operation, Parameter
 from projections.queries import SQL_PARAMETERS, WAIT, SqlRequest
 from projections.search_queries import FindRequest, SearchQueries
 

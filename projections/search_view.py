@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gfs.changes import Line
-from gfs.operations import Operation
+from gfs.routes import Operation
 from projections import search_check, search_routes
 from projections.core.comparing import Difference
 from projections.core.facts import facts_of

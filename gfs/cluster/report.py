@@ -81,7 +81,7 @@ def view_client(config: ClientConfig, view: str, timeout_s: float | None) -> htt
     places_of = _places_of_views(config) | {"stream": (config.stream, config.stream_unix)}
     urls, sockets = places_of.get(view, ("", ""))
     if not urls and not sockets:
-        where = f'{view} = "URL"' if hasattr(config, view) else f'views = ["{view}=URL"]'
+        where = f'{view} = "URL"' if hasattr(config, view) else f'views = "{view}=URL"'
         raise UsageError(f"this cluster's {view} is not known: set [client] {where}")
     url, unix = _answering(urls, sockets)
     key = key_of(config)
@@ -107,9 +107,9 @@ def _places_of_views(config: ClientConfig) -> dict[str, tuple[str, str]]:
         urls, sockets = getattr(config, view), getattr(config, f"{view}_unix")
         if urls or sockets:
             found[view] = (urls, sockets)
-    for one in config.views:
-        name, sign, url = one.partition("=")
-        if not (name and sign and url):
+    for one in filter(None, config.views.split(",")):
+        name, _, url = one.strip().partition("=")
+        if not (name and url):
             raise UsageError(f"[client] views: {one!r} is not NAME=URL")
         found[name] = (url, "")
     return found

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from gfs.http import authorization
-from gfs.operations import Operation, Parameter, document
+from gfs.routes import Operation, Parameter, document
 from projections.__main__ import app, controls_of, operations_of
 from projections.analytics_view import AnalyticsView
 from projections.projection import Projection
