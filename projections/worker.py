@@ -157,7 +157,7 @@ class View:
             "dead_letters": len(self.letters),
             "last_rebuild_ns": standing.rebuilt_ns,
             "last_rebuild_s": standing.rebuild_s,
-            "error": self.error or self.rebuild_error,
+            "problem": self.error or self.rebuild_error,
             **self.figures.statistics(),
         }
         return found if self.rebuild is None else {**found, "rebuild": self.rebuild.progress()}

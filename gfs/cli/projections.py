@@ -48,7 +48,7 @@ def _all(place: Place) -> list[dict[str, Any]]:
         try:
             found.append(_ask(place, view, "GET", "/status", rows="1"))
         except CommandFailed as error:
-            found.append({"view": view, "state": "away", "error": str(error)})
+            found.append({"view": view, "state": "away", "problem": str(error)})
     return found
 
 
@@ -90,8 +90,8 @@ def _table(found: list[dict[str, Any]]) -> None:
         ])  # fmt: skip
     print_rows(columns, rows)
     for one in found:
-        if one.get("error"):
-            remark(f"{one['view']}: {one['error']}")
+        if one.get("problem"):
+            remark(f"{one['view']}: {one['problem']}")
 
 
 @click.command("status")
@@ -117,7 +117,7 @@ def status(context: click.Context, as_json: bool, name: str | None) -> int:
 
 def _lines(one: dict[str, Any]) -> Iterator[str]:
     if one["state"] == "away":
-        yield f"{one['view']}: {one['error']}"
+        yield f"{one['view']}: {one['problem']}"
         return
     yield f"{one['view']}: {one['state']} at position {one['position']} (epoch {one['epoch']})"
     lag = "not known" if one["lag_ms"] < 0 else f"{one['lag_ms']:.0f} ms"
@@ -131,8 +131,8 @@ def _lines(one: dict[str, Any]) -> Iterator[str]:
         yield f"  being built: {_progress_text(one['rebuild'])}"
     yield f"  {one['dead_letters']} dead letters"
     yield f"  verification: {_verified_text(one['verify'])}"
-    if one["error"]:
-        yield f"  {one['error']}"
+    if one["problem"]:
+        yield f"  {one['problem']}"
 
 
 def _verified_text(verify: dict[str, Any]) -> str:
@@ -203,7 +203,7 @@ def _watch(place: Place, name: str, before: int) -> dict[str, Any]:
             elif not found["rebuilding"]:
                 if found["last_rebuild_ns"] != before:
                     return found
-                raise CommandFailed(f"{name}: {found['error'] or 'the rebuild did not end'}")
+                raise CommandFailed(f"{name}: {found['problem'] or 'the rebuild did not end'}")
             time.sleep(POLL_S)
 
 

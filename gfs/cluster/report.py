@@ -62,6 +62,8 @@ def cluster_report(config: ClientConfig) -> dict[str, Any]:
         found["master"] = {"error": str(error)}
     found["views"] = list(_views(config))
     found["ok"] = not any("error" in part for part in [found["master"], *found["views"]])
+    if any(view.get("verify", {}).get("differences") for view in found["views"]):
+        found["ok"] = False
     if any(server.get("errors") for server in found["master"].get("servers", ())):
         found["ok"] = False  # disks that do not work
     if (chunks := found["master"].get("chunks")) and isinstance(chunks, dict):

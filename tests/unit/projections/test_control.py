@@ -144,7 +144,7 @@ def test_a_view_follows_while_it_is_built_anew_beside_itself(cluster: Cluster, v
         after = status(client)
         assert after["rebuilds_total"] == before["rebuilds_total"] + 1
         assert after["state"] == "following"
-        assert not after["error"]
+        assert not after["problem"]
         assert all("replaced" in one or "being built" in one for one in gaps), gaps
         assert verified(client)["differences"] == 0
         assert not list(cluster.path(view).parent.glob("*.new"))
@@ -158,11 +158,11 @@ def test_a_rebuild_that_fails_says_why_and_harms_nothing(cluster: Cluster) -> No
         fresh.mkdir()  # where the new one would lie
         assert client.post("/rebuild").status_code == 200
         found = wait_until(client, lambda one: not one["rebuilding"])
-        assert "the rebuild failed" in found["error"]
+        assert "the rebuild failed" in found["problem"]
         fresh.rmdir()
         assert client.post("/rebuild").status_code == 200
         found = wait_until(client, lambda one: not one["rebuilding"])
-        assert found["error"] == ""
+        assert found["problem"] == ""
         assert verified(client)["differences"] == 0
 
 
