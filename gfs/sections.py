@@ -151,7 +151,7 @@ class ProjectionsConfig(DaemonConfig):
     unasked_s: Annotated[float, _about("an event waits while nobody asks the view", 0, 60)] = 1.0
     verify_inodes_per_s: Annotated[
         int, _about("compared with the master all the time; 0: none", 0, 100_000)
-    ] = 500
+    ] = 250
     verify_period_s: Annotated[float, _about("a look at everything begins at most once in", 0)] = (
         60.0
     )

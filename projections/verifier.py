@@ -42,6 +42,7 @@ SLICE_INODES = (50, 1000)  # fewest and most in one slice of the background
 PASS_INODES = 1000  # in one slice of a pass that somebody waits for
 BEHIND_S = 10.0  # a view that is further behind is not compared now
 LOOK_S = 0.5  # between looks whether the view is there
+TRIES = 5  # of one slice, when the master has no time for it
 RETRY_S = 5.0  # until the next try, when master or view could not be asked
 FOUND_MAX = 10_000  # differences kept; a view that has more is broken altogether
 EXAMPLES = 5  # of each kind that are told
@@ -232,7 +233,7 @@ class Verifier:
     async def _look(self, after: int, limit: int, *, asked: bool) -> _Slice:
         view, compared = self._view, self._view.projection.compared
         assert compared is not None
-        lines, cursor = await self._items(after, limit)
+        lines, cursor = await self._items_at_last(after, limit)
         inodes = [one.keys.ino for one in lines if one.table == "inodes" and one.keys is not None]
         last = inodes[-1] if len(inodes) == limit else LAST_INO
         await view.wait_for(cursor, BEHIND_S, asked=asked)
@@ -243,6 +244,16 @@ class Verifier:
         found = [*differences(compared, master, held, touched), *own]
         skipped = sum(ino in touched for ino in master)
         return _Slice(last, len(inodes), skipped, cursor, found)
+
+    async def _items_at_last(self, after: int, limit: int) -> tuple[list[Line], Cursor]:
+        """`_items`, again if the master is too busy: its read transactions are short."""
+        for _ in range(TRIES - 1):
+            try:
+                return await self._items(after, limit)
+            except NotReady as error:
+                log.info("view.verify again view=%s %s", self._view.name, error)
+                await trio.sleep(LOOK_S)
+        return await self._items(after, limit)
 
     async def _items(self, after: int, limit: int) -> tuple[list[Line], Cursor]:
         """The master's inodes above `after`, with their names, and what they are true for."""
