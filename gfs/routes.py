@@ -38,6 +38,7 @@ class Parameter:
       kind: `flag` is 0 or 1, `number` an integer from `least` to `most`, `cursor` a place
         in the log, EPOCH-POSITION.
       choices: the words that a text may be; empty: any.
+      example: something that the handler takes, where not every text is.
       many: it may be given several times.
       where: "query", or "path" for a part of the path.
     """
@@ -49,6 +50,7 @@ class Parameter:
     most: int = NUMBER_MAX
     default: str | int | None = None
     choices: tuple[str, ...] = ()
+    example: str | None = None
     many: bool = False
     required: bool = False
     where: Literal["query", "path"] = "query"
@@ -195,4 +197,5 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
         "description": parameter.about,
         "required": parameter.required or parameter.where == "path",
         "schema": parameter.schema(),
+        **({} if parameter.example is None else {"example": parameter.example}),
     }

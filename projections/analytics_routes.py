@@ -13,7 +13,7 @@ from projections.queries import SQL_PARAMETERS, WAIT, SqlRequest
 
 _TIMES = ("mtime", "atime", "ctime", "created")
 _SINCE = Parameter("since_ns", "nanoseconds since 1970: only what came later", "number", default=0)
-_PATH = Parameter("path", "only what lies below this directory")
+_PATH = Parameter("path", "only what lies below this directory", example="/")
 _COUNT = Parameter("n", "rows at most", "number", most=ROWS_MAX, default=20)
 # Parameters of reports; `by` and `of` have words that the report itself names.
 _OF_REPORTS = {

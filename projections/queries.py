@@ -41,9 +41,9 @@ T = TypeVar("T")
 BLOCK_BYTES = 256 * 1024  # of a streamed answer handed over at a time
 QUERIES_MAX = 16  # at once; more wait
 _ENCODER = msgspec.json.Encoder()
-WAIT = Parameter("wait", "answer once everything up to this cursor is in", "cursor")
+WAIT = Parameter("wait", "answer once everything up to this cursor is in", "cursor", example="0-0")
 SQL_PARAMETERS = (
-    Parameter("q", "the statement"),
+    Parameter("q", "the statement", example="SELECT count(*) FROM inodes"),
     Parameter("limit", "rows at most", "number", most=1 << 40),
 )
 

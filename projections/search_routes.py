@@ -19,8 +19,8 @@ def operations(queries: SearchQueries) -> list[Operation]:
 
 
 def _names(queries: SearchQueries) -> list[Operation]:
-    start = Parameter("path", "where to start", many=True)
-    word = Parameter("word", "a word of find's expression", many=True)
+    start = Parameter("path", "where to start", many=True, example="/")
+    word = Parameter("word", "a word of find's expression", many=True, example="-true")
     return [
         Operation(
             "/find",
