@@ -137,13 +137,13 @@ class Draining:
     async def _round(self, directory: DataDirectory, drain: Drain) -> None:
         replicas = self._look(directory, drain)
         looked_s = trio.current_time()
-        told_of: set[DataDirectory] = set()
+        told_of: dict[DataDirectory, None] = {}
         for replica in drain.to_move(replicas, looked_s):
             if directory.drain is not drain or not directory.health.is_working:
                 break
             target = await self._move(directory, drain, replica)
             if target is not None:
-                told_of.add(target)
+                told_of[target] = None
             if trio.current_time() - looked_s >= LOOK_S:
                 self._look(directory, drain)
                 looked_s = trio.current_time()

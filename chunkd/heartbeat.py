@@ -61,12 +61,12 @@ class MasterLink:
         self._reported: dict[int, tuple[int, float]] = {}  # tail -> end, when
         self.verified_ns: Callable[[], int] = lambda: 0  # of Heartbeat
         self.drains: Callable[[], list[messages.DirectoryDrain]] = list  # of Heartbeat
-        self._news: set[DataDirectory] = set()
+        self._news: dict[DataDirectory, None] = {}
         self._news_wanted = trio.Event()
 
     def directory_changed(self, directory: DataDirectory) -> None:
         """What is in it counts no more, or again: the master hears of it next."""
-        self._news.add(directory)
+        self._news[directory] = None
         self._news_wanted.set()
 
     async def run(self) -> None:
@@ -141,7 +141,7 @@ class MasterLink:
             while True:
                 await self._news_wanted.wait()
                 self._news_wanted = trio.Event()
-                news, self._news = self._news, set()
+                news, self._news = self._news, {}
                 for directory in news:
                     await self._tell(connection, directory)
         except GfsError as error:

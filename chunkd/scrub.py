@@ -45,7 +45,7 @@ class Scrubber:
 
     def __init__(
         self, directory: DataDirectory, store: Store, reading: Reading, workers: Workers, *,
-        period_s: float, bytes_per_s_max: int, wall_ns: Callable[[], int] = time.time_ns,
+        period_s: float, bytes_per_s_max: int, wall_ns: Callable[[], int] | None = None,
     ) -> None:  # fmt: skip
         self.directory = directory
         self.progress = Progress()
@@ -56,7 +56,7 @@ class Scrubber:
         self._workers = workers
         self._period_s = period_s
         self._pace = Pace(period_s=period_s, bytes_per_s_max=bytes_per_s_max)
-        self._wall_ns = wall_ns
+        self._wall_ns = wall_ns or time.time_ns
         self._buffer = memoryview(mmap.mmap(-1, PIECE_BYTES))  # aligned, as reads aside need it
         self._left_bytes = 0
         self._due_s = 0.0

@@ -1,20 +1,31 @@
-"""find over the search view: start points, depth, and rows as they come.
+"""find over the search view: start points, depth, order, and rows as they come.
 
-The start point itself is one row, everything below it comes from one statement: the
-directories below it by path, their names, their inodes.
+The start point itself is one row. What lies below it comes from a walk over the
+directories below, by path, or, where the predicate allows, from what an index gives:
+names that contain a text, the names of one inode, inodes with an attribute.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import apsw
 from msgspec import Struct
 
-from gfs import findexpr
 from gfs.errors import NotADirectory, NotFound, UsageError
-from projections.find_query import Where, fnmatch, selective_name
+from gfs.findprogram import Pruned, relative
+from gfs.findtree import DEPTH_MAX, And, Predicate, Type
+from projections import patterns
+from projections.find_query import (
+    Where,
+    attribute_of,
+    inode_of,
+    like_of,
+    name_words,
+    path_word,
+)
 from projections.search_schema import ROOT
 
 COLUMNS = (
@@ -28,10 +39,14 @@ COLUMNS = (
     "atime_ns",
     "mtime_ns",
     "ctime_ns",
+    "created_ns",
     "target",
 )
-_SELECTED = ", ".join(f"i.{name}" for name in COLUMNS)
+SELECTED = ", ".join(f"i.{name}" for name in COLUMNS)
+WALKED = 5000  # inodes below a start point that are sooner walked than looked for in an index
 _INO_OF = "SELECT ino FROM dirents WHERE parent = ? AND name = ?"
+_BELOW = "SELECT path, files + directories FROM directories WHERE ino = ?"
+_ENTRIES = "directories d CROSS JOIN dirents e ON e.parent = d.ino"
 
 
 class Start(Struct, frozen=True):
@@ -41,27 +56,32 @@ class Start(Struct, frozen=True):
     shown: str = ""
 
 
-class Found(Struct):
-    """A row of the answer."""
+@dataclass(frozen=True)
+class Question:
+    """What is to be found below each start.
 
-    path: str
-    ino: int
-    mode: int
-    uid: int
-    gid: int
-    nlink: int
-    size: int
-    stored: int
-    atime_ns: int
-    mtime_ns: int
-    ctime_ns: int
-    target: str
+    Attributes:
+      prune: directories below which nothing is looked at.
+      tests: predicates whose outcome each row tells besides.
+      order: "down": directories before what they hold; "up": after it; "": any.
+    """
+
+    predicate: Predicate
+    prune: Predicate | None = None
+    tests: list[Predicate] = field(default_factory=list)
+    mindepth: int = 0
+    maxdepth: int = DEPTH_MAX
+    order: str = ""
 
 
 def register(connection: apsw.Connection) -> None:
     """Give a reading connection the functions that `find` statements use."""
-    function: Any = fnmatch
-    connection.create_scalar_function("fnmatch", function, 3, deterministic=True)
+    functions: dict[str, tuple[Any, int]] = {
+        "fnmatch": (patterns.fnmatch, 3),
+        "regex": (patterns.regex, 4),
+    }
+    for name, (function, arguments) in functions.items():
+        connection.create_scalar_function(name, function, arguments, deterministic=True)
 
 
 def resolve(connection: apsw.Connection, path: str) -> int:
@@ -70,7 +90,7 @@ def resolve(connection: apsw.Connection, path: str) -> int:
     Raises: UsageError, NotFound.
     """
     if not path.startswith("/"):
-        raise UsageError(f"{path!r} does not begin with /")
+        raise UsageError(f"{path[:100]!r} does not begin with /")
     ino = ROOT
     for name in path.split("/"):
         if name in ("", "."):
@@ -95,91 +115,166 @@ def directory_of(connection: apsw.Connection, path: str) -> tuple[int, str]:
 
 
 def find(
-    connection: apsw.Connection,
-    starts: list[Start],
-    predicate: findexpr.Predicate,
-    *,
-    mindepth: int = 0,
-    maxdepth: int = findexpr.DEPTH_MAX,
+    connection: apsw.Connection, starts: list[Start], question: Question
 ) -> Iterator[tuple[Any, ...]]:
-    """Rows (path as shown, then `COLUMNS`) of everything found, each start in turn.
+    """Rows of everything found, each start in turn: path as shown, `COLUMNS`, the tests.
 
     Raises: UsageError, NotFound; before the first row.
     """
-
-    def reference(path: str, which: str) -> int:
-        sql = f"SELECT {which}time_ns FROM inodes WHERE ino = ?"  # a, c or m: checked
-        found: int = connection.execute(sql, (resolve(connection, path),)).get
-        return found
-
-    statements: list[tuple[str, list[Any]]] = []
-    for start in starts:
-        ino = resolve(connection, start.path)
-        shown = start.shown or start.path
-        if mindepth == 0:
-            statements.append(_itself(ino, shown, predicate, reference))
-        sql = "SELECT path FROM directories WHERE ino = ?"
-        row = connection.execute(sql, (ino,)).fetchone()
-        if row is not None and maxdepth > 0:
-            statements.append(_below(ino, row[0], shown, predicate, reference, mindepth, maxdepth))
-    return _rows(connection, statements)
+    trees = [_Tree(connection, start, question) for start in starts]
+    return (row for tree in trees for row in tree.rows())
 
 
-def _rows(
-    connection: apsw.Connection, statements: list[tuple[str, list[Any]]]
-) -> Iterator[tuple[Any, ...]]:
-    for sql, parameters in statements:
-        yield from connection.execute(sql, parameters)
+@dataclass
+class _Statement:
+    """A SELECT of `path`, and what is bound."""
+
+    sql: str
+    bound: list[Any]
 
 
-def _itself(
-    ino: int, shown: str, predicate: findexpr.Predicate, reference: Any
-) -> tuple[str, list[Any]]:
-    where = Where(reference, "?1", [shown])
-    name = where.bind(shown.rstrip("/").rpartition("/")[2] or "/")
-    inode = where.bind(ino)
-    condition = where.sql(predicate)
-    sql = (
-        f"SELECT ?1, {_SELECTED} FROM (SELECT {name} AS name) AS e CROSS JOIN inodes i"
-        f" WHERE i.ino = {inode} AND {condition}"
-    )
-    return sql, where.parameters
+class _Tree:
+    """One start point and what is asked about it."""
+
+    def __init__(self, connection: apsw.Connection, start: Start, question: Question) -> None:
+        self.connection = connection
+        self.question = question
+        self.ino = resolve(connection, start.path)
+        self.shown = start.shown or start.path
+        row = connection.execute(_BELOW, (self.ino,)).fetchone()
+        self.path: str = row[0] if row is not None else ""
+        self.holds = row[1] if row is not None and question.maxdepth > 0 else None
+        self.statements = self._statements(question.predicate, question.tests, question.order)
+        self.prunes: list[_Statement] = []
+        if question.prune is not None:
+            self.prunes = self._statements(And([Type("d"), question.prune]), [], "down")
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        pruned = Pruned()
+        for path, *_ in self._run(self.prunes):
+            below = relative(path, self.shown)
+            if not pruned.hides(0, below):
+                pruned.add(0, below)
+        for row in self._run(self.statements):
+            if not pruned.below or not pruned.hides(0, relative(row[0], self.shown)):
+                yield row
+
+    def _run(self, statements: list[_Statement]) -> Iterator[tuple[Any, ...]]:
+        for one in statements:
+            yield from self.connection.execute(one.sql, one.bound)
+
+    def _statements(
+        self, predicate: Predicate, tests: list[Predicate], order: str
+    ) -> list[_Statement]:
+        itself = [self._itself(predicate, tests)] if self.question.mindepth == 0 else []
+        if self.holds is None:
+            return itself
+        below = _Below(self, predicate, tests, order).statements()
+        return [*below, *itself] if order == "up" else [*itself, *below]
+
+    def where(self, path: str) -> Where:
+        def inode_at(path: str) -> int:
+            return resolve(self.connection, path)
+
+        def time_of(path: str, which: str) -> int:
+            column = "created_ns" if which == "B" else f"{which}time_ns"  # a, c or m: checked
+            sql = f"SELECT {column} FROM inodes WHERE ino = ?"
+            found: int = self.connection.execute(sql, (resolve(self.connection, path),)).get
+            return found
+
+        return Where(inode_at, time_of, path)
+
+    def _itself(self, predicate: Predicate, tests: list[Predicate]) -> _Statement:
+        where = self.where("?1")
+        where.bind(self.shown)
+        name = where.bind(self.shown.rstrip("/").rpartition("/")[2] or "/")
+        inode = where.bind(self.ino)
+        columns = ", ".join(["?1", SELECTED, *map(where.sql, tests)])
+        sql = (
+            f"SELECT {columns} FROM (SELECT {name} AS name) AS e CROSS JOIN inodes i"
+            f" WHERE i.ino = {inode} AND {where.sql(predicate)}"
+        )
+        return _Statement(sql, where.parameters)
 
 
-def _below(
-    ino: int,
-    path: str,
-    shown: str,
-    predicate: findexpr.Predicate,
-    reference: Any,
-    mindepth: int,
-    maxdepth: int,
-) -> tuple[str, list[Any]]:
-    prefix = shown.rstrip("/")
-    where = Where(reference, "(?1 || substr(d.path, ?2) || '/' || e.name)")
-    where.bind(prefix)
-    where.bind(len(path) + 1)
-    condition = where.sql(predicate)
-    limits = []
-    if maxdepth == 1:
-        limits.append(f"d.ino = {where.bind(ino)}")
-    else:
-        low, high = where.bind(path + "/"), where.bind(path + "0")
-        limits.append(f"(d.ino = {where.bind(ino)} OR (d.path > {low} AND d.path < {high}))")
-    slashes = "(length(substr(d.path, ?2)) - length(replace(substr(d.path, ?2), '/', '')) + 1)"
-    if mindepth > 1:
-        limits.append(f"{slashes} >= {where.bind(mindepth)}")
-    if 1 < maxdepth < findexpr.DEPTH_MAX:
-        limits.append(f"{slashes} <= {where.bind(maxdepth)}")
-    word = selective_name(predicate)
-    tables = "directories d CROSS JOIN dirents e ON e.parent = d.ino"
-    if word is not None:
-        # Rare names come from the index of trigrams, not from a walk over everything.
-        tables = "names n CROSS JOIN dirents e ON e.id = n.rowid CROSS JOIN directories d"
-        limits.append("d.ino = e.parent")
-        limits.append(f"n.name LIKE {where.bind(word)}")
-    sql = (
-        f"SELECT {where.path}, {_SELECTED} FROM {tables} CROSS JOIN inodes i ON i.ino = e.ino"
-        f" WHERE {' AND '.join(limits)} AND {condition}"
-    )
-    return sql, where.parameters
+class _Below:
+    """Statements for what lies below a directory."""
+
+    def __init__(
+        self, tree: _Tree, predicate: Predicate, tests: list[Predicate], order: str
+    ) -> None:
+        self.tree, self.predicate, self.tests, self.order = tree, predicate, tests, order
+
+    def statements(self) -> list[_Statement]:
+        """What an index gives, or else a walk."""
+        tree, predicate = self.tree, self.predicate
+        if (inode := inode_of(predicate, tree.where(""))) is not None:
+            return [self._from(f"dirents e {_DIRECTORY}", "e.ino = {}", inode)]
+        if tree.holds is not None and tree.holds > WALKED and tree.question.maxdepth > 1:
+            if (words := name_words(predicate)) is not None:
+                return [self._from(names_like(len(words)), "", *words)]
+            word = path_word(predicate)
+            if word is not None and not self.order and word.lower() not in tree.shown.lower():
+                return self._paths_with(word)
+            if (attribute := attribute_of(predicate)) is not None:
+                source = f"xattrs x CROSS JOIN dirents e ON e.ino = x.ino {_DIRECTORY}"
+                return [self._from(source, "x.name = {}", attribute.name)]
+        own = self._from(_ENTRIES, "d.ino = {}", tree.ino, everywhere=True)
+        if tree.question.maxdepth == 1:
+            return [own]
+        low, high = tree.path + "/", tree.path + "0"  # between them sorts what lies below
+        below = self._from(_ENTRIES, "d.path > {} AND d.path < {}", low, high, everywhere=True)
+        return [own, below] if self.order != "up" else [below, own]
+
+    def _paths_with(self, word: str) -> list[_Statement]:
+        """Everything below directories whose path has the word, and names that have it."""
+        held = "instr(lower(substr(d.path, ?2)), lower({})) > 0"
+        low, high = self.tree.path + "/", self.tree.path + "0"
+        return [
+            self._from(_ENTRIES, f"d.path > {{}} AND d.path < {{}} AND {held}", low, high, word,
+                       everywhere=True),
+            self._from(names_like(1), f"NOT {held}", like_of(word), word),
+        ]  # fmt: skip
+
+    def _from(
+        self, source: str, condition: str, *values: Any, everywhere: bool = False
+    ) -> _Statement:
+        """Rows of `source`; `{}` in it and in the condition are `values`.
+
+        `everywhere`: the condition itself keeps to what lies below the start.
+        """
+        tree, question = self.tree, self.tree.question
+        where = tree.where("(?1 || substr(d.path, ?2) || '/' || e.name)")
+        where.bind(tree.shown.removesuffix("/"))
+        where.bind(len(tree.path) + 1)
+        names = list(map(where.bind, values))
+        split = source.count("{}")
+        limits = [condition.format(*names[split:])] if condition else []
+        if not everywhere:
+            ino, low, high = map(where.bind, (tree.ino, tree.path + "/", tree.path + "0"))
+            limits.append(f"(d.ino = {ino} OR (d.path > {low} AND d.path < {high}))")
+        slashes = "(length(substr(d.path, ?2)) - length(replace(substr(d.path, ?2), '/', '')) + 1)"
+        if question.mindepth > 1:
+            limits.append(f"{slashes} >= {where.bind(question.mindepth)}")
+        if question.maxdepth < DEPTH_MAX:
+            limits.append(f"{slashes} <= {where.bind(question.maxdepth)}")
+        columns = ", ".join([where.path, SELECTED, *map(where.sql, self.tests)])
+        limits.append(where.sql(self.predicate))
+        sql = (
+            f"SELECT {columns} FROM {source.format(*names[:split])}"
+            f" CROSS JOIN inodes i ON i.ino = e.ino WHERE {' AND '.join(limits)}"
+        )
+        if self.order:
+            sql += " ORDER BY d.path" + (" DESC" if self.order == "up" else "")
+        return _Statement(sql, where.parameters)
+
+
+_DIRECTORY = "CROSS JOIN directories d ON d.ino = e.parent"
+
+
+def names_like(words: int) -> str:
+    """Source of dirents whose name fits one of so many LIKE patterns, from the index of names."""
+    if words == 1:
+        return f"names n CROSS JOIN dirents e ON e.id = n.rowid AND n.name LIKE {{}} {_DIRECTORY}"
+    each = " UNION ".join(["SELECT rowid AS id FROM names WHERE name LIKE {}"] * words)
+    return f"({each}) AS n CROSS JOIN dirents e ON e.id = n.id {_DIRECTORY}"

@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 BLOCK_BYTES = 256 * 1024  # of a streamed answer handed over at a time
+AGAIN_S = 0.05  # between interruptions of a query that goes on
 QUERIES_MAX = 16  # at once; more wait
 _ENCODER = msgspec.json.Encoder()
 WAIT = Parameter("wait", "answer once everything up to this cursor is in", "cursor", example="0-0")
@@ -82,21 +83,27 @@ class Freshness:
 
 
 class Deadline:
-    """Ends a query when its time is up: calls `interrupt` from a timer."""
+    """Ends a query when its time is up: calls `interrupt`, until the query has ended.
+
+    Once is not enough: an interruption that comes between two statements has no effect.
+    """
 
     def __init__(self, seconds: float, interrupt: Callable[[], None]) -> None:
         self._timer = threading.Timer(seconds, self._end)
         self._timer.daemon = True
         self._interrupt = interrupt
         self._lock = threading.Lock()
-        self._over = False
+        self._over = threading.Event()
         self.passed = False
 
     def _end(self) -> None:
-        with self._lock:
-            if not self._over:
+        while True:
+            with self._lock:
+                if self._over.is_set():
+                    return
                 self.passed = True
                 self._interrupt()
+            self._over.wait(AGAIN_S)
 
     def __enter__(self) -> Self:
         self._timer.start()
@@ -104,7 +111,7 @@ class Deadline:
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            self._over = True
+            self._over.set()
         self._timer.cancel()
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from gfs.routes import Operation, Parameter
+from projections.find_queries import FindRequest
+from projections.name_search import NUMBERS, RANGES, SIZES
 from projections.queries import SQL_PARAMETERS, WAIT, SqlRequest
-from projections.search_queries import FindRequest, SearchQueries
+from projections.search_queries import SearchQueries
 
 PATH = Parameter("path", "only what lies below this directory", default="/")
 _NUL = Parameter("nul", "paths ended by NUL instead of rows", "flag", default=0)
 _LIMIT = Parameter("limit", "rows at most", "number", most=100_000, default=100)
 _SINCE = Parameter("since_ns", "nanoseconds since 1970: only what came later", "number", default=0)
+_AFTER = Parameter("after", "`next` of the page before", example="")
 _ROWS = "application/x-ndjson"
 
 
@@ -21,35 +26,41 @@ def operations(queries: SearchQueries) -> list[Operation]:
 def _names(queries: SearchQueries) -> list[Operation]:
     start = Parameter("path", "where to start", many=True, example="/")
     word = Parameter("word", "a word of find's expression", many=True, example="-true")
+    told, asked = "find(1): a row a line, or paths", "find(1), asked by a body"
     return [
-        Operation(
-            "/find",
-            queries.find,
-            "find(1): a row a line, or paths",
-            (start, word, _NUL, WAIT),
-            answers=_ROWS,
-        ),
-        Operation(
-            "/find",
-            queries.find,
-            "find(1), asked by a body",
-            (WAIT,),
-            "POST",
-            FindRequest,
-            _ROWS,
-        ),
+        Operation("/find", queries.find, told, (start, word, _NUL, WAIT), answers=_ROWS),
+        Operation("/find", queries.find, asked, (WAIT,), "POST", FindRequest, _ROWS),
         Operation(
             "/search",
             queries.search,
-            "Names that contain a text, in any case",
-            (
-                Parameter("q", "the text", required=True),
-                Parameter("glob", "the text is a shell pattern", "flag", default=0),
-                Parameter("trash", "what lies in the trash, too", "flag", default=0),
-                *(PATH, _LIMIT, WAIT),
-            ),
+            "Names of files that fit all that is given, a page at a time",
+            (*_texts(), *_numbers(), *_switches(), PATH, _LIMIT, _AFTER, WAIT),
         ),
     ]
+
+
+def _texts() -> Iterator[Parameter]:
+    yield Parameter("q", "part of the name, in any case")
+    yield Parameter("regex", "a regular expression for the name")
+    yield Parameter("ext", "what follows the last dot")
+    yield Parameter("kind", "letters of f d l c b p s", example="f")
+    yield Parameter("perm", "octal mode; - before it: all these bits, /: any", example="644")
+    yield Parameter("xattr", "NAME or NAME=VALUE")
+    yield Parameter("target", "a shell pattern for where a symbolic link points")
+
+
+def _numbers() -> Iterator[Parameter]:
+    for name in (*NUMBERS, *SIZES):
+        yield Parameter(name, f"{name.replace('_', ', ')}", "number", most=(1 << 63) - 1)
+    for name in RANGES:
+        about = f"nanoseconds since 1970: {name.replace('_', ' ')} it"
+        yield Parameter(name, about, "number")
+
+
+def _switches() -> Iterator[Parameter]:
+    yield Parameter("glob", "q is a shell pattern for the whole name", "flag", default=0)
+    yield Parameter("fold", "patterns fit in any case", "flag", default=0)
+    yield Parameter("trash", "what lies in the trash, too", "flag", default=0)
 
 
 def _sums(queries: SearchQueries) -> list[Operation]:

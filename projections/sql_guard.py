@@ -41,6 +41,8 @@ _FUNCTIONS_REFUSED = {
     "zeroblob",
     "randomblob",
     "sqlite_log",
+    "fnmatch",  # ours, for paths; a stranger's text may be a thousand times as long
+    "regex",
 }
 _LIMITS = {
     apsw.SQLITE_LIMIT_LENGTH: VALUE_BYTES_MAX,

@@ -42,7 +42,7 @@ COMMANDS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "Questions": [
         ("find", "gfs.cli.find:find", "find(1)'s words, answered by the search view"),
-        ("search", "gfs.cli.queries:search", "Names that contain a text"),
+        ("search", "gfs.cli.search:search", "Names and attributes that fit, a page at a time"),
         ("du", "gfs.cli.usage:du", "What trees take, at once: du(1)'s words"),
         (
             "report",

@@ -1,4 +1,4 @@
-"""`gfs search|sql`: questions that the views answer.
+"""`gfs sql`, and how questions are asked: questions that the views answer.
 
 Every answer is as of a position of the operation log; position and lag are printed on
 standard error, or are part of the object with --json. With ``--wait`` the master first
@@ -18,7 +18,7 @@ import httpx
 
 from gfs.changes import bytes_of, text_of
 from gfs.cli.finding import Place, cluster_option, reach
-from gfs.cli.output import CommandFailed, out, out_name, remark
+from gfs.cli.output import CommandFailed, out, remark
 from gfs.cluster.asking import ask
 from gfs.cluster.report import view_client
 from gfs.errors import UsageError
@@ -28,6 +28,10 @@ BARRIER_S = 60.0
 ANSWER_S = 120.0
 _PATH = click.Path(path_type=bytes)
 _C = TypeVar("_C", bound=Callable[..., Any])
+
+
+class NoSuchFile(CommandFailed):
+    """The view knows no file at the path that was asked about."""
 
 
 def question(command: _C) -> _C:
@@ -99,6 +103,8 @@ def _check(response: httpx.Response, view: str) -> None:
         message = f"HTTP {response.status_code} {text[:200]}"
     if response.status_code == 400:
         raise UsageError(message)
+    if response.status_code == 404:
+        raise NoSuchFile(f"{view} view: {message}")
     raise CommandFailed(f"{view} view: {message}")
 
 
@@ -129,43 +135,6 @@ def print_standing(found: Mapping[str, Any]) -> None:
 
 
 # --- commands ------------------------------------------------------------------------
-
-
-@click.command()
-@question
-@click.argument("text", type=_PATH)
-@click.option("--glob", is_flag=True, help="TEXT is a shell pattern for the whole name.")
-@click.option("--path", type=_PATH, help="Only below this directory.")
-@click.option("--limit", default=1000, type=click.IntRange(1, 100_000), help="At most. [1000]")
-@click.option("--trash", is_flag=True, help="What lies in the trash, too.")
-@click.option("-0", "--print0", is_flag=True, help="End paths with NUL instead of newline.")
-@click.pass_context
-def search(
-    context: click.Context,
-    text: bytes,
-    glob: bool,
-    path: bytes | None,
-    limit: int,
-    trash: bool,
-    print0: bool,
-    wait: bool,
-    as_json: bool,
-) -> None:
-    """Paths whose last part contains TEXT, whatever the case of its letters."""
-    place = reach(context.obj, [path] if path else [])
-    asked: dict[str, str | int] = {"q": text_of(text), "limit": limit}
-    asked |= {"glob": 1} if glob else {}
-    asked |= {"trash": 1} if trash else {}
-    asked |= {"path": asked_path(place, path)} if path is not None else {}
-    found = ask_view(place, "search", "/search", asked, wait=wait)
-    if as_json:
-        out(json.dumps(found))
-        return
-    for row in found["rows"]:
-        out_name(bytes_of(row["path"]), b"\0" if print0 else b"\n")
-    if found["truncated"]:
-        remark(f"there are more than {limit} (--limit)")
-    print_standing(found)
 
 
 @click.command()

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from gfs.client.client import Client
 from gfs.client.files import OpenFile
-from gfs.errors import AlreadyExists, IsADirectory, NotFound, NotPermitted
+from gfs.errors import AlreadyExists, IsADirectory, NotFound, NotPermitted, StaleInode
 from gfs.items import Inode
 from gfs.messages import (
     Actor,
@@ -27,6 +27,7 @@ from gfs.messages import (
     PathIs,
     PathOf,
     ReadDirectory,
+    RemoveDirectory,
     RemoveTree,
     Rename,
     TrashEntry,
@@ -127,6 +128,22 @@ class Filesystem:
             if not recursive:
                 raise IsADirectory
             operation = RemoveTree(walked.parent, walked.name)
+        await self.client.link.mutate(operation, self.actor)
+
+    async def unlink(self, path: bytes, ino: int) -> None:
+        """unlink(2), or rmdir(2) of a directory, of a name that still is inode `ino`.
+
+        Raises:
+          StaleInode: another file has that name now. NotEmpty: the directory holds something.
+        """
+        walked = await self.walk(path, follow=False)
+        if walked.entry.ino != ino:
+            raise StaleInode("another file has that name now")
+        if not walked.name:
+            raise NotPermitted("the root cannot be removed")
+        operation: Unlink | RemoveDirectory = Unlink(walked.parent, walked.name)
+        if walked.entry.inode is not None and walked.entry.inode.is_directory:
+            operation = RemoveDirectory(walked.parent, walked.name)
         await self.client.link.mutate(operation, self.actor)
 
     async def rename_in(self, parent: int, name: bytes, new_name: bytes) -> None:

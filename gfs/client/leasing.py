@@ -87,7 +87,7 @@ class ChunkSource:
         self._actor = actor
         self._goal = goal
         self._spare: OpenChunk | None = None
-        self._open: set[OpenChunk] = set()
+        self._open: dict[OpenChunk, None] = {}  # in this order, as all that the simulation runs
         self._making_spare = False
 
     def make_ready(self) -> None:
@@ -141,13 +141,13 @@ class ChunkSource:
             if isinstance(answer, GfsError):
                 chunk.fail(answer)
 
-        self._open.add(chunk)
+        self._open[chunk] = None
         connection.request(join(lease, tail=False), on_joined)
         return chunk
 
     async def seal(self, chunk: OpenChunk) -> int:
         """Seal at the master; what lies below the length returned has landed (0 in doubt)."""
-        self._open.discard(chunk)
+        self._open.pop(chunk, None)
         return await self._seal_lease(chunk.lease, chunk.suspects())
 
     async def _seal_lease(self, lease: Lease, suspects: Sequence[int]) -> int:

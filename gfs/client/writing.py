@@ -70,7 +70,7 @@ class WriteBack:
         self._gathering: dict[DirtyFile, float] = {}  # since when
         self._packer = Packer()
         self._packed = ChunkWriter(source, "packed")
-        self._writers: set[ChunkWriter] = {self._packed}
+        self._writers: dict[ChunkWriter, None] = {self._packed: None}
         self._finishing: dict[int, ChunkWriter] = {}
         self._committer = Committer(link, actor, self)
         self._flushing = 0
@@ -109,7 +109,7 @@ class WriteBack:
 
     async def _finish(self, ino: int, writer: ChunkWriter) -> None:
         await writer.finish()
-        self._writers.discard(writer)
+        self._writers.pop(writer, None)
         if self._finishing.get(ino) is writer:
             del self._finishing[ino]
 
@@ -178,7 +178,7 @@ class WriteBack:
             self._close_piece(file)
         if run > PACK_BYTES_MAX and file.own is None:
             file.own = ChunkWriter(self._source, f"inode {file.ino}")
-            self._writers.add(file.own)
+            self._writers[file.own] = None
 
     def _close_piece(self, file: DirtyFile) -> None:
         """The gathering piece goes on its way."""

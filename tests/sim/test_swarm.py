@@ -15,6 +15,7 @@ REGRESSIONS = {
     28: "a primary that lost its replica in a power loss began anew and was copied from",
     20: "a chunk whose bytes went with the power was condemned with references to it",
     160: "a reader who had waited for the master was told an end of file that was too early",
+    127: "a client that had been stopped read by what it had known before its session ended",
     373: "no bug: a lookup during a mutation that ended with its session, though it was done",
 }
 
@@ -41,7 +42,7 @@ def test_a_seed_that_once_failed_does_not_any_more(seed: int) -> None:
 
 
 def test_a_seed_always_does_the_same() -> None:
-    first, second = (
-        simulate("--first", "3", "--seeds", "1", "--operations", "150") for _ in range(2)
-    )
+    """With all that is logged on the way, and as many events: not so when the scrubber looked at
+    the calendar of this machine."""
+    first, second = (simulate("--seed", "141") for _ in range(2))
     assert first.rsplit(",", 2)[0] == second.rsplit(",", 2)[0]  # but for the times it took

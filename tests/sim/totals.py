@@ -23,13 +23,14 @@ def print_totals(reports: Iterable[Report], *, stop: bool = False) -> list[int]:
     points: Counter[str] = Counter()
     upkeep: Counter[str] = Counter()
     failed: list[int] = []
-    seeds = records = hits = 0
+    seeds = records = hits = events = 0
     virtual_s = cpu_s = 0.0
     for report in reports:
         seeds += 1
         records += report.records
         hits += report.cache_hits
         virtual_s += report.virtual_s
+        events += report.events
         cpu_s += report.cpu_s
         operations.update(report.operations)
         errors.update(report.errors)
@@ -51,7 +52,8 @@ def print_totals(reports: Iterable[Report], *, stop: bool = False) -> list[int]:
     print(
         f"{seeds} seeds, {operations.total()} operations ({hits} lookups from the cache),"
         f" {records} records, {faults.total()} faults, {virtual_s / 3600:.1f} virtual hours,"
-        f" {cpu_s / max(1, seeds):.1f} s of CPU a seed, {seeds / minutes:.0f} seeds a minute"
+        f" {events} events, {cpu_s / max(1, seeds):.1f} s of CPU a seed,"
+        f" {seeds / minutes:.0f} seeds a minute"
     )
     for seed in sorted(failed):
         print(f"failed: make sim SEED={seed}")

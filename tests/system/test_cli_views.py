@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.clusters import LocalCluster
+from tests.system.clusters import AS_NOBODY, LocalCluster, nobody_missing
 
 pytestmark = [pytest.mark.mount, pytest.mark.timeout(180)]
 
@@ -68,6 +68,11 @@ EXPRESSIONS = [
     "( -name *.log -o -name *.dat ) ! -size +10k",
     "-not -type f",
     "-type f -name *0* -o -type d -name b",
+    "-name b -prune -o -type f",
+    "-regextype posix-extended -iregex .*/(big|FILE1.)\\..*",
+    "-samefile {tree}/a/file02.log",
+    "-perm -u+r,g-w -type f",
+    "-nouser",
 ]
 
 
@@ -102,8 +107,132 @@ def test_find_starts_where_one_stands_and_shows_paths_as_typed(cluster: LocalClu
     assert b"--wait" in cluster.out("find", "--help")
 
 
+FORMATS = (
+    r"%p|%P|%f|%h|%H|%d|%y|%l\0", r"%s %b %k %S %m %#m %M %n %i %P\0", r"%u %U %g %G %-9u|%P\0",
+    r"%t|%T@|%TY-%Tm-%Td %TH:%TM:%TS|%c|%C+|%P\0", r"%10s|%-10f|%.3f|%%\t\101\0",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", FORMATS)
+def test_printf_prints_the_bytes_that_find_prints(cluster: LocalCluster, text: str) -> None:
+    words = ["find", str(cluster.first / "tree"), "-printf", text]
+    theirs = subprocess.run(words, capture_output=True, check=True, timeout=20).stdout
+    ours = cluster.out(*words, "--wait")
+    assert sorted(ours.split(b"\0")) == sorted(theirs.split(b"\0"))
+
+
+def test_ls_prints_what_find_prints(cluster: LocalCluster) -> None:
+    words = ["find", str(cluster.first / "tree"), "-ls"]
+    theirs = subprocess.run(words, capture_output=True, check=True, timeout=20).stdout
+    ours = cluster.out(*words, "--wait")
+    assert sorted(map(bytes.split, ours.splitlines())) == sorted(
+        map(bytes.split, theirs.splitlines())
+    )
+
+
+def test_commands_get_paths_that_mean_the_files(cluster: LocalCluster) -> None:
+    inside = cluster.first / "tree" / "a"
+    for words in (
+        "-name *.log -exec test -s {} ; -print0",
+        "b -type f -exec cat {} ;",
+        ". -name file0* -exec ls -d {} +",
+        "-type f -execdir ls {} ; -quit",
+        "-name b -exec test -d {} ; -prune -o -type f -printf %f\\0",
+    ):
+        run = ["find", *words.split()]
+        theirs = subprocess.run(run, cwd=inside, capture_output=True, check=True, timeout=20)
+        ours = cluster.out(*run, cwd=inside, named=False)
+        if "-quit" in words:  # which file comes first is anybody's
+            assert ours.count(b"\n") == 1
+        else:
+            assert sorted(ours.replace(b"\0", b" ").split()) == sorted(
+                theirs.stdout.replace(b"\0", b" ").split()
+            )
+    # From outside a mount the path is that on the mount, never one of this host.
+    trees = [os.fsencode(mount / "tree") for mount in (cluster.first, cluster.second)]
+    counted = cluster.out("find", "/tree/a/b/BIG.dat", "-exec", "wc", "-c", "{}", ";")
+    assert counted in [b"3000000 %b/a/b/BIG.dat\n" % tree for tree in trees]
+    odd = cluster.out("find", b"/tree/caf\xe9", "-exec", "ls", "-d", "{}", ";")
+    assert odd in [tree + b"/caf\xe9\n" for tree in trees]
+    said = cluster.gfs("find", "/tree/empty", "-exec", "no-such-command", ";").stderr
+    assert b"no-such-command" in said
+    cluster.gfs("find", "/tree/empty", "-exec", "false", "{}", "+", code=1)
+
+
+def test_delete_removes_with_the_callers_rights_and_names_what_stays(
+    cluster: LocalCluster,
+) -> None:
+    doomed = cluster.first / "doomed"
+    (doomed / "deep" / "er").mkdir(parents=True)
+    for name in (b"a.tmp", b"keep", "ü \n.tmp".encode(), b"x\xff.tmp"):
+        (doomed / "deep" / os.fsdecode(name)).write_bytes(b"x")
+    gone = cluster.out("find", doomed, "-name", "*.tmp", "-delete", "-print0")
+    assert len(gone.split(b"\0")) == 4
+    assert sorted(os.listdir(doomed / "deep")) == ["er", "keep"]
+    said = cluster.gfs("find", doomed, "-type", "d", "-delete", code=1).stderr.decode()
+    assert said.count("cannot delete") == 2
+    assert "not empty" in said.lower()
+    assert os.listdir(doomed / "deep") == ["keep"]
+    if (missing := nobody_missing(children=True)) is None:
+        other = LocalCluster(cluster.directory, prefix=AS_NOBODY)
+        assert (
+            b"cannot delete" in other.gfs("find", doomed, "-name", "keep", "-delete", code=1).stderr
+        )
+        assert (doomed / "deep" / "keep").exists()
+    else:
+        assert missing
+    assert cluster.out("find", doomed, "-delete") == b""
+    assert not doomed.exists()
+
+
+def test_one_missing_start_does_not_hide_the_others(cluster: LocalCluster) -> None:
+    done = cluster.gfs("find", "/nowhere", "/tree/empty", code=1)
+    assert done.stdout == b"/tree/empty\n"
+    assert b"/nowhere" in done.stderr
+
+
+def test_search_takes_everything_that_is_known_of_a_file(cluster: LocalCluster) -> None:
+    def search(*words: str | Path) -> set[str]:
+        return set(cluster.out("search", *words, "--wait").decode(errors="replace").splitlines())
+
+    assert search("--regex", r"^file0[1-3]\.log$", "--path", cluster.first / "tree") == {
+        f"/tree/a/file0{n}.log" for n in (1, 2, 3)
+    }
+    assert search("--ext", "DAT") == {"/tree/a/b/BIG.dat"}
+    assert search("--size", "+1M", "--kind", "f") == {"/tree/a/b/BIG.dat"}
+    assert search("--size", "+600", "--size", "-1000", "--ext", "log") == {"/tree/a/file01.log"}
+    assert search("--target", "file01*") == {"/tree/a/link"}
+    assert search("--older", "2002-01-01", "file") == {"/tree/a/file04.log"}
+    assert search("--owner", "root", "--perm", "600") == {"/tree/a/file03.log"}
+    assert search("--glob", "FILE0[12].LOG", "-i", "--newer", "1d") == {
+        "/tree/a/file01.log", "/tree/a/file02.log",
+    }  # fmt: skip
+    os.setxattr(cluster.first / "tree/a/file05.log", "user.colour", b"red")
+    assert search("--xattr", "user.colour=red") == {"/tree/a/file05.log"}
+    assert search("--xattr", "user.colour=blue") == set()
+    first = cluster.json("search", "file", "--limit", "20", "--json")
+    rest = cluster.json("search", "file", "--after", first["next"], "--json")
+    assert rest["next"] is None
+    assert len({row["path"] for row in first["rows"] + rest["rows"]}) == 30
+    for words in (
+        (),
+        ("--size", "x"),
+        ("--kind", "z", "a"),
+        ("a", "--after", "1-1"),
+        ("--regex", "("),
+    ):
+        assert cluster.gfs("search", *words, code=2).stderr.startswith(b"gfs: ")
+
+
 def test_find_refuses_what_it_cannot_do(cluster: LocalCluster) -> None:
-    for words in (["-nonsense"], ["-delete"], ["-size", "x"], ["(", "-name", "x"], ["--cluster"]):
+    for words in (
+        ["-nonsense"],
+        ["-printf", "%Z"],
+        ["-size", "x"],
+        ["-ls", "--json"],
+        ["(", "-name", "x"],
+        ["--cluster"],
+    ):
         said = cluster.gfs("find", "/", *words, code=2).stderr
         assert said.startswith(b"gfs: ")
         assert said.count(b"\n") == 1

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import apsw
 import httpx
 import pytest
 import trio
@@ -18,6 +19,7 @@ from gfs.changes import Cursor, bytes_of
 from projections.__main__ import app
 from projections.analytics_view import AnalyticsView
 from projections.projection import Projection
+from projections.queries import Deadline
 from projections.search_view import SearchView
 from projections.stream_source import StreamSource
 from projections.worker import View
@@ -364,3 +366,14 @@ async def test_parameters_are_values_never_sql(served: Served) -> None:
 
 def test_cursor_orders_by_position() -> None:
     assert Cursor(1, 2).place < Cursor(1, 3, 0).place
+
+
+def test_a_deadline_that_passes_between_two_statements_still_ends_the_query() -> None:
+    connection = apsw.Connection(":memory:")
+    with Deadline(0.01, connection.interrupt) as deadline:
+        while not deadline.passed:
+            time.sleep(0.001)  # no statement runs now
+        with pytest.raises(apsw.InterruptError):
+            connection.execute(f"{ENDLESS} SELECT count(*) FROM c").fetchall()
+    assert connection.execute("SELECT 1").get == 1
+    connection.close()
