@@ -17,7 +17,7 @@ from gfs.disk import PosixDisk
 from gfs.ids import ROOT_INO, TRASH_INO
 from gfs.items import Dirent, Inode
 from gfs.records import ENCODER, AnyChange, DirentChange, InodeChange, Record, RecordActor
-from master.log import OperationLog
+from master.log import SEGMENT_BYTES, OperationLog
 from master.log_reader import CommittedPosition
 
 EPOCH = 3
@@ -275,11 +275,15 @@ def random_name(rng: random.Random) -> bytes:
 class ModelLog:
     """An operation log on disk that records of a model are appended to."""
 
-    def __init__(self, directory: Path, cluster_id: str = "model") -> None:
+    def __init__(
+        self, directory: Path, cluster_id: str = "model", *, segment_bytes: int = SEGMENT_BYTES
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory / "log"
         self.committed_path = directory / "committed"
-        self.log = OperationLog(self.directory, PosixDisk(), cluster_id)
+        self.log = OperationLog(
+            self.directory, PosixDisk(), cluster_id, segment_bytes=segment_bytes
+        )
         self.log.recover(0)
         self.committed = CommittedPosition(self.committed_path, create=True)
 

@@ -233,7 +233,7 @@ def _sums(copy: Copy) -> list[dict[str, int]]:
 
 
 def _visible(change: Any) -> bool:
-    """Whether anything but the item's version differs."""
+    """Whether anything but the count of an item's changes differs."""
     old, new = change.old, change.new
     if old is None or new is None:
         return old is not new
@@ -241,10 +241,9 @@ def _visible(change: Any) -> bool:
         return True
     if old == new:
         return False
-    version = getattr(new, "version", None)
-    if version is None or old.version == version:
-        return True
-    return bool(msgspec.structs.replace(old, version=version) != new)
+    if not isinstance(new, items.Inode | items.Dirent) or old.version == new.version:
+        return True  # the version of a chunk is no count of its changes
+    return bool(msgspec.structs.replace(old, version=new.version) != new)
 
 
 @functools.lru_cache(maxsize=256)

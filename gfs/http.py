@@ -81,6 +81,14 @@ class Peer:
     gid: int
 
 
+class Labelled(dict[str, Any]):
+    """Rows of equal numbers in `statistics`: one metric each, with the row's name as a label."""
+
+    def __init__(self, label: str, rows: Mapping[str, Mapping[str, object]]) -> None:
+        super().__init__(rows)
+        self.label = label
+
+
 class JsonResponse(Response):
     """Anything msgspec can encode, dataclasses and structs included."""
 
@@ -96,6 +104,7 @@ def application(
     key: bytes | None,
     health: Callable[[], Mapping[str, object]],
     statistics: Callable[[], object],
+    look: Callable[[], object] | None = None,
     routes: Sequence[BaseRoute] = (),
     operations: Sequence[Operation] = (),
     body_bytes_max: int = BODY_BYTES_MAX,
@@ -108,6 +117,7 @@ def application(
       health: facts that ``/health`` prints; ``{"ok": False, ...}`` gives status 503.
       statistics: numbers (nested maps, structs, dataclasses) for ``/statistics`` and,
         flattened, ``/metrics``; names that end in ``_total`` are counters.
+      look: run in a thread before `statistics` is, for what takes long to find out.
       operations: the daemon's own, checked and described by their table; a handler may
         raise GfsError, UsageError, HTTPException.
       routes: others, which check their parameters themselves.
@@ -120,9 +130,13 @@ def application(
         return JsonResponse(facts, 200 if facts.get("ok", True) else 503)
 
     async def show_statistics(request: Request) -> Response:
+        if look is not None:
+            await trio.to_thread.run_sync(look)
         return JsonResponse(statistics())
 
     async def show_metrics(request: Request) -> Response:
+        if look is not None:
+            await trio.to_thread.run_sync(look)
         text = prometheus_client.generate_latest(registry)
         return Response(text, media_type=prometheus_client.CONTENT_TYPE_PLAIN_0_0_4)
 
@@ -150,11 +164,13 @@ async def serve_http(
     unix: str = "",
     *,
     stop: trio.Event | None = None,
+    connections_max: int = CONNECTIONS_MAX,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled, or until `stop` is set (then running requests get 3 s).
 
-    Tells `task_status` the bound HOST:PORT.
+    Tells `task_status` the bound HOST:PORT. In the scope of a request stand `gfs.peer` (a
+    `Peer`, on a Unix socket) and `gfs.hang_up`, a function that closes the connection.
 
     Raises:
       UsageError: the address cannot be bound; nothing later.
@@ -162,7 +178,7 @@ async def serve_http(
     sockets = listen(address, unix)
     host, port = sockets[0].getsockname()[:2]
     listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(one)) for one in sockets]
-    connections = _Connections(app)
+    connections = _Connections(app, connections_max)
     try:
         async with trio.open_nursery() as handling:
             async with trio.open_nursery() as accepting:
@@ -191,8 +207,9 @@ async def serve_http(
 class _Connections:
     """The live connections, so that a stop can end them though a peer does not read."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, most: int) -> None:
         self.app = app
+        self.most = most
         self.live: set[trio.SocketStream] = set()
         self.none_left = trio.Event()
         self.context = WorkerContext(None)
@@ -202,14 +219,14 @@ class _Connections:
         self.config.include_server_header = False
 
     async def handle(self, stream: trio.SocketStream) -> None:
-        if len(self.live) >= CONNECTIONS_MAX:
+        if len(self.live) >= self.most:
             await stream.aclose()
             return
         self.live.add(stream)
         try:
-            peer = _peer_of(stream.socket)
             state = ConnectionState({})
-            await TCPServer(_with_peer(self.app, peer), self.config, self.context, state, stream)  # type: ignore[arg-type]
+            app = _hosted(self.app, stream.socket)
+            await TCPServer(app, self.config, self.context, state, stream)  # type: ignore[arg-type]
         except Exception as error:  # a broken connection must not end the daemon
             log.info("http.connection failed: %r", error)
         finally:
@@ -231,9 +248,12 @@ class _Connections:
             stream.socket.close()
 
 
-def _with_peer(app: ASGIApp, peer: Peer | None) -> Callable[..., Any]:
+def _hosted(app: ASGIApp, sock: trio.socket.SocketType) -> Callable[..., Any]:
+    peer = _peer_of(sock)
+
     async def hypercorn_app(scope: Scope, receive: Receive, send: Send, *_: object) -> None:
         scope["gfs.peer"] = peer
+        scope["gfs.hang_up"] = sock.close
         await app(scope, receive, send)
 
     return hypercorn_app
@@ -328,7 +348,13 @@ class _Statistics:
     def collect(self) -> list[Any]:
         """One family a number; text and lists are left out."""
         found: list[Any] = []
-        self._walk(self.prefix, msgspec.to_builtins(self.statistics(), enc_hook=str), found)
+        numbers = self.statistics()
+        if isinstance(numbers, dict):
+            for key, part in numbers.items():
+                if isinstance(part, Labelled):
+                    found += _families(f"{self.prefix}_{key}", part)
+            numbers = {key: one for key, one in numbers.items() if not isinstance(one, Labelled)}
+        self._walk(self.prefix, msgspec.to_builtins(numbers, enc_hook=str), found)
         return found
 
     def _walk(self, name: str, value: object, found: list[Any]) -> None:
@@ -341,3 +367,16 @@ class _Statistics:
                 found.append(CounterMetricFamily(clean, clean, value=value))
             else:
                 found.append(GaugeMetricFamily(clean, clean, value=value))
+
+
+def _families(prefix: str, rows: Labelled) -> list[Any]:
+    """A gauge for each number that rows have."""
+    found: dict[str, Any] = {}
+    for name, row in rows.items():
+        for key, value in row.items():
+            if isinstance(value, int | float):
+                full = f"{prefix}_{key}"
+                family = found.get(key) or GaugeMetricFamily(full, full, labels=[rows.label])
+                found[key] = family
+                family.add_metric([name], value)
+    return list(found.values())

@@ -101,15 +101,17 @@ class Operation:
       path: as Starlette writes it; a `{name}` in it needs a parameter with where="path".
       body: what the JSON of a POST is decoded to by the handler; None: no body.
       answers: media type of the answer.
+      one_of: parameters of which exactly one must be given.
     """
 
     path: str
     handler: Handler
     about: str
     parameters: tuple[Parameter, ...] = ()
-    method: Literal["GET", "POST"] = "GET"
+    method: Literal["GET", "POST", "DELETE"] = "GET"
     body: type[msgspec.Struct] | None = None
     answers: str = "application/json"
+    one_of: tuple[str, ...] = ()
 
     def check(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Look at the parameters somebody gave.
@@ -130,6 +132,8 @@ class Operation:
         for parameter in known.values():
             if parameter.required and parameter.name not in seen:
                 raise InvalidArgument(f"{parameter.name} is missing")
+        if self.one_of and len(seen & set(self.one_of)) != 1:
+            raise InvalidArgument(f"give either {' or '.join(self.one_of)}")
 
     def route(self) -> Route:
         """The handler, behind the check."""
@@ -177,6 +181,7 @@ def _described(operation: Operation) -> dict[str, Any]:
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     found: dict[str, Any] = {
         "summary": operation.about,
+        **({"x-one-of": list(operation.one_of)} if operation.one_of else {}),
         "parameters": [_parameter(one) for one in operation.parameters],
         "responses": {
             "200": {"description": "the answer", "content": {operation.answers: {}}},

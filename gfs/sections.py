@@ -62,6 +62,7 @@ class MasterConfig(DaemonConfig):
     http_unix: HttpUnixPath = ""
     stream_http: Annotated[str, _about("HOST:PORT of the change stream")] = "127.0.0.1:0"
     stream_unix: Annotated[str, _about("Unix socket of the change stream")] = ""
+    stream_readers: Annotated[int, _about("who may follow the stream at once", 1, 10_000)] = 200
     chunk_bytes: Annotated[int, _about("size of a chunk (GFS §2.5)", MIB, GIB)] = CHUNK_BYTES
     goal: Annotated[int, _about("replicas of a chunk", 1, 9)] = 3
     write_min: Annotated[int, _about("servers a new chunk needs at least", 1, 9)] = 2
@@ -74,6 +75,9 @@ class MasterConfig(DaemonConfig):
     checkpoint_records: Annotated[int, _about("log records between checkpoints", 100)] = 200_000
     log_segment_bytes: Annotated[int, _about("size of a log segment file", MIB)] = 64 * MIB
     log_retain_bytes: Annotated[int, _about("log kept for readers of the stream", MIB)] = GIB
+    log_retain_s: Annotated[
+        float, _about("older log is not kept for them either; 0: whatever its age", 0)
+    ] = 0.0
     reclaim_delay_s: Annotated[float, _about("from condemned to deleted (GFS §4.4)", 0)] = 600.0
     safe_start_s: Annotated[float, _about("after a start nothing is deleted", 0)] = 60.0
     repair_delay_s: Annotated[
@@ -143,7 +147,9 @@ class ProjectionsConfig(DaemonConfig):
     stream_unix: Annotated[str, _about("Unix socket of the stream, tried first")] = ""
     http: HttpAddress = "127.0.0.1:0"
     unix: HttpUnixPath = ""
-    history: Annotated[bool, _about("keep growth and deletions, which no rebuild drops")] = True
+    history: Annotated[bool, _about("keep what happened, which no rebuild drops")] = True
+    history_days: Annotated[float, _about("what happened is kept so long", 0.01, 36_500)] = 400.0
+    history_rows: Annotated[int, _about("events of files kept at most", 1)] = 20_000_000
     batch_events: Annotated[int, _about("events in one transaction at most", 1)] = 10_000
     batch_s: Annotated[float, _about("an event waits while more come and somebody asks", 0, 5)] = (
         0.05
@@ -156,6 +162,7 @@ class ProjectionsConfig(DaemonConfig):
         60.0
     )
     query_s: Annotated[float, _about("time limit of a query", 0.01)] = 30.0
+    export_s: Annotated[float, _about("time limit of an export of the namespace", 0.01)] = 3600.0
     query_rows: Annotated[int, _about("rows of one SQL answer at most", 1)] = 100_000
     query_memory_bytes: Annotated[int, _about("memory of one SQL query", MIB)] = 512 * MIB
     wait_s: Annotated[float, _about("how long an answer may wait for a position", 0)] = 30.0

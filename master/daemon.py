@@ -88,6 +88,7 @@ class Daemon:
             self.core.engine.sessions.marks,
             checkpoint_records=config.checkpoint_records,
             retain_bytes=config.log_retain_bytes,
+            retain_s=config.log_retain_s,
         )
 
     async def run(self) -> None:

@@ -9,13 +9,17 @@ each start, slowly: damage there is said, and a new checkpoint made, which needs
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 
 from gfs.errors import GfsError, NoSpace
+from gfs.records import DECODER, Record
 from master.checkpoint import log_floor, remove_old
 from master.ledger import Ledger
 
@@ -25,6 +29,7 @@ PREPARE_CHECK_S = 0.05
 WAL_S = 5.0
 CHECKPOINT_CHECK_S = 10.0
 CHECKPOINT_LIMIT_S = 600.0
+AGE_CHECK_S = 300.0
 LOG_CHECK_S = 10.0
 LOG_CHECK_RECORDS = 1000  # 4 ms of the loop
 LOG_CHECK_PAUSE_S = 0.1
@@ -43,11 +48,14 @@ class Housekeeping:
         *,
         checkpoint_records: int,
         retain_bytes: int,
+        retain_s: float = 0.0,
     ) -> None:
         self._ledger = ledger
         self._marks = marks
         self._checkpoint_records = checkpoint_records
         self._retain_bytes = retain_bytes
+        self._retain_s = retain_s
+        self._checkpoint_at_s = self._truncated_at_s = trio.current_time()  # or the start
         self.checkpoints_total = 0
         self._damaged = False  # is the log: only what comes after a new checkpoint counts then
 
@@ -82,14 +90,21 @@ class Housekeeping:
         while True:
             await trio.sleep(CHECKPOINT_CHECK_S)  # first: a start has better things to do
             last = await self._checkpoint_if_due(last)
+            if self._retain_s and trio.current_time() >= self._truncated_at_s + AGE_CHECK_S:
+                self._truncated_at_s = trio.current_time()
+                await trio.to_thread.run_sync(self._truncate)
 
     async def _checkpoint_if_due(self, last: int) -> int:
         """Position of the newest one, which was `last`."""
         position = self._ledger.position
         due = self._damaged or position - last >= self._checkpoint_records
+        # Log that is to go by its age must not wait for a checkpoint that few records need.
+        age_s = trio.current_time() - self._checkpoint_at_s
+        due |= position > last and 0 < self._retain_s / 2 <= age_s
         if not due or not await self._checkpoint():
             return last
         self._damaged = False
+        self._checkpoint_at_s = trio.current_time()
         await trio.to_thread.run_sync(self._truncate)
         return position
 
@@ -124,7 +139,7 @@ class Housekeeping:
         return False
 
     def _truncate(self) -> None:
-        """Drop old checkpoints and the log before what is still needed."""
+        """Drop old checkpoints and the log before what is still needed; reads checkpoints."""
         ledger = self._ledger
         marks = self._marks()
         if marks is None:
@@ -132,4 +147,18 @@ class Housekeeping:
         remove_old(ledger.disk, ledger.checkpoints)
         keep = log_floor(ledger.disk, ledger.checkpoints)
         retained = ledger.log.retained_from(self._retain_bytes)
+        if self._retain_s:
+            retained = max(retained, self._young_from())
         ledger.log.truncate_before(min([keep, retained, *marks]))
+
+    def _young_from(self) -> int:
+        """First position of the oldest segment whose last record is not too old to be kept."""
+        log, oldest_ns = self._ledger.log, time.time_ns() - int(self._retain_s * 1e9)
+        starts = log.segment_starts()
+        for first, following in itertools.pairwise(starts):
+            with suppress(GfsError):  # damaged: it is not for us to judge
+                record: Record = DECODER.decode(log.read(following - 1)[1])
+                if record.time_ns < oldest_ns:
+                    continue
+            return first
+        return starts[-1] if starts else 0

@@ -361,6 +361,10 @@ class OperationLog:
                 return segment.first
         return int(self.first_position)
 
+    def segment_starts(self) -> list[int]:
+        """First positions of the segments kept, ascending."""
+        return [segment.first for segment in self._kept.segments]
+
     def truncate_before(self, position: int) -> int:
         """Remove segments all of whose records lie before `position`; return how many.
 

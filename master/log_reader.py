@@ -26,6 +26,7 @@ _MAGIC = 0x31544D4D4F434647  # "GFCOMMT1", the format number at its end
 _WORDS = 16  # 8 bytes each: magic, unused, two slots of (count, position, epoch, check)
 _SLOTS = (2, 6)
 _MASK = (1 << 64) - 1
+RECORDS_MAX = 1 << 20
 _ATTEMPTS = 1000  # both slots only change if two publishes pass meanwhile
 
 
@@ -125,16 +126,18 @@ class LogReader:
         """The oldest position that can still be read; 0 if there is no log yet."""
         return Position(next(iter(list_segments(self._disk, self._directory)), 0))
 
-    def read(self, from_position: int, *, limit_bytes: int = MIB) -> list[LogRecord]:
+    def read(
+        self, from_position: int, *, limit_bytes: int = MIB, limit_records: int = RECORDS_MAX
+    ) -> list[LogRecord]:
         """Committed records from `from_position` on: none, or up to about `limit_bytes`.
 
         Raises:
           Truncated: retention has removed the record; begin anew from a checkpoint.
           LogDamaged: a committed record cannot be read.
         """
-        committed = self._committed.read()[0]
+        last = min(self._committed.read()[0], from_position + limit_records - 1)
         position, found, size = from_position, list[LogRecord](), 0
-        while position <= committed and size < limit_bytes:
+        while position <= last and size < limit_bytes:
             segment, offset = self._find(position)
             began = position
             for frame in segment.walk(offset):
@@ -143,7 +146,7 @@ class LogReader:
                 found.append(LogRecord(Position(position), Epoch(frame.epoch), frame.payload))
                 position, offset = position + 1, frame.end
                 size += len(frame.payload)
-                if size >= limit_bytes or position > committed:
+                if size >= limit_bytes or position > last:
                     break
             self._next = (position, offset)
             if position == began:  # the segment has ended, or is damaged

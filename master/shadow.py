@@ -82,6 +82,7 @@ class Shadow:
             self._marks,
             checkpoint_records=config.checkpoint_records,
             retain_bytes=config.log_retain_bytes,
+            retain_s=config.log_retain_s,
         )
         app = application(
             daemon="master", key=self._key, health=self._health, statistics=self._health

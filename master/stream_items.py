@@ -12,21 +12,10 @@ import stat
 
 from gfs import changes, items
 from gfs.changes import Control, Cursor, Event
-from gfs.errors import InvalidArgument
 from master.state import Reader
 
 PAGE_INODES_MAX = 5000
 DEFAULT_INODES = 1000
-
-
-def number(text: str, name: str, most: int) -> int:
-    """A parameter.
-
-    Raises: InvalidArgument.
-    """
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= most):
-        raise InvalidArgument(f"{name} must be a number up to {most}, not {text[:40]!r}")
-    return int(text)
 
 
 def page(state: Reader, after: int, limit: int) -> bytes:

@@ -1,15 +1,18 @@
 """The operation log as the stream's readers share it.
 
-Two views, and whoever else follows, read the same records: what was decoded and
-encoded once is kept as a stretch of NDJSON and given to all (GFS §2.6.3: the log
-is what defines order, so it can be cached without a thought). Memory is bounded by
-bytes of stretches and by the number of open log readers, whatever readers do.
+Two views, and whoever else follows, read the same records: what was decoded once is
+given to all, and so is what was encoded once, as a stretch of NDJSON, to all who ask for
+the same (GFS §2.6.3: the log is what defines order, so it can be cached without a
+thought). Stretches end at the same places wherever one began, so that readers who came
+at different times meet. Memory is bounded by bytes of stretches, by records kept and by
+the number of open log readers, whatever readers do.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import trio
@@ -23,11 +26,15 @@ from master.segments import LogRecord
 
 READ_BYTES = 128 * KIB  # of log for one stretch: about 5 ms of work
 CACHE_BYTES = 64 * MIB
+STRETCHES_MAX = 20_000  # of events none of which passed a filter, say
 READERS_MAX = 8
+ALIGNED_RECORDS = 512  # no stretch goes beyond a multiple of it
+RECENT_PIECES = 8  # of decoded records, each of READ_BYTES of log at most
 POLL_S = 0.004  # between looks at the mapped committed position while somebody waits
 QUIET_POLL_S = 0.02  # where nothing has moved for QUIET_S
 QUIET_S = 1.0
 GATHER_S = 0.02  # what comes within it goes out together: HTTP costs more a piece than a byte
+GATHER_READER_S = 0.0005  # the same for each reader: a hundred get what 50 ms brought
 
 
 class ReaderPool:
@@ -36,12 +43,15 @@ class ReaderPool:
     def __init__(self, open_reader: Callable[[], LogReader]) -> None:
         self._open = open_reader
         self._waiting: OrderedDict[int, LogReader] = OrderedDict()
+        self._lock = threading.Lock()
 
-    def read(self, position: int, limit_bytes: int = READ_BYTES) -> list[LogRecord]:
+    def read(self, position: int, limit_records: int = ALIGNED_RECORDS) -> list[LogRecord]:
         """Committed records from `position` on; raises as `LogReader.read` does."""
-        reader = self._waiting.pop(position, None) or self._open()
+        with self._lock:
+            reader = self._waiting.pop(position, None)
+        reader = reader or self._open()
         try:
-            found = reader.read(position, limit_bytes=limit_bytes)
+            found = reader.read(position, limit_bytes=READ_BYTES, limit_records=limit_records)
         except BaseException:
             reader.close()
             raise
@@ -53,17 +63,53 @@ class ReaderPool:
         return position in self._waiting
 
     def _keep(self, position: int, reader: LogReader) -> None:
-        double = self._waiting.pop(position, None)
-        self._waiting[position] = reader
-        if double is not None:
-            double.close()
-        while len(self._waiting) > READERS_MAX:
-            self._waiting.popitem(last=False)[1].close()
+        with self._lock:
+            surplus = [self._waiting.pop(position, None)]
+            self._waiting[position] = reader
+            while len(self._waiting) > READERS_MAX:
+                surplus.append(self._waiting.popitem(last=False)[1])
+        for one in surplus:
+            if one is not None:
+                one.close()
 
     def close(self) -> None:
         """Close all readers."""
         while self._waiting:
             self._waiting.popitem()[1].close()
+
+
+class Records:
+    """Decoded records; those read last are kept for readers who follow side by side."""
+
+    def __init__(self, pool: ReaderPool) -> None:
+        self._pool = pool
+        self._recent: OrderedDict[int, list[Record]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, position: int) -> list[Record]:
+        """Committed records from `position` on, none or some; raises as `LogReader.read` does."""
+        known = self._recall(position)
+        if known:
+            return known
+        read = self._pool.read(position, ALIGNED_RECORDS - position % ALIGNED_RECORDS)
+        found = [DECODER.decode(raw.payload) for raw in read]
+        with self._lock:
+            if found:
+                self._recent[position] = found
+            while len(self._recent) > RECENT_PIECES:
+                self._recent.popitem(last=False)
+        return found
+
+    def knows(self, position: int) -> bool:
+        """Whether `read` there begins at once; else it is work for a thread."""
+        return bool(self._recall(position)) or self._pool.knows(position)
+
+    def _recall(self, position: int) -> list[Record]:
+        with self._lock:
+            for first, piece in self._recent.items():
+                if first <= position < first + len(piece):
+                    return piece[position - first :]
+        return []
 
 
 class Tip:
@@ -83,9 +129,10 @@ class Tip:
             if self.look():
                 moved_at = trio.current_time()
                 self._wanted = trio.Event()
+                readers = self._changed.statistics().tasks_waiting
                 self._changed.set()
                 self._changed = trio.Event()
-                await trio.sleep(GATHER_S)
+                await trio.sleep(max(GATHER_S, readers * GATHER_READER_S))
             else:
                 quiet = trio.current_time() - moved_at > QUIET_S
                 await trio.sleep(QUIET_POLL_S if quiet else POLL_S)
@@ -118,7 +165,6 @@ class Stretch:
     tail_at: int  # where the second event begins in `lines`
     last: str  # cursor of the last event, or `previous`
     events: int
-    time_ns: int  # of the last record
 
     def encoded(self, previous: str) -> bytes:
         """NDJSON for a reader that has seen `previous`."""
@@ -131,53 +177,58 @@ class Stretch:
             self.head.previous = saved
 
 
-class SharedLog:
-    """Stretches of the default events, read and encoded once for all who follow."""
+Pick = Callable[[Record], list[Event]]
 
-    def __init__(self, pool: ReaderPool) -> None:
-        self.pool = pool
-        self._kept: OrderedDict[int, Stretch] = OrderedDict()
+
+class SharedLog:
+    """Stretches of events, read and encoded once for all readers who ask for the same."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._kept: OrderedDict[tuple[Hashable, int], Stretch] = OrderedDict()
         self._bytes = 0
+        self._lock = threading.Lock()
         self.hits = self.misses = self.events = 0
 
-    def stretch(self, position: int, previous: str) -> Stretch | None:
-        """Events from the record at `position` on; None if that is not committed yet."""
-        known = self._kept.get(position)
-        if known is not None:
-            self._kept.move_to_end(position)
-            self.hits += 1
-            return known
-        records = self.pool.read(position)
+    def stretch(self, asked: Hashable, pick: Pick, position: int, previous: str) -> Stretch | None:
+        """Events from the record at `position` on; None if that is not committed yet.
+
+        Args:
+          asked: what `pick` lets pass; readers with an equal one get the same stretches.
+        """
+        with self._lock:
+            known = self._kept.get((asked, position))
+            if known is not None:
+                self._kept.move_to_end((asked, position))
+                self.hits += 1
+                return known
+        records = self._records.read(position)
         if not records:
             return None
-        made = _encode(records, previous)
-        self.misses += 1
-        self.events += made.events
-        self._kept[position] = made
-        self._bytes += len(made.lines)
-        while self._bytes > CACHE_BYTES and len(self._kept) > 1:
-            self._bytes -= len(self._kept.popitem(last=False)[1].lines)
+        made = _encode(records, pick, previous)
+        with self._lock:
+            self.misses += 1
+            self.events += made.events
+            self._bytes += len(made.lines)
+            double = self._kept.pop((asked, position), None)  # made meanwhile by another thread
+            self._bytes -= len(double.lines) if double is not None else 0
+            self._kept[asked, position] = made
+            while (self._bytes > CACHE_BYTES or len(self._kept) > STRETCHES_MAX) and self._kept:
+                self._bytes -= len(self._kept.popitem(last=False)[1].lines)
         return made
 
-    def knows(self, position: int) -> bool:
+    def knows(self, asked: Hashable, position: int) -> bool:
         """Whether `stretch` there is quick."""
-        return position in self._kept or self.pool.knows(position)
+        return (asked, position) in self._kept or self._records.knows(position)
 
 
-def decode(record: LogRecord) -> Record:
-    """The record of a frame."""
-    return DECODER.decode(record.payload)
-
-
-def _encode(records: list[LogRecord], previous: str) -> Stretch:
+def _encode(records: list[Record], pick: Pick, previous: str) -> Stretch:
     found: list[Event] = []
-    last, time_ns = previous, 0
-    for raw in records:
-        record = decode(raw)
-        events = changes.events_of(record)
+    last = previous
+    for record in records:
+        events = pick(record)
         last = changes.chain(events, last)
         found += events
-        time_ns = record.time_ns
     lines = changes.encode(found)
     end = records[-1]
     return Stretch(
@@ -189,5 +240,4 @@ def _encode(records: list[LogRecord], previous: str) -> Stretch:
         tail_at=lines.find(b"\n") + 1,
         last=last,
         events=len(found),
-        time_ns=time_ns,
     )

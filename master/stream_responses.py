@@ -9,25 +9,37 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
+from math import inf
+from typing import TypeVar, TypeVarTuple, Unpack
 
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gfs import changes, items
+from gfs import changes
 from gfs.changes import Control, Cursor, Event
-from gfs.errors import InvalidArgument
+from gfs.errors import InvalidArgument, TooLarge
+from gfs.operations import OPERATIONS
+from gfs.records import TABLE_OF
 from master.segments import Truncated
-from master.stream_filter import KINDS, Filter, words
-from master.stream_log import decode
+from master.stream_consumers import check_name
+from master.stream_filter import KINDS, Filter, Pattern, Place, words
 from master.stream_service import Service
 
 HEARTBEAT_S = 1.0
 QUIET_HEARTBEAT_S = 0.02  # at most this often when records pass that show nothing
-FILTER_BYTES = 32 * 1024  # of log that a filtered reader judges at a time
+PICK_S = 0.005  # that one reader's own filter may keep the others waiting
+PIECE_BYTES = 1024 * 1024  # sent at a time, so that a slow reader is seen to take something
+STALLED_S = 300.0  # a reader that has taken nothing for so long is hung up on
+
+PARAMETERS = {
+    "from", "consumer", "follow", "prefix", "name", "kind", "tables", "operation", "owner", "limit",
+}  # fmt: skip
 
 SendBody = Callable[[bytes], Awaitable[None]]
+_T = TypeVar("_T")
+_Args = TypeVarTuple("_Args")
 
 
 class Asked:
@@ -38,27 +50,39 @@ class Asked:
 
     def __init__(self, request: Request) -> None:
         query = request.query_params
-        known = {"from", "follow", "prefix", "kind", "tables", "limit"}
-        if strange := set(query) - known:
+        if strange := set(query) - PARAMETERS:
             raise InvalidArgument(f"unknown parameter {min(strange)!r}")
-        self.start = query.get("from", "start")
+        self.consumer = check_name(query["consumer"]) if "consumer" in query else ""
+        self.start = query.get("from", "")  # "": where the consumer was, or the start
         self.follow = query.get("follow", "1") not in ("0", "false", "no")
         self.prefix = query.get("prefix", "")
-        self.kinds = words(query.get("kind", ""), KINDS, "kind")
-        tables = words(query.get("tables", ""), tuple(items.TABLES), "table")
-        self.tables = tables if query.get("tables") else changes.DEFAULT_TABLES
-        limit = query.get("limit", "0")
-        if not limit.isascii() or not limit.isdigit() or len(limit) > 18:
-            raise InvalidArgument(f"limit {limit[:40]!r} is no number of events")
-        self.limit = int(limit)
+        self.pattern = Pattern(query["name"]) if query.get("name") else None
+        self.kinds = words(query.get("kind", ""), KINDS, "kind") or frozenset(KINDS)
+        tables = words(query.get("tables", ""), TABLE_OF.values(), "table")
+        self.tables = tables or changes.DEFAULT_TABLES
+        self.operations = words(query.get("operation", ""), OPERATIONS, "operation")
+        self.owner = _number(query["owner"], "owner") if "owner" in query else None
+        self.limit = _number(query.get("limit", "0"), "limit")
+
+    def chosen(self, place: Place | None) -> Filter:
+        """What to let pass; `place` is what `prefix` and `name` have come to."""
+        return Filter(self.tables, self.kinds, self.operations, self.owner, place)
+
+
+def _number(text: str, what: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise InvalidArgument(f"{what} {text[:40]!r} is no number")
+    return int(text)
 
 
 class _LongResponse(Response):
-    """A response that is written as it comes and ends when the peer goes."""
+    """A response that is written as it comes and ends when the peer goes, or takes nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, service: Service) -> None:
         super().__init__(media_type="application/x-ndjson")
         del self.headers["content-length"]
+        self._service = service
+        self._sending_since = inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -70,24 +94,38 @@ class _LongResponse(Response):
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(watch)
-            await self.write(partial(_send_body, send))
+            nursery.start_soon(self._watch_progress, scope.get("gfs.hang_up"))
+            await self.write(partial(self._send, send))
             nursery.cancel_scope.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send(self, send: Send, content: bytes) -> None:
+        self._sending_since = trio.current_time()
+        for at in range(0, len(content), PIECE_BYTES):
+            piece = content[at : at + PIECE_BYTES]
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            self._sending_since = trio.current_time()
+        self._sending_since = inf
+
+    async def _watch_progress(self, hang_up: Callable[[], None] | None) -> None:
+        """Close the connection of a peer that has taken nothing for long: it may be dead."""
+        while hang_up is not None:
+            await trio.sleep(STALLED_S / 4)
+            if trio.current_time() - self._sending_since > STALLED_S:
+                self._service.figures.readers_dropped_total += 1
+                hang_up()  # a send under way cannot be cancelled
+                return
 
     async def write(self, send: SendBody) -> None:
         """Send the body."""
         raise NotImplementedError
 
 
-async def _send_body(send: Send, content: bytes) -> None:
-    await send({"type": "http.response.body", "body": content, "more_body": True})
-
-
 class SnapshotResponse(_LongResponse):
     """``GET /snapshot``."""
 
-    def __init__(self, pages: Iterator[bytes]) -> None:
-        super().__init__()
+    def __init__(self, service: Service, pages: Iterator[bytes]) -> None:
+        super().__init__(service)
         self._pages = pages
 
     async def write(self, send: SendBody) -> None:
@@ -101,8 +139,7 @@ class StreamResponse(_LongResponse):
     def __init__(
         self, service: Service, cursor: Cursor, chosen: Filter, asked: Asked, refusal: str
     ) -> None:
-        super().__init__()
-        self._service = service
+        super().__init__(service)
         self._filter = chosen
         self._asked = asked
         self._refusal = refusal
@@ -113,31 +150,28 @@ class StreamResponse(_LongResponse):
         self._left = asked.limit or -1
         self._heartbeat_at = 0.0  # when the last one left
         self._announced = False  # whether the reader knows `_scanned`
-        self._time_ns = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        consumer, reading = self._asked.consumer, self._service.consumers.reading
+        reading[consumer] += 1
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            reading[consumer] -= 1
+            self._service.leave()
+            self._filter.close()
 
     async def write(self, send: SendBody) -> None:
-        figures = self._service.figures
-        figures.readers += 1
-        figures.readers_total += 1
         try:
             if not self._refusal:
                 await self._follow(send)
-        except Truncated as error:
+        except (Truncated, TooLarge) as error:
             self._refusal = str(error)
-        finally:
-            figures.readers -= 1
         if self._refusal:
-            figures.resets_total += 1
+            self._service.figures.resets_total += 1
+            tip = str(self._service.tip.cursor)
             await send(
-                changes.encode(
-                    (
-                        Control(
-                            changes.RESET,
-                            committed=str(self._service.tip.cursor),
-                            reason=self._refusal,
-                        ),
-                    )
-                )
+                changes.encode((Control(changes.RESET, committed=tip, reason=self._refusal),))
             )
 
     async def _follow(self, send: SendBody) -> None:
@@ -186,8 +220,8 @@ class StreamResponse(_LongResponse):
 
     async def _deliver(self, send: SendBody) -> None:
         """Send what the next stretch of the log has for this reader."""
-        shared = self._filter.passes_all and self._after < 0 and self._left < 0
-        count, content = await (self._shared() if shared else self._filtered())
+        alone = self._after >= 0 or self._left >= 0 or self._filter.shared is None
+        count, content = await (self._picked() if alone else self._shared())
         self._announced = count > 0
         if count:
             self._service.figures.events_sent_total += count
@@ -197,11 +231,11 @@ class StreamResponse(_LongResponse):
             await trio.lowlevel.checkpoint()
 
     async def _shared(self) -> tuple[int, bytes]:
-        log = self._service.shared
-        if log.knows(self._next):
-            stretch = log.stretch(self._next, self._previous)
-        else:
-            stretch = await trio.to_thread.run_sync(log.stretch, self._next, self._previous)
+        """Encoded once for all who ask for the same."""
+        asked, pick = self._filter.shared, self._filter.pick
+        knows = partial(self._service.shared.knows, asked)
+        make = self._service.shared.stretch
+        stretch = await self._made(knows, make, asked, pick, self._next, self._previous)
         if stretch is None:
             return 0, b""
         content = stretch.encoded(self._previous)
@@ -210,23 +244,34 @@ class StreamResponse(_LongResponse):
         self._next, self._scanned = stretch.end, stretch.scanned_to
         return stretch.events, content
 
-    async def _filtered(self) -> tuple[int, bytes]:
-        pool = self._service.pool
-        if pool.knows(self._next):
-            records = pool.read(self._next, FILTER_BYTES)
-        else:
-            records = await trio.to_thread.run_sync(pool.read, self._next, FILTER_BYTES)
+    async def _made(
+        self,
+        knows: Callable[[int], bool],
+        make: Callable[[Unpack[_Args]], _T],
+        *args: *_Args,
+    ) -> _T:
+        """`make(*args)`: here if that is quick, else in a thread, by one reader at a time."""
+        if not knows(self._next):
+            async with self._service.reading:
+                if not knows(self._next):
+                    return await trio.to_thread.run_sync(make, *args)
+        return make(*args)
+
+    async def _picked(self) -> tuple[int, bytes]:
+        """For this reader alone, a few milliseconds of work at a time."""
+        records = self._service.records
+        began = time.perf_counter()
         found: list[Event] = []
-        for raw in records:
-            events = self._filter.pick(decode(raw), after=self._after)
+        for record in await self._made(records.knows, records.read, self._next):
+            events = self._filter.pick(record, after=self._after)
             if 0 < self._left < len(events):
                 events = events[: self._left]
             self._after = -1
             self._left -= len(events) if self._left > 0 else 0
             self._previous = changes.chain(events, self._previous)
             found += events
-            self._next = raw.position + 1
-            self._scanned = Cursor(raw.epoch, raw.position)
-            if self._left == 0:
+            self._next = record.position + 1
+            self._scanned = Cursor(record.epoch, record.position)
+            if self._left == 0 or time.perf_counter() - began > PICK_S:
                 break
         return len(found), changes.encode(found)

@@ -25,7 +25,7 @@ FROM copied c JOIN inodes i ON i.ino = c.old LEFT JOIN (
 ) l ON l.ino = c.old
 """
 _DIRENTS = """
-INSERT INTO dirents SELECT p.new, d.name, i.new, d.kind
+INSERT INTO dirents SELECT p.new, d.name, i.new, d.kind, d.extension
 FROM dirents d JOIN copied p ON d.parent = p.old JOIN copied i ON i.old = d.ino
 """
 _XATTRS = """

@@ -7,25 +7,26 @@ no file, network, extension or setting.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import duckdb
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gfs.errors import InvalidArgument, NotReady, TooLarge, UsageError
+from gfs.errors import InvalidArgument, NotFound, NotReady, TooLarge, UsageError
 from gfs.ids import MIB
+from projections.analytics_export import export_lines
+from projections.analytics_past import Past, asked_past
 from projections.analytics_reports import asked_report, described
-from projections.analytics_tree import BELOW, inode_at
 from projections.queries import (
     Collected,
     Deadline,
     QueryService,
+    RowsResponse,
     collect,
-    number,
     out_of_time,
     parameters,
     sql_request,
@@ -35,31 +36,7 @@ from projections.storage import DuckStore
 Bound = Sequence[Any] | Mapping[str, Any]  # by place, or by name
 SQL_ANSWER_BYTES = 64 * MIB
 SQL_BYTES_MAX = 100_000
-_DAY_NS = 86400 * 10**9
-_SIZE_HISTOGRAM = """
-SELECT CASE WHEN size = 0 THEN 0 ELSE (1::BIGINT << floor(log2(size))::INTEGER) END AS from_bytes,
-  count(*) AS files, sum(size)::BIGINT AS bytes
-FROM inodes WHERE mode & 61440 = 32768 GROUP BY ALL ORDER BY 1
-"""
-_AGE_HISTOGRAM = """
-SELECT CASE WHEN days < 1 THEN 0 WHEN days < 7 THEN 1 WHEN days < 30 THEN 7 WHEN days < 90 THEN 30
-  WHEN days < 365 THEN 90 WHEN days < 1095 THEN 365 ELSE 1095 END AS from_days,
-  count(*) AS files, sum(size)::BIGINT AS bytes
-FROM (SELECT size, (?::BIGINT - {column}) // {day} AS days FROM inodes WHERE mode & 61440 = 32768)
-GROUP BY ALL ORDER BY 1
-"""
-_GROUPS = {
-    "owner": "uid",
-    "group": "gid",
-    "extension": "extension",
-    "kind": "kind",
-}
-_TOP = {
-    "size": "size DESC",
-    "newest": "mtime DESC",
-    "oldest": "mtime",
-    "links": "nlink DESC",
-}
+TOP = {"size": "largest", "newest": "newest", "oldest": "oldest", "links": "links"}
 
 
 class AnalyticsQueries:
@@ -70,13 +47,13 @@ class AnalyticsQueries:
         self._seconds = service.config.query_s
 
     @contextmanager
-    def _reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _reading(self, seconds: float) -> Iterator[duckdb.DuckDBPyConnection]:
         store = self._service.view.store
         if not isinstance(store, DuckStore):
             raise NotReady("the view is being built")
         with (
             store.reader() as connection,
-            Deadline(self._seconds, connection.interrupt) as deadline,
+            Deadline(seconds, connection.interrupt) as deadline,
         ):
             try:
                 connection.execute("BEGIN TRANSACTION READ ONLY")
@@ -84,7 +61,7 @@ class AnalyticsQueries:
                 connection.execute("ROLLBACK")
             except duckdb.InterruptException:
                 if deadline.passed:
-                    raise out_of_time(self._seconds) from None
+                    raise out_of_time(seconds) from None
                 raise NotReady("the view is being replaced; ask again") from None
 
     async def _ask(
@@ -97,7 +74,7 @@ class AnalyticsQueries:
         fresh = await self._service.fresh(request, history=history)
 
         def run() -> Collected:
-            with self._reading() as connection:
+            with self._reading(self._seconds) as connection:
                 return query(connection)
 
         found = await self._service.run(run)
@@ -105,78 +82,26 @@ class AnalyticsQueries:
             fresh, columns=found.columns, rows=found.rows, truncated=found.truncated
         )
 
-    async def _rows(self, request: Request, sql: str, bound: Sequence[Any] = ()) -> Response:
-        rows_max = self._service.config.query_rows
-        return await self._ask(request, lambda connection: _run(connection, sql, bound, rows_max))
-
     async def histogram(self, request: Request) -> Response:
-        """``GET /histogram?of=size|mtime|atime|created``: regular files by size or age."""
-        parameters(request, "of")
-        of = request.query_params.get("of", "size")
-        if of == "size":
-            return await self._rows(request, _SIZE_HISTOGRAM)
-        if of not in ("mtime", "atime", "ctime", "created"):
-            raise InvalidArgument("of is one of size, mtime, atime, ctime, created")
-        sql = _AGE_HISTOGRAM.format(column=f"{of}_ns", day=_DAY_NS)
-        return await self._rows(request, sql, [time.time_ns()])
+        """``GET /histogram?of=size|mtime|...``: the reports `sizes` and `ages`."""
+        if request.query_params.get("of", "size") == "size":
+            return await self._report(request, "sizes", "of")
+        return await self._report(request, "ages")
 
     async def growth(self, request: Request) -> Response:
         """``GET /growth?by=hour|day&owner=1``: what came and went."""
-        parameters(request, "by", "owner", "since_ns")
-        by = request.query_params.get("by", "hour")
-        if by not in ("hour", "day", "month"):
-            raise InvalidArgument("by is one of hour, day, month")
-        owner = ", uid" if request.query_params.get("owner", "0") == "1" else ""
-        sql = (
-            f"SELECT date_trunc('{by}', hour) AS since{owner},"
-            " sum(created)::BIGINT AS created, sum(removed)::BIGINT AS removed,"
-            " sum(bytes_added)::BIGINT AS bytes_added, sum(bytes_removed)::BIGINT AS bytes_removed"
-            " FROM history.growth WHERE hour >= make_timestamp_ns(?::BIGINT)::TIMESTAMP"
-            f" GROUP BY ALL ORDER BY since{owner}"
-        )
-        since = number(request, "since_ns", 0, 1 << 62)
-        rows_max = self._service.config.query_rows
-        return await self._ask(
-            request, lambda connection: _run(connection, sql, [since], rows_max), history=True
-        )
+        return await self._report(request, "growth")
 
     async def top(self, request: Request) -> Response:
         """``GET /top?by=size|newest|oldest|links&n=20``: files, with their paths."""
-        parameters(request, "by", "n")
         by = request.query_params.get("by", "size")
-        if by not in _TOP:
-            raise InvalidArgument(f"by is one of {', '.join(_TOP)}")
-        sql = (
-            "WITH best AS (SELECT * FROM files WHERE kind != 'd'"
-            f" ORDER BY {_TOP[by]}, ino LIMIT ?)"
-            " SELECT d.path || '/' || best.name AS path, best.* EXCLUDE (parent, name)"
-            f" FROM best LEFT JOIN directories d ON d.ino = best.parent ORDER BY {_TOP[by]}"
-        )
-        return await self._rows(request, sql, [number(request, "n", 20, 10_000)])
+        if by not in TOP:
+            raise InvalidArgument(f"by is one of {', '.join(TOP)}, not {by[:40]!r}")
+        return await self._report(request, TOP[by], "by")
 
     async def sums(self, request: Request) -> Response:
         """``GET /sums?by=owner|group|extension|kind&path=/a``: files and bytes, of a tree."""
-        parameters(request, "by", "path")
-        by = request.query_params.get("by", "owner")
-        if by not in _GROUPS:
-            raise InvalidArgument(f"by is one of {', '.join(_GROUPS)}")
-        sql = (
-            f"SELECT {_GROUPS[by]}, count(*) AS files, sum(size)::BIGINT AS bytes,"
-            " sum(disk_bytes)::BIGINT AS disk_bytes FROM files{} GROUP BY ALL"
-            f" ORDER BY bytes DESC, {_GROUPS[by]}"
-        )
-        path = request.query_params.get("path")
-        if path is None:
-            return await self._rows(request, sql.format(""))
-        rows_max = self._service.config.query_rows
-
-        def ask(connection: duckdb.DuckDBPyConnection) -> Collected:
-            bound = {"top": inode_at(connection, path)}
-            return _run(
-                connection, BELOW + sql.format(" SEMI JOIN below USING (ino)"), bound, rows_max
-            )
-
-        return await self._ask(request, ask)
+        return await self._report(request, "sums")
 
     async def reports(self, request: Request) -> Response:
         """``GET /report``: which there are."""
@@ -185,13 +110,49 @@ class AnalyticsQueries:
 
     async def report(self, request: Request) -> Response:
         """``GET /report/NAME?...``: one of `projections.analytics_reports`."""
-        asked = asked_report(request, request.url.path.rpartition("/")[2])
+        return await self._report(request, request.url.path.rpartition("/")[2])
+
+    async def _report(self, request: Request, name: str, *chosen: str) -> Response:
+        """A report; parameters `chosen` have said which it is."""
+        asked = asked_report(request, name, *chosen)
+        if asked.report.history and self._service.view.history_path is None:
+            raise NotFound("this view keeps no history ([projections] history)")
         rows_max = self._service.config.query_rows
 
         def ask(connection: duckdb.DuckDBPyConnection) -> Collected:
             return _run(connection, *asked.statement(connection), rows_max)
 
         return await self._ask(request, ask, history=asked.report.history)
+
+    async def history(self, request: Request) -> Response:
+        """``GET /history?path=/a`` or ``?ino=N``: what happened to a file, newest first."""
+        asked = asked_past(request)
+        if self._service.view.history_path is None:
+            raise NotFound("this view keeps no history ([projections] history)")
+        fresh = await self._service.fresh(request, history=True)
+
+        def run() -> Past:
+            with self._reading(self._seconds) as connection:
+                return asked.answer(connection)
+
+        found = await self._service.run(run)
+        fields = {name: getattr(found, name) for name in ("ino", "path", "state", "others")}
+        return self._service.answer(
+            fresh, **fields, columns=found.columns, rows=found.rows, truncated=found.truncated
+        )
+
+    async def export(self, request: Request) -> Response:
+        """``GET /export?path=/a``: every inode with its path, NDJSON, as of one position."""
+        parameters(request, "path")
+        path = request.query_params.get("path")
+        fresh = await self._service.fresh(request)
+
+        @contextmanager
+        def lines() -> Iterator[Iterator[msgspec.Raw]]:
+            with self._reading(self._service.config.export_s) as connection:
+                yield export_lines(connection, path, fresh.fields())
+
+        return RowsResponse(self._service, fresh, lines())
 
     async def sql(self, request: Request) -> Response:
         """``POST /sql`` {"sql": ..., "parameters": [...]}: one SELECT over the view."""
@@ -216,7 +177,7 @@ def check_statement(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     try:
         statements = connection.extract_statements(sql)
     except (duckdb.Error, UnicodeError) as error:
-        raise UsageError(f"SQL: {error}") from None
+        raise UsageError(f"SQL: {_first_line(error)}") from None
     if len(statements) != 1:
         raise UsageError("SQL: one statement at a time")
     if statements[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
@@ -233,7 +194,12 @@ def _run(connection: duckdb.DuckDBPyConnection, sql: str, bound: Bound, rows_max
     except duckdb.OutOfMemoryException:
         raise TooLarge("SQL: the query needs more memory than it may have") from None
     except (duckdb.Error, UnicodeError) as error:
-        raise UsageError(f"SQL: {error}") from None
+        raise UsageError(f"SQL: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    """DuckDB says what is wrong in a line, then shows the place in several."""
+    return str(error).partition("\n")[0]
 
 
 def _pages(result: duckdb.DuckDBPyConnection) -> Iterator[Any]:

@@ -1,9 +1,9 @@
 """Reports of the analytics view: questions that many ask, by name; `gfs report NAME`.
 
-A report is a statement and the parameters it takes. `source` in it is the inodes it is
-about: all of them, those in the trash and those without a name too, or with `path` those
-of one tree, each once. Times are in UTC; sizes in bytes. What was deleted and what grew
-come from the history, which begins when the view first ran and outlives rebuilds.
+A report makes a statement of the words that somebody chose, and takes values for the
+rest, which are bound: no text of a request is ever part of SQL. Without `path` a report is
+about everything, what lies in the trash and what has no name too; with it about one tree,
+each inode once. Times are in UTC; sizes in bytes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,56 +19,124 @@ import duckdb
 from starlette.requests import Request
 
 from gfs.errors import InvalidArgument, NotFound
-from projections.analytics_tree import BELOW, inode_at
+from projections import analytics_growth as growth
+from projections.analytics_tree import BELOW, NOTHING, Words, climbing, inode_at
 from projections.queries import number, parameters
 
 DAY_NS = 86400 * 10**9
 ROWS_DEFAULT, ROWS_MAX = 20, 10_000
+TIME_MAX_NS = (1 << 63) - 1
+PATTERN_CHARACTERS_MAX = 1000
 _FILE = "mode & 61440 = 32768"
-_OWN = "mode & 61440 != 16384"
-_TIMES = ("mtime", "atime", "ctime", "created", "used")
-_PERIODS = ("hour", "day", "month", "owner")
-_ALL = "inodes"
-_OF_TREE = "(SELECT i.* FROM inodes i SEMI JOIN below USING (ino))"
+_OWN = "mode & 61440 <> 16384"
 _COLUMNS = (
     "ino, size, uid, make_timestamp_ns(mtime_ns) AS mtime,"
     " make_timestamp_ns(atime_ns) AS atime, nlink"
 )
-
-
-def _named(best: str, order: str) -> str:
-    """The inodes that `best` chooses, with the path of the least name of each."""
-    return (
-        f", best AS ({best} LIMIT $n), least AS ("
-        "SELECT ino, min({'parent': parent, 'name': name}) AS home"
-        " FROM dirents SEMI JOIN best USING (ino) GROUP BY ino)"
-        " SELECT coalesce(d.path, '<orphans>') || '/' || coalesce(l.home.name, b.ino::VARCHAR)"
-        " AS path, b.* FROM best b LEFT JOIN least l USING (ino)"
-        f" LEFT JOIN directories d ON d.ino = l.home.parent ORDER BY {order}, b.ino"
-    )
-
-
-def _top(order: str, condition: str = _OWN) -> str:
-    best = f"SELECT {_COLUMNS} FROM {{source}} WHERE {condition} ORDER BY {order}, ino"
-    return _named(best, order)
-
-
-@dataclass(frozen=True)
-class Report:
-    """What is asked; `takes`: parameters besides `wait`; `since_days`: default of `since_ns`."""
-
-    title: str
-    sql: str  # begins behind WITH RECURSIVE ...; {source}, {of} and {by} are filled in
-    takes: tuple[str, ...]
-    history: bool = False
-    since_days: int | None = None  # None: everything since 1970
-    by: tuple[str, ...] = ()
-
-
 _DAYS = (0, 1, 7, 30, 90, 365, 1095)  # an age counts at the greatest that is not above it
 _BUCKET = "CASE {} ELSE 1095 END".format(
     " ".join(f"WHEN days < {above} THEN {low}" for low, above in itertools.pairwise(_DAYS))
 )
+_GROUPS = {"owner": "uid", "group": "gid", "kind": "kind_of(mode)"}
+_SUMS = (
+    "count(*) AS files, sum(size)::BIGINT AS bytes,"
+    " sum((stored + 511) // 512 * 512)::BIGINT AS disk_bytes"
+)
+
+
+def _source(words: Words) -> str:
+    """The inodes a report is about."""
+    return "(SELECT i.* FROM inodes i SEMI JOIN below USING (ino))" if words.in_tree else "inodes"
+
+
+def _begin(words: Words) -> str:
+    return BELOW if words.in_tree else NOTHING
+
+
+def _top(order: str, condition: str = _OWN) -> Callable[[Words], str]:
+    """Files in some order, each with the path of its least name."""
+
+    def sql(words: Words) -> str:
+        return (
+            f"{_begin(words)}, best AS (SELECT {_COLUMNS} FROM {_source(words)}"
+            f" WHERE {condition} ORDER BY {order}, ino LIMIT $n), least AS ("
+            "SELECT ino, home.parent AS parent, home.name AS name FROM ("
+            "SELECT ino, min({'parent': parent, 'name': name}) AS home"
+            f" FROM dirents SEMI JOIN best USING (ino) GROUP BY ino)){climbing('least')}"
+            " SELECT coalesce(p.path, '<orphans>') || '/' || coalesce(l.name, b.ino::VARCHAR)"
+            " AS path, b.* FROM best b LEFT JOIN least l USING (ino)"
+            f" LEFT JOIN places p ON p.ino = l.parent ORDER BY {order}, b.ino"
+        )
+
+    return sql
+
+
+def _crowded(words: Words) -> str:
+    here = " SEMI JOIN tree ON tree.ino = dirents.parent" if words.in_tree else ""
+    return (
+        f"{_begin(words)}, most AS (SELECT parent, count(*) AS entries,"
+        f" count(*) FILTER (kind = 16384) AS directories FROM dirents{here}"
+        f" GROUP BY parent ORDER BY entries DESC, parent LIMIT $n){climbing('most')}"
+        " SELECT CASE p.path WHEN '' THEN '/' ELSE coalesce(p.path, '<orphans>') END AS path,"
+        " most.parent AS ino, entries, directories FROM most"
+        " LEFT JOIN places p ON p.ino = most.parent ORDER BY entries DESC, most.parent"
+    )
+
+
+def _sizes(words: Words) -> str:
+    return (
+        f"{_begin(words)} SELECT CASE WHEN size = 0 THEN 0"
+        " ELSE 1::BIGINT << floor(log2(size))::INTEGER END AS from_bytes,"
+        " count(*) AS files, sum(size)::BIGINT AS bytes"
+        f" FROM {_source(words)} WHERE {_FILE} GROUP BY ALL ORDER BY 1"
+    )
+
+
+def _ages(words: Words) -> str:
+    age = "greatest(atime_ns, mtime_ns)" if words.of == "used" else f"{words.of}_ns"
+    return (
+        f"{_begin(words)} SELECT {_BUCKET} AS from_days, count(*) AS files,"
+        " sum(size)::BIGINT AS bytes FROM (SELECT size,"
+        f" ($now - {age}) // {DAY_NS} AS days FROM {_source(words)} WHERE {_FILE})"
+        " GROUP BY ALL ORDER BY 1"
+    )
+
+
+def _sums(words: Words) -> str:
+    if words.by == "extension":
+        source = f"{_source(words)} i LEFT JOIN homes h USING (ino)"
+        key = "coalesce(h.extension, '') AS extension"
+    else:
+        source = _source(words)
+        key = _GROUPS[words.by] + (" AS kind" if words.by == "kind" else "")
+    return (
+        f"{_begin(words)} SELECT {key}, {_SUMS} FROM {source}"
+        " GROUP BY ALL ORDER BY bytes DESC, 1 LIMIT $n"
+    )
+
+
+def _extensions(words: Words) -> str:
+    return (
+        f"{_begin(words)} SELECT coalesce(h.extension, '') AS extension, {_SUMS}"
+        f" FROM {_source(words)} i LEFT JOIN homes h USING (ino) WHERE {_FILE}"
+        " GROUP BY ALL ORDER BY bytes DESC, extension LIMIT $n"
+    )
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is asked; `takes`: parameters besides `wait`."""
+
+    title: str
+    sql: Callable[[Words], str]
+    takes: tuple[str, ...]
+    history: bool = False  # answered from the history
+    since_days: float | None = None  # default of `since_ns`; None: everything since 1970
+    by: tuple[str, ...] = ("",)  # what `by` may be, the default first
+    of: tuple[str, ...] = ("",)
+    rows: int = ROWS_DEFAULT  # default of `n`
+
+
 REPORTS = {
     "largest": Report("Files by size", _top("size DESC"), ("path", "n")),
     "newest": Report("Files by time of change", _top("mtime DESC"), ("path", "n")),
@@ -79,58 +148,59 @@ REPORTS = {
         ("path", "n", "since_ns"),
         since_days=90,
     ),
-    "crowded": Report(
-        "Directories with most entries",
-        ", most AS (SELECT parent AS ino, count(*) AS entries, count(*) FILTER (kind = 16384)"
-        " AS directories FROM dirents WHERE parent IN (SELECT ino FROM {source})"
-        " GROUP BY parent ORDER BY entries DESC, parent LIMIT $n)"
-        " SELECT CASE d.path WHEN '' THEN '/' ELSE coalesce(d.path, '<orphans>') END AS path,"
-        " most.* FROM most LEFT JOIN directories d USING (ino) ORDER BY entries DESC, ino",
-        ("path", "n"),
-    ),
-    "sizes": Report(
-        "Histogram of sizes, by powers of two",
-        " SELECT CASE WHEN size = 0 THEN 0 ELSE 1::BIGINT << floor(log2(size))::INTEGER END"
-        " AS from_bytes, count(*) AS files, sum(size)::BIGINT AS bytes"
-        f" FROM {{source}} WHERE {_FILE} GROUP BY ALL ORDER BY 1",
-        ("path",),
-    ),
+    "crowded": Report("Directories with most entries", _crowded, ("path", "n")),
+    "sizes": Report("Histogram of sizes, by powers of two", _sizes, ("path",)),
     "ages": Report(
         "Histogram of ages in days: of mtime, atime, ctime, created, used (read or written)",
-        f" SELECT {_BUCKET}"
-        " AS from_days, count(*) AS files, sum(size)::BIGINT AS bytes FROM (SELECT size,"
-        f" ($now - {{of}}) // {DAY_NS} AS days FROM {{source}} WHERE {_FILE})"
-        " GROUP BY ALL ORDER BY 1",
+        _ages,
         ("path", "of"),
+        of=("mtime", "atime", "ctime", "created", "used"),
+    ),
+    "extensions": Report("Histogram of extensions", _extensions, ("path", "n"), rows=ROWS_MAX),
+    "sums": Report(
+        "Inodes and bytes by owner, group, extension or kind",
+        _sums,
+        ("path", "by", "n"),
+        by=("owner", "group", "extension", "kind"),
+        rows=ROWS_MAX,
     ),
     "growth": Report(
         "What came and went, by hour, day, month or owner",
-        " SELECT {by}, sum(created)::BIGINT AS created, sum(removed)::BIGINT AS removed,"
-        " sum(bytes_added)::BIGINT AS bytes_added, sum(bytes_removed)::BIGINT AS bytes_removed"
-        " FROM history.growth WHERE hour >= make_timestamp_ns($since)::TIMESTAMP"
-        " AND ($uid < 0 OR uid = $uid) GROUP BY ALL ORDER BY 1",
-        ("by", "since_ns", "uid"),
+        growth.over_time,
+        ("path", "by", "owner", "since_ns", "uid"),
         history=True,
-        by=_PERIODS,
+        by=("hour", "day", "month", "owner"),
+    ),
+    "growing": Report(
+        "What grew most since (7 days): files, directories, trees right below the path, owners",
+        growth.growing,
+        ("path", "by", "n", "since_ns", "uid"),
+        history=True,
+        since_days=7,
+        by=("file", "directory", "tree", "owner"),
+    ),
+    "active": Report(
+        "Directories in which most happened since (1 hour)",
+        growth.active,
+        ("path", "n", "since_ns", "uid"),
+        history=True,
+        since_days=1 / 24,
     ),
     "deleted": Report(
         "Who deleted what, newest first, and whether it lies in the trash still",
-        " SELECT make_timestamp_ns(x.time_ns) AS deleted, x.uid AS by_uid, x.host, x.mount,"
-        " coalesce(d.path, '<gone ' || x.parent || '>') || '/' || x.name AS path, x.ino,"
-        " kind_of(x.kind) AS kind, x.size, x.ino IN (SELECT ino FROM dirents WHERE parent = 2)"
-        " AS in_trash FROM history.deletions x LEFT JOIN directories d ON d.ino = x.parent"
-        " WHERE x.time_ns >= $since AND ($uid < 0 OR x.uid = $uid) AND x.name GLOB $name"
-        " ORDER BY x.time_ns DESC, x.cursor DESC LIMIT $n",
-        ("n", "since_ns", "uid", "name"),
+        growth.deleted,
+        ("path", "n", "since_ns", "uid", "name"),
         history=True,
     ),
 }
 
 
-def _chosen(request: Request, name: str, known: tuple[str, ...]) -> str:
+def _chosen(request: Request, name: str, report: Report, known: tuple[str, ...]) -> str:
+    if name not in report.takes:
+        return known[0]
     found = request.query_params.get(name, known[0])
     if found not in known:
-        raise InvalidArgument(f"{name} is one of {', '.join(known)}")
+        raise InvalidArgument(f"{name} is one of {', '.join(known)}, not {found[:40]!r}")
     return found
 
 
@@ -148,39 +218,45 @@ class Asked:
 
         Raises: UsageError, NotFound: there is no such path.
         """
-        if self.path is None:
-            return "WITH nothing AS (SELECT 1)" + self.sql.replace("{source}", _ALL), self.bound
-        top = {"top": inode_at(connection, self.path)}
-        return BELOW + self.sql.replace("{source}", _OF_TREE), self.bound | top
+        top = {} if self.path is None else {"top": inode_at(connection, self.path)}
+        return self.sql, self.bound | top
 
 
-def asked_report(request: Request, name: str) -> Asked:
-    """The report that a request wants.
+def asked_report(request: Request, name: str, *chosen: str) -> Asked:
+    """The report that a request wants; parameters `chosen` have said which it is.
 
     Raises: NotFound, InvalidArgument.
     """
     report = REPORTS.get(name)
     if report is None:
         raise NotFound(f"no report {name[:40]!r}; there are {', '.join(REPORTS)}")
-    parameters(request, *report.takes)
+    parameters(request, *report.takes, *chosen)
+    path = request.query_params.get("path")
+    words = Words(
+        by=_chosen(request, "by", report, report.by),
+        of=_chosen(request, "of", report, report.of),
+        in_tree=path is not None,
+        per_owner=number(request, "owner", 0, 1) == 1,
+    )
+    sql = report.sql(words)
+    values = _values(request, report)
+    bound = {key: value for key, value in values.items() if re.search(rf"\${key}\b", sql)}
+    return Asked(report, sql, bound, path)
+
+
+def _values(request: Request, report: Report) -> dict[str, Any]:
     now = time.time_ns()
-    since = 0 if report.since_days is None else now - report.since_days * DAY_NS
-    values: dict[str, Any] = {
-        "n": max(1, number(request, "n", ROWS_DEFAULT, ROWS_MAX)),
-        "since": number(request, "since_ns", since, 1 << 62),
+    since = 0 if report.since_days is None else now - int(report.since_days * DAY_NS)
+    pattern = request.query_params.get("name", "*")
+    if len(pattern) > PATTERN_CHARACTERS_MAX:
+        raise InvalidArgument(f"name has more than {PATTERN_CHARACTERS_MAX} characters")
+    return {
+        "n": max(1, number(request, "n", report.rows, ROWS_MAX)),
+        "since": number(request, "since_ns", since, TIME_MAX_NS),
         "uid": number(request, "uid", -1, 1 << 40),
-        "name": request.query_params.get("name", "*"),
+        "name": pattern,
         "now": now,
     }
-    sql = report.sql
-    if "of" in report.takes:
-        of = _chosen(request, "of", _TIMES)
-        sql = sql.replace("{of}", "greatest(atime_ns, mtime_ns)" if of == "used" else f"{of}_ns")
-    if report.by:
-        by = _chosen(request, "by", report.by)
-        sql = sql.replace("{by}", "uid" if by == "owner" else f"date_trunc('{by}', hour) AS since")
-    bound = {key: value for key, value in values.items() if re.search(rf"\${key}\b", sql)}
-    return Asked(report, sql, bound, request.query_params.get("path"))
 
 
 def described() -> list[dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 `inodes` and `dirents` hold the namespace as it is; `files` and `directories` are views
 over them with paths and times one can read. `history` is another database, attached:
-growth by hour and owner, and who deleted what. The contract of `gfs sql --view analytics`.
+growth by hour and owner, who deleted what, and what happened to each file. The contract
+of `gfs sql --view analytics`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ def _columns(columns: dict[str, str]) -> str:
 # column that they save, at any size measured.
 SCHEMA = f"""
 CREATE TABLE inodes ({_columns(INODE_COLUMNS)});
-CREATE TABLE dirents ({_columns(DIRENT_COLUMNS)});
+CREATE TABLE dirents (
+  {_columns(DIRENT_COLUMNS)},
+  extension VARCHAR NOT NULL  -- of a regular file's name, kept: to compute it takes longer
+);
 CREATE TABLE xattrs (ino BIGINT NOT NULL, name VARCHAR NOT NULL, value VARCHAR NOT NULL);
 
 CREATE MACRO kind_of(mode) AS CASE mode & 61440
@@ -44,12 +48,15 @@ CREATE MACRO extension_of(name) AS CASE
   WHEN regexp_matches(name, '[^.].*\\.[^.]{{0,16}}$')
   THEN lower(regexp_extract(name, '\\.([^.]*)$', 1)) ELSE '' END;
 
--- Each inode once, at its least (parent, name); orphans have parent 0.
+-- Each inode that has a name once, at its least (parent, name).
 CREATE VIEW homes AS
-SELECT i.ino, coalesce(d.least.parent, 0) AS parent, coalesce(d.least.name, '') AS name
-FROM inodes i LEFT JOIN (
-  SELECT ino, min({{'parent': parent, 'name': name}}) AS least FROM dirents GROUP BY ino
-) d ON d.ino = i.ino;
+WITH several AS (SELECT ino FROM inodes WHERE nlink > 1 AND mode & 61440 <> 16384)
+SELECT d.ino, d.parent, d.name, d.extension FROM dirents d ANTI JOIN several USING (ino)
+UNION ALL
+SELECT ino, least.parent, least.name, least.extension FROM (
+  SELECT ino, min({{'parent': parent, 'name': name, 'extension': extension}}) AS least
+  FROM dirents SEMI JOIN several USING (ino) GROUP BY ino
+);
 
 CREATE VIEW directories AS
 WITH RECURSIVE tree (ino, parent, depth, path) AS (
@@ -61,16 +68,56 @@ WITH RECURSIVE tree (ino, parent, depth, path) AS (
 SELECT * FROM tree;
 
 CREATE VIEW files AS
-SELECT i.ino, h.parent, h.name, extension_of(h.name) AS extension, kind_of(i.mode) AS kind,
+SELECT i.ino, coalesce(h.parent, 0) AS parent, coalesce(h.name, '') AS name,
+  coalesce(h.extension, '') AS extension, kind_of(i.mode) AS kind,
   i.mode & 4095 AS permissions, i.uid, i.gid, i.nlink, i.size,
   (i.stored + 511) // 512 * 512 AS disk_bytes,
   make_timestamp_ns(i.atime_ns) AS atime, make_timestamp_ns(i.mtime_ns) AS mtime,
   make_timestamp_ns(i.ctime_ns) AS ctime, make_timestamp_ns(i.created_ns) AS created, i.target
-FROM inodes i JOIN homes h ON h.ino = i.ino;
+FROM inodes i LEFT JOIN homes h ON h.ino = i.ino;
 """
 
-HISTORY = """
-CREATE TABLE growth (
+EVENT_COLUMNS = {
+    "epoch": "BIGINT",
+    "position": "BIGINT",
+    "time_ns": "BIGINT",
+    "ino": "BIGINT",
+    "event": "VARCHAR",
+    "kind": "INTEGER",
+    "parent": "BIGINT",
+    "name": "VARCHAR",
+    "from_parent": "BIGINT",
+    "from_name": "VARCHAR",
+    "size": "BIGINT",
+    "size_before": "BIGINT",
+    "owner": "BIGINT",
+    "detail": "VARCHAR",
+    "uid": "BIGINT",
+    "pid": "BIGINT",
+    "host": "VARCHAR",
+    "mount": "VARCHAR",
+}
+COPY_COLUMNS = {
+    "epoch": "BIGINT",
+    "position": "BIGINT",
+    "time_ns": "BIGINT",
+    "operation": "VARCHAR",
+    "source": "BIGINT",
+    "root": "BIGINT",
+    "first": "BIGINT",
+    "inodes": "BIGINT",
+    "bytes": "BIGINT",
+    "parent": "BIGINT",
+    "name": "VARCHAR",
+    "uid": "BIGINT",
+    "pid": "BIGINT",
+    "host": "VARCHAR",
+    "mount": "VARCHAR",
+}
+
+# Every statement may run again on a history that is there: what a later release adds is added.
+HISTORY = f"""
+CREATE TABLE IF NOT EXISTS growth (
   hour TIMESTAMP NOT NULL,      -- its beginning, UTC
   uid BIGINT NOT NULL,
   created BIGINT NOT NULL,      -- inodes
@@ -78,7 +125,7 @@ CREATE TABLE growth (
   bytes_added BIGINT NOT NULL,
   bytes_removed BIGINT NOT NULL -- several rows may have one hour and owner: sum them
 );
-CREATE TABLE deletions (
+CREATE TABLE IF NOT EXISTS deletions (
   cursor VARCHAR NOT NULL,
   time_ns BIGINT NOT NULL,
   parent BIGINT NOT NULL,
@@ -92,4 +139,7 @@ CREATE TABLE deletions (
   host VARCHAR NOT NULL,
   mount VARCHAR NOT NULL
 );
+-- As `projections.core.happenings` tells it; rows lie in the order of their positions.
+CREATE TABLE IF NOT EXISTS events ({_columns(EVENT_COLUMNS)});
+CREATE TABLE IF NOT EXISTS copies ({_columns(COPY_COLUMNS)});
 """

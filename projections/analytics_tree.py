@@ -6,19 +6,69 @@ names lie elsewhere. A directory is part of its own tree.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import duckdb
 
 from gfs.errors import NotFound, UsageError
 from gfs.ids import ROOT_INO
 
-# Of the inode bound as $top. A directory has one name, so no row comes twice but by links.
-BELOW = """WITH RECURSIVE tree (ino) AS (
+
+@dataclass(frozen=True)
+class Words:
+    """What of a report is part of its SQL: chosen out of lists, never taken from a request."""
+
+    by: str
+    of: str
+    in_tree: bool  # about the tree below $top
+    per_owner: bool
+
+
+NOTHING = "WITH RECURSIVE nothing AS (SELECT 1)"  # so that CTEs can follow
+# Directories of the tree of the inode bound as $top.
+TREE = """WITH RECURSIVE tree (ino) AS (
   SELECT $top::BIGINT
   UNION ALL SELECT d.ino FROM dirents d JOIN tree t ON d.parent = t.ino WHERE d.kind = 16384
-), below AS (
-  SELECT ino FROM tree UNION SELECT d.ino FROM dirents d SEMI JOIN tree t ON d.parent = t.ino
+)"""
+# All inodes of it, for SEMI JOIN: those with several names may come twice.
+BELOW = f"""{TREE}, below AS (
+  SELECT ino FROM tree
+  UNION ALL SELECT d.ino FROM dirents d SEMI JOIN tree t ON d.parent = t.ino WHERE d.kind <> 16384
 )
 """
+# Directories and what they lie in; those in the trash and those gone, what they lay in last.
+_LINEAGE = """lying_dirs AS (
+  SELECT ino, parent FROM dirents WHERE kind = 16384 AND parent <> 2
+), lineage AS (
+  SELECT * FROM lying_dirs
+  UNION ALL SELECT ino, arg_max(from_parent, position) FROM history.events
+  ANTI JOIN lying_dirs USING (ino) WHERE kind = 16384 AND from_parent NOT IN (0, 2) GROUP BY ino
+)"""
+LINEAGE = f"WITH RECURSIVE {_LINEAGE}"
+# Directories in the tree of $top, or once in it and not elsewhere now.
+ONCE_BELOW = f"""{LINEAGE}, once (ino) AS (
+  SELECT $top::BIGINT UNION SELECT d.ino FROM once o JOIN lineage d ON d.parent = o.ino
+)
+"""
+
+
+def climbing(rows: str) -> str:
+    """CTEs behind a WITH RECURSIVE: `places` (ino, path) of what `rows` have as `parent`.
+
+    From the few directories up, which is much less than all directories down; those
+    that hang on nothing are not in it.
+    """
+    return f"""
+, up (leaf, above, path) AS (
+  SELECT DISTINCT parent, parent, '' FROM {rows}
+  UNION ALL SELECT u.leaf, d.parent, '/' || d.name || u.path
+  FROM up u JOIN dirents d ON d.ino = u.above WHERE d.kind = 16384
+), places AS (
+  SELECT leaf AS ino, CASE above WHEN 2 THEN '<trash>' ELSE '' END || path AS path
+  FROM up WHERE above IN (1, 2)
+)"""
+
+
 _INO_OF = "SELECT ino FROM dirents WHERE parent = ? AND name = ?"
 
 

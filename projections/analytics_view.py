@@ -14,9 +14,11 @@ import duckdb
 import msgspec
 
 from gfs.changes import Image, Line
+from gfs.config import ProjectionsConfig
 from gfs.routes import Operation
 from projections import analytics_routes
 from projections.analytics_copy import apply_copy
+from projections.analytics_history import EventHistory
 from projections.analytics_queries import AnalyticsQueries
 from projections.analytics_schema import DIRENT_COLUMNS, HISTORY, INODE_COLUMNS, SCHEMA
 from projections.core.comparing import Compared
@@ -44,7 +46,10 @@ _DROP_DIRENTS = (
     " WHERE dirents.parent = gone.parent AND dirents.name = gone.name"
 )
 _PUT_INODES = f"INSERT INTO inodes {_rows(INODE_COLUMNS)}"
-_PUT_DIRENTS = f"INSERT INTO dirents {_rows(DIRENT_COLUMNS)}"
+_PUT_DIRENTS = (
+    "INSERT INTO dirents SELECT *, CASE WHEN kind = 32768 THEN extension_of(name) ELSE '' END"
+    f" FROM ({_rows(DIRENT_COLUMNS)})"
+)
 _PUT_XATTRS = f"INSERT INTO xattrs {_rows(_XATTR)}"
 _GROWTH = {
     "hour": "BIGINT",
@@ -79,7 +84,7 @@ class AnalyticsView(DuckProjection):
     """Histograms, growth, top lists, free SQL."""
 
     name = "analytics"
-    format = 1
+    format = 2
     schema = SCHEMA
     history_schema = HISTORY
     compared = Compared(
@@ -93,6 +98,10 @@ class AnalyticsView(DuckProjection):
         " (SELECT min(parent) FROM dirents WHERE ino = ?) ORDER BY depth DESC LIMIT 1"
     )
     history_delay_s = 1.0  # needs nothing of the view, and a commit costs milliseconds
+
+    def __init__(self, config: ProjectionsConfig) -> None:
+        super().__init__(config)
+        self._events = EventHistory(config)
 
     def apply(self, batch: Batch, connection: Any) -> None:
         for items, copy in stages(batch.lines):
@@ -115,6 +124,7 @@ class AnalyticsView(DuckProjection):
         ]
         _run(history, _PUT_GROWTH, growth)
         _run(history, _PUT_DELETIONS, facts.deletions)
+        self._events.record(lines, history)
 
     def operations(self, service: Any) -> Sequence[Operation]:
         return analytics_routes.operations(AnalyticsQueries(service))

@@ -320,6 +320,7 @@ class DuckStore:
         connection.execute(f"ATTACH '{_quoted(history)}' AS history")
         connection.execute("USE history")
         cursor = self._prepare(schema, HISTORY_FORMAT)
+        connection.execute(schema)  # adds the tables that an older release did not have
         connection.execute(f'USE "{home}"')
         return cursor
 

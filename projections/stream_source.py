@@ -18,12 +18,12 @@ from gfs.changes import Cursor, Line, decode_lines
 from gfs.errors import BadKey, NotReady, RemoteProtocolError, Unreachable
 from gfs.http import authorization
 from gfs.masters import places
+from gfs.stream_proof import LineCutter
 from projections.core.following import Batch, Follower
 
 SILENCE_S = 5.0  # heartbeats come each second
 CONNECT_S = 3.0
 PENDING_MAX = 30_000  # events read ahead of the one being applied
-LINE_BYTES_MAX = 16 * 1024 * 1024
 
 
 class StreamSource:
@@ -89,19 +89,10 @@ async def _check(answer: httpx.Response) -> None:
 
 
 async def _blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[Line]]:
-    rest: list[bytes] = []
-    size = 0
+    cutter = LineCutter()
     async for chunk in chunks:
-        cut = chunk.rfind(b"\n") + 1
-        if not cut:
-            rest.append(chunk)
-            size += len(chunk)
-            if size > LINE_BYTES_MAX:
-                raise RemoteProtocolError("change stream: a line without end")
-            continue
-        rest.append(chunk[:cut])
-        yield decode_lines(b"".join(rest))
-        rest, size = [chunk[cut:]], len(chunk) - cut
+        if lines := cutter.whole(chunk):
+            yield decode_lines(lines)
 
 
 class Pump:

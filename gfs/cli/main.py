@@ -49,7 +49,9 @@ COMMANDS: dict[str, list[tuple[str, str, str]]] = {
             "gfs.cli.report:report",
             "Largest, cold, growth, ages, who deleted what",
         ),
+        ("history", "gfs.cli.history:history", "What happened to a file, also one that is gone"),
         ("sql", "gfs.cli.queries:sql", "Read-only SQL over the metadata"),
+        ("export", "gfs.cli.export:export", "All metadata as a Parquet file"),
         ("stream", "gfs.cli.stream:stream", "Every change of the metadata, as it happens"),
     ],
     "A mount on this host": [

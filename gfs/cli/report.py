@@ -38,9 +38,10 @@ def moment(text: str, now_ns: int) -> int:
 @click.argument("path", required=False, type=click.Path(path_type=bytes))
 @click.option("-n", "rows", type=click.IntRange(1, 10_000), help="Rows at most. [20]")
 @click.option("--since", help="90d, 12h, or a date: only what came after; for cold, before.")
-@click.option("--by", help="growth: hour, day, month or owner.")
+@click.option("--by", help="What rows are: growth by hour, growing by tree, sums by group, ...")
+@click.option("--per-owner", is_flag=True, help="growth: a row each owner and period.")
 @click.option("--of", help="ages: of mtime, atime, ctime, created or used (read or written).")
-@click.option("--uid", type=click.IntRange(0), help="Only this user's.")
+@click.option("--uid", type=click.IntRange(0), help="Only this user's; active, deleted: by him.")
 @click.option("--name", "glob", help="deleted: a shell pattern for the name.")
 @click.pass_context
 def report(
@@ -50,6 +51,7 @@ def report(
     rows: int | None,
     since: str | None,
     by: str | None,
+    per_owner: bool,
     of: str | None,
     uid: int | None,
     glob: str | None,
@@ -63,6 +65,7 @@ def report(
         "n": rows,
         "since_ns": None if since is None else moment(since, time.time_ns()),
         "by": by,
+        "owner": 1 if per_owner else None,
         "of": of,
         "uid": uid,
         "name": glob,

@@ -89,6 +89,8 @@ def print_report(found: dict[str, Any]) -> None:
         _print_master(console, master)
     if found["views"]:
         console.print(_views(found["views"]))
+    if "stream" in found:
+        _print_stream(console, found["stream"])
 
 
 def _table(*columns: str) -> Any:
@@ -223,6 +225,29 @@ def _view_note(view: dict[str, Any]) -> str:
     parts = ["" if state == "following" else state, view.get("problem", "")]
     parts.append(f"{differences} differences" if differences else "")
     return ", ".join(part for part in parts if part)
+
+
+def lag_text(consumer: dict[str, Any]) -> str:
+    """How far a consumer of the stream is behind."""
+    if consumer["lag_ms"] is None:
+        return "reset: its place is no longer in the log"
+    behind = consumer["lag_positions"]
+    return f"{behind} records, {consumer['lag_ms']:.0f} ms behind" if behind else "up to date"
+
+
+def _print_stream(console: Any, stream: dict[str, Any]) -> None:
+    if "error" in stream:
+        console.print(f"stream: {stream['error']}", style="red", markup=False)
+        return
+    hours = stream.get("log_age_s", 0) / 3600
+    kept = f"log kept from {stream.get('first_position')}, {size_text(stream.get('log_bytes', 0))}"
+    console.print(f"stream: {stream.get('readers')} readers, {kept}, {hours:.0f} h")
+    if consumers := stream.get("consumer"):
+        table = _table("consumer", "readers", "lag")
+        for name, one in consumers.items():
+            style = "red" if one["lag_ms"] is None else None
+            table.add_row(name, str(one["readers"]), lag_text(one), style=style)
+        console.print(table)
 
 
 def _views(views: list[dict[str, Any]]) -> Any:

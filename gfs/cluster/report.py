@@ -61,7 +61,11 @@ def cluster_report(config: ClientConfig) -> dict[str, Any]:
     except (GfsError, UsageError) as error:
         found["master"] = {"error": str(error)}
     found["views"] = list(_views(config))
-    found["ok"] = not any("error" in part for part in [found["master"], *found["views"]])
+    parts = [found["master"], *found["views"]]
+    if config.stream or config.stream_unix:
+        found["stream"] = _status_of(config, "stream", "/statistics")
+        parts.append(found["stream"])
+    found["ok"] = not any("error" in part for part in parts)
     if any(view.get("verify", {}).get("differences") for view in found["views"]):
         found["ok"] = False
     if any(server.get("errors") for server in found["master"].get("servers", ())):
@@ -132,13 +136,13 @@ def _answering(urls: str, sockets: str) -> tuple[str, str]:
 
 def _views(config: ClientConfig) -> Iterator[dict[str, Any]]:
     for view in view_names(config):
-        yield {"view": view, **_view_status(config, view)}
+        yield {"view": view, **_status_of(config, view, "/status")}
 
 
-def _view_status(config: ClientConfig, view: str) -> dict[str, Any]:
+def _status_of(config: ClientConfig, view: str, path: str) -> dict[str, Any]:
     try:
         with view_client(config, view, VIEW_S) as client:
-            answer = client.get("/status")
+            answer = client.get(path)
             found = answer.json()
     except (httpx.HTTPError, ValueError, GfsError, UsageError) as error:
         return {"error": str(error) or type(error).__name__}

@@ -14,16 +14,11 @@ from dataclasses import dataclass, field
 
 from gfs import changes
 from gfs.changes import Cursor, Image, Line
+from gfs.stream_proof import Gap as Gap
+from gfs.stream_proof import HistoryLost as HistoryLost
+from gfs.stream_proof import Proof
 
 DirentKey = tuple[int, str]  # parent, name as text
-
-
-class Gap(Exception):
-    """An event is missing between two that were delivered; follow anew from the cursor."""
-
-
-class HistoryLost(Exception):
-    """The stream cannot continue from our cursor; begin anew from a snapshot."""
 
 
 class SourceDiffers(Exception):
@@ -118,12 +113,10 @@ class Follower:
     """Collects lines of one response of the stream that was asked for from `cursor`."""
 
     def __init__(self, cursor: Cursor) -> None:
-        self._previous = str(cursor)  # what the next event must say came before it
+        self._proof = Proof(cursor)
         self._events: deque[list[Line]] = deque()  # whole records together
         self._open: list[Line] = []  # events of a record of which more are to come
-        self._scanned = cursor
         self.pending = 0  # events of whole records not yet in a batch
-        self.committed = ""  # how far the log went, by the last heartbeat
         self.taken = cursor  # how far batches were handed out
 
     def take(self, lines: list[Line]) -> None:
@@ -133,27 +126,24 @@ class Follower:
         """
         whole: list[Line] = []
         for line in lines:
-            if line.table:
-                if line.previous != self._previous:
-                    raise Gap(f"{line.cursor} follows {line.previous}, not {self._previous}")
-                self._previous = line.cursor
+            if self._proof.takes(line):
                 self._open.append(line)
                 if not line.more:
                     whole += self._open
                     self._open.clear()
-            elif line.kind == changes.HEARTBEAT:
-                self._scanned = changes.parse_cursor(line.scanned_to)
-                self.committed = line.committed
-            elif line.kind == changes.RESET:
-                raise HistoryLost(line.reason)
         if whole:
             self._events.append(whole)
             self.pending += len(whole)
 
     @property
+    def committed(self) -> str:
+        """How far the log went, by the last heartbeat."""
+        return self._proof.committed
+
+    @property
     def has_news(self) -> bool:
         """Whether `batch` would give one."""
-        return self.pending > 0 or self._scanned.position > self.taken.position
+        return self.pending > 0 or self._proof.scanned.position > self.taken.position
 
     def batch(self, limit: int) -> Batch | None:
         """The next whole records: about `limit` events; None if nothing is there."""
@@ -168,9 +158,9 @@ class Follower:
         if lines:
             cursor = changes.parse_cursor(lines[-1].cursor)._replace(rank=changes.WHOLE_RECORD)
         else:
-            cursor = self._scanned
-        if not self._events and self._scanned.position > cursor.position:
-            cursor = self._scanned
+            cursor = self._proof.scanned
+        if not self._events and self._proof.scanned.position > cursor.position:
+            cursor = self._proof.scanned
         self.taken = cursor
         return Batch(lines, cursor)
 

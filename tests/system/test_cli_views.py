@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from tests.system.clusters import AS_NOBODY, LocalCluster, nobody_missing
@@ -321,6 +322,102 @@ def test_reports_answer_about_a_tree_of_the_mount(cluster: LocalCluster) -> None
     ]
     assert b"largest" in cluster.out("report")
     assert cluster.gfs("report", "ages", "--of", "size", code=2).stderr.startswith(b"gfs: ")
+
+
+def test_history_tells_what_was_done_on_the_mount(cluster: LocalCluster) -> None:
+    place = cluster.first / "told"
+    place.mkdir()
+    old, new = place / os.fsdecode(b"old\xe9"), place / "new"
+    old.write_bytes(b"x" * 100)
+    old.rename(new)
+    new.chmod(0o600)
+    os.setxattr(new, "user.color", b"red")
+    os.link(new, place / "link")
+    with open(new, "r+b", buffering=0) as file:
+        file.write(b"y" * 120)
+        os.fsync(file.fileno())  # else what a removed file held need not be told
+    (place / "link").unlink()
+    new.unlink()
+    found = cluster.json("history", place / "new", "--reverse", "--wait", "--json")
+    events = [row[found["columns"].index("event")] for row in found["rows"]]
+    assert events[0] == "made"
+    assert [one for one in events if one not in ("made", "written")] == [
+        "renamed", "attributes", "xattrs", "linked", "unlinked", "removed",
+    ]  # fmt: skip
+    assert found["state"] == "gone"
+    rows = [dict(zip(found["columns"], row, strict=True)) for row in found["rows"]]
+    assert [row["size"] for row in rows if row["event"] == "written"][-1] == 120
+    assert all(row["uid"] == os.getuid() for row in rows)
+    same = cluster.json("history", "--ino", str(found["ino"]), "--reverse", "--json")
+    assert same["rows"] == found["rows"]
+    said = cluster.gfs("history", b"/told/old\xe9", "-n", "3")
+    assert said.stdout.splitlines()[0] == b"time\tevent\twhat\tby"
+    assert b"removed\t/told/new" in said.stdout
+    assert b", gone" in said.stderr
+    assert b"as of position" in said.stderr
+    renamed = cluster.out("history", "--ino", str(found["ino"]))
+    assert b"/told/old\xe9 -> /told/new" in renamed
+    for words in ([], ["/a", "--ino", "5"], ["/told", "--since", "soon"], ["/told", "-n", "0"]):
+        said = cluster.gfs("history", *words, code=2)
+        assert said.stderr.startswith(b"gfs: ")
+        assert said.stderr.count(b"\n") == 1
+    assert b"/never" in cluster.gfs("history", "/never", code=1).stderr
+
+
+def test_an_export_is_a_parquet_file_of_the_tree(cluster: LocalCluster, tmp_path: Path) -> None:
+    tree = cluster.first / "tree"
+    wanted = {os.fsencode(tree)[len(os.fsencode(cluster.first)) :]}
+    inodes = {os.lstat(tree).st_ino}
+    for directory, directories, names in os.walk(os.fsencode(tree)):
+        for name in (*directories, *names):
+            path = os.path.join(directory, name)
+            wanted.add(path[len(os.fsencode(cluster.first)) :])
+            inodes.add(os.lstat(path).st_ino)
+    file = tmp_path / "tree's.parquet"
+    said = cluster.json("export", file, tree, "--wait", "--json")
+    assert said["rows"] == len(inodes)
+    with duckdb.connect() as database:
+        rows = database.execute(
+            "SELECT path, path_bytes, ino, size FROM read_parquet(?)", [str(file)]
+        ).fetchall()
+        facts = database.execute("FROM parquet_kv_metadata(?)", [str(file)]).fetchall()
+    assert {row[2] for row in rows} == inodes
+    paths = {row[1] or row[0].encode() for row in rows}
+    assert paths <= wanted
+    assert b"/tree/caf\xe9" in paths
+    assert (b"gfs_position", str(said["position"]).encode()) in {row[1:] for row in facts}
+    again = cluster.gfs("export", file, code=2)
+    assert b"--force" in again.stderr
+    whole = cluster.gfs("export", "--force", file)
+    assert b"inodes to" in whole.stderr
+    assert b"as of position" in whole.stderr
+    piped = cluster.out("export", "-", "/tree")
+    assert (piped[:4], piped[-4:]) == (b"PAR1", b"PAR1")
+    assert b"No such file" in cluster.gfs("export", "/no/such/x.parquet", code=1).stderr
+    assert b"/nowhere" in cluster.gfs("export", tmp_path / "x", "/nowhere", code=1).stderr
+    assert not (tmp_path / "x").exists()
+    command = [*cluster.command(), "export", "-", "/tree"]
+    with open("/dev/full", "wb") as target:
+        full = subprocess.run(
+            command, env=cluster.variables(), stdout=target, stderr=subprocess.PIPE,
+            timeout=60, check=False,
+        )  # fmt: skip
+    assert full.returncode == 1
+    assert full.stderr.startswith(b"gfs: standard output: ")
+    assert full.stderr.count(b"\n") == 1
+
+
+def test_growth_answers_about_a_tree_of_the_mount(cluster: LocalCluster) -> None:
+    place = cluster.first / "grown" / "deep"
+    place.mkdir(parents=True)
+    (place / "file").write_bytes(b"z" * 5000)
+    growth = cluster.json("report", "growth", cluster.first / "grown", "--wait", "--json")
+    rows = [dict(zip(growth["columns"], row, strict=True)) for row in growth["rows"]]
+    assert sum(row["bytes_added"] - row["bytes_removed"] for row in rows) == 5000
+    lines = cluster.out("report", "growing", "/grown", "--by", "tree", "--since", "1h").splitlines()
+    assert lines[1].startswith(b"/grown/deep\t")
+    busy = cluster.json("report", "active", "/grown", "--json")
+    assert "/grown/deep" in [row[busy["columns"].index("path")] for row in busy["rows"]]
 
 
 def test_sql_answers_and_refuses(cluster: LocalCluster) -> None:

@@ -105,6 +105,15 @@ def test_chunks_show_only_when_asked_for() -> None:
     assert json.loads(changes.encode([event]))["keys"] == {"handle": 4}
 
 
+def test_the_version_of_a_chunk_is_a_change_like_any_other() -> None:
+    """It says who may write it (GFS 4.5), and does not count changes of the item."""
+    old = Chunk(1, ChunkKind.TAIL, ChunkState.OPEN, 3)
+    raised = ChunkChange((4,), old, msgspec.structs.replace(old, version=2))
+    (event,) = changes.events_of(record(raised), tables={"chunks"})
+    assert event.kind == "modify"
+    assert changes.events_of(record(ChunkChange((4,), old, old)), tables={"chunks"}) == []
+
+
 def test_index_counts_all_changes_and_resumes_within_a_record() -> None:
     chunk = ChunkChange((4,), None, Chunk(1, ChunkKind.TAIL, ChunkState.OPEN, 3))
     whole = record(

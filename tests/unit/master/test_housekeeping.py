@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import stat
+import time
+from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import trio
+import trio.testing
 
 from gfs.disk import PosixDisk
 from gfs.ids import MIB, draw
@@ -22,7 +27,7 @@ def _ledger(directory: Path) -> Ledger:
     return Ledger(directory, PosixDisk(), "c1", segment_bytes=16_384, uid=0, gid=0)
 
 
-def _make_files(ledger: Ledger, count: int) -> None:
+def _make_files(ledger: Ledger, count: int, now_ns: int = 0) -> None:
     """In one group, that fills a segment."""
     ledger.begin()
     records = []
@@ -32,7 +37,8 @@ def _make_files(ledger: Ledger, count: int) -> None:
         position = ledger.position + number
         changes: list[AnyChange] = [InodeChange((draw(ledger.epoch, position),), None, inode)]
         actor = RecordActor()
-        record = Record(position, ledger.epoch, number, "create", actor, changes, result=answer)
+        time_ns = now_ns + number
+        record = Record(position, ledger.epoch, time_ns, "create", actor, changes, result=answer)
         records.append(record)
         apply(records[-1], ledger.state)
     ledger.commit_now(records)
@@ -64,4 +70,73 @@ async def test_old_damage_in_the_log_is_said_and_a_checkpoint_made_that_needs_no
     ledger = _ledger(tmp_path)
     assert ledger.recovered.checkpoint is not None
     assert ledger.state.count(INODES) == files
+    ledger.close()
+
+
+HOUR_NS = 3_600_000_000_000
+
+
+NOW_NS = time.time_ns() + 10 * HOUR_NS  # later than the first record of a start
+
+
+def _age(ledger: Ledger, hours: list[float]) -> list[int]:
+    """Segments of ten records that were made so long ago; their first positions."""
+    begun = []
+    for ago in hours:
+        begun.append(ledger.position + 1)
+        _make_files(ledger, 10, NOW_NS - int(ago * HOUR_NS))
+    return begun
+
+
+@pytest.mark.parametrize(
+    ("retain_s", "retain_bytes", "marks", "kept"),
+    [
+        (0.0, 10**12, [], 0),  # neither
+        (3600.0 * 5, 10**12, [], 2),  # by age: the last record of a segment counts
+        (0.0, 1, [], 3),  # by size
+        (3600.0 * 5, 1, [], 3),  # beyond either is enough
+        (3600.0 * 5, 10**12, [15], 1),  # a live request is not passed
+        (0.001, 1, [], 3),  # nor is the second newest checkpoint
+    ],
+)
+async def test_log_goes_by_age_and_size_but_never_what_is_still_needed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    retain_s: float,
+    retain_bytes: int,
+    marks: list[int],
+    kept: int,
+) -> None:
+    monkeypatch.setattr(housekeeping, "time", SimpleNamespace(time_ns=lambda: NOW_NS))
+    ledger = _ledger(tmp_path)
+    begun = _age(ledger, [9, 8, 4])
+    keeping = Housekeeping(
+        ledger, lambda: marks, checkpoint_records=1, retain_bytes=retain_bytes, retain_s=retain_s
+    )
+    assert await keeping._checkpoint()
+    begun += _age(ledger, [1, 0.5])
+    assert await keeping._checkpoint()
+    keeping._truncate()
+    first = 1 if not kept else begun[kept]
+    assert ledger.log.segment_starts()[0] == first
+    assert ledger.log.first_position == first
+    assert ledger.log.read(first)
+    ledger.close()
+
+
+async def test_where_log_goes_by_age_checkpoints_are_made_by_age_too(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    ledger = _ledger(tmp_path)
+    _make_files(ledger, 10)
+    for retain_s, expected in ((0.0, 0), (7200.0, ledger.position)):
+        keeping = Housekeeping(
+            ledger, list, checkpoint_records=10**9, retain_bytes=MIB, retain_s=retain_s
+        )
+        await trio.sleep(3599)
+        assert await keeping._checkpoint_if_due(0) == 0
+        await trio.sleep(2)
+        autojump_clock.autojump_threshold = inf  # a process is waited for
+        assert await keeping._checkpoint_if_due(0) == expected
+        autojump_clock.autojump_threshold = 0
     ledger.close()

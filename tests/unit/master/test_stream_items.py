@@ -11,9 +11,8 @@ from bench.events import apply_to_state
 from bench.namespace_model import EPOCH, NamespaceModel, random_step
 from gfs import changes
 from gfs.changes import Line
-from gfs.errors import InvalidArgument
 from master.state import open_reader
-from master.stream_items import number, page
+from master.stream_items import page
 from tests.unit.projections.views import snapshot_of
 
 
@@ -60,10 +59,3 @@ def test_pages_are_all_inodes_once_with_all_their_names(tmp_path: Path, limit: i
             assert theirs is not None
             assert ours is not None
             assert ours.ino == theirs.ino
-
-
-def test_a_parameter_that_is_no_number_is_refused() -> None:
-    assert number("12", "after", 12) == 12
-    for wrong in ("", "-1", "x", "13", "1" * 30):
-        with pytest.raises(InvalidArgument, match="after must be a number up to 12"):
-            number(wrong, "after", 12)

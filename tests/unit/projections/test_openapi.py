@@ -97,6 +97,8 @@ async def test_what_is_documented_is_accepted_and_nothing_else(client: httpx.Asy
             continue
         takes = one["parameters"]
         values = {each["name"]: value_of(each) for each in takes}
+        for other in one.get("x-one-of", [])[1:]:
+            del values[other]
         answer = await client.get(path, params=values)
         assert answer.status_code == 200, (path, values, answer.text)
         answer = await client.get(path, params=values | {"nonsense": "1"})
@@ -110,7 +112,7 @@ async def test_what_is_documented_is_accepted_and_nothing_else(client: httpx.Asy
             if each["required"]:
                 without = {name: value for name, value in values.items() if name != each["name"]}
                 assert (await client.get(path, params=without)).status_code == 400
-            if each["schema"]["type"] != "array":
+            if each["schema"]["type"] != "array" and each["name"] in values:
                 twice = [(each["name"], values[each["name"]])] * 2
                 answer = await client.get(path, params=[*values.items(), *twice])
                 assert answer.status_code == 400, (path, each["name"])

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from bench.namespace_model import NamespaceModel
-from gfs.changes import bytes_of
+from gfs.changes import bytes_of, text_of
 from gfs.cli.report import moment
 from gfs.errors import UsageError
 from gfs.http import authorization
@@ -58,6 +58,7 @@ async def ask(built: tuple[NamespaceModel, View]) -> Any:
             found = answer.json()
             if status != 200:
                 assert found["message"]
+                assert "\n" not in found["message"]
                 return []
             assert {"position", "epoch", "lag_ms", "rebuilding"} <= found.keys()
             if "reports" in found:
@@ -80,8 +81,46 @@ async def test_every_report_answers_with_its_defaults_and_of_a_tree(ask: Ask) ->
         if "path" in report.takes:
             await ask(f"/report/{name}", path="/")
             await ask(f"/report/{name}", path="/no/such", status=404)
-        for strange in {"path", "of", "by", "name", "x"} - set(report.takes):
-            await ask(f"/report/{name}", status=400, **{strange: "/"})
+
+
+BAD_VALUES = {
+    "path": ("relative", "", "/no/such"),
+    "n": ("x", "-1", "1e3", "10001", "1; DROP TABLE inodes", "٣"),
+    "since_ns": ("x", "-1", "9223372036854775808", "yesterday"),
+    "uid": ("root", "-1", "1.5"),
+    "by": ("", "x", "hour; --", "uid"),
+    "of": ("", "size", "mtime_ns"),
+    "owner": ("2", "yes"),
+    "name": ("x" * 1001,),
+}
+
+
+@pytest.mark.parametrize("name", REPORTS)
+async def test_every_bad_value_of_every_report_is_refused_in_one_line(ask: Ask, name: str) -> None:
+    report = REPORTS[name]
+    assert set(report.takes) <= set(BAD_VALUES)
+    for taken in report.takes:
+        for value in BAD_VALUES[taken]:
+            status = 404 if value == "/no/such" else 400
+            await ask(f"/report/{name}", status=status, **{taken: value})
+    await ask(f"/report/{name}", status=400, wait="never")
+    for strange in {*BAD_VALUES, "x", "PATH"} - set(report.takes):
+        await ask(f"/report/{name}", status=400, **{strange: "1"})
+
+
+async def test_reports_of_a_directory_whose_name_is_not_utf8(
+    ask: Ask, model: NamespaceModel
+) -> None:
+    path = next(
+        path
+        for ino, children in model.children.items()
+        if children and b"\xff" in (path := model.path(ino)) and not model.is_below(ino, 2)
+    )
+    for name, report in REPORTS.items():
+        if "path" in report.takes:
+            await ask(f"/report/{name}", path=text_of(path))
+    rows = await ask("/report/crowded", path=text_of(path), n=1000)
+    assert any(bytes_of(row["path"]) == path for row in rows)
 
 
 async def test_largest_files_come_with_a_path_of_theirs(ask: Ask, model: NamespaceModel) -> None:
@@ -102,6 +141,20 @@ async def test_histograms_count_every_file_once(ask: Ask, model: NamespaceModel)
     assert sum(row["files"] for row in await ask("/report/sizes")) == files
     in_tree = await ask("/report/sizes", path="/")
     assert 0 < sum(row["files"] for row in in_tree) <= files
+
+
+async def test_extensions_and_sums_count_every_inode_once(ask: Ask, model: NamespaceModel) -> None:
+    files = [one for one in model.inodes.values() if one.is_file]
+    rows = await ask("/report/extensions")
+    assert sum(row["files"] for row in rows) == len(files)
+    assert sum(row["bytes"] for row in rows) == sum(one.size for one in files)
+    for by in ("owner", "group", "extension", "kind"):
+        sums = await ask("/report/sums", by=by)
+        assert sum(row["files"] for row in sums) == len(model.inodes)
+        assert sum(row["bytes"] for row in sums) == sum(o.size for o in model.inodes.values())
+    one = {row["extension"]: row["files"] for row in rows}
+    assert one.keys() <= {"", "log", "txt", "py", "gz", "jpg", "data", "parquet"}
+    assert len(one) == 8
 
 
 async def test_crowded_directories_are_those_with_most_names(

@@ -29,7 +29,8 @@ from gfs import messages as m
 from gfs.errors import GfsError, NoSuchReplica, Unreachable
 from gfs.items import CHUNKS, INODES, TABLES, Chunk, Extent, Inode
 from gfs.messages import Actor, Done, Message
-from gfs.records import DECODER, ENCODER, Record
+from gfs.operations import OPERATIONS
+from gfs.records import DECODER, ENCODER, TABLE_OF, Record
 from master.checking import Problem, check_tables
 from master.core import start
 from master.core.decision import Policy
@@ -38,6 +39,7 @@ from master.core.master import Master
 from master.core.transaction import apply
 from master.segments import PAYLOAD_BYTES_MAX
 from master.state import MemoryTables
+from tests.unit.master.core.folding import check_fold
 
 ROOT = Actor(0, 0, groups=())
 USER = Actor(1000, 1000, groups=(1000,))
@@ -650,7 +652,7 @@ class Cluster:
         return [record.operation for record in self.records()]
 
     def check(self) -> None:
-        """Replay gives the same tables, and they agree with each other."""
+        """Replay gives the same tables, so do the stream's events; they agree with each other."""
         replayed = MemoryTables()
         last = None
         for record in self.records():
@@ -658,10 +660,13 @@ class Cluster:
                 assert record.position == last.position + 1
                 assert record.time_ns > last.time_ns
                 assert record.epoch >= last.epoch
+            touched = {TABLE_OF[type(change)] for change in record.changes}
+            assert touched <= OPERATIONS[record.operation], record.operation
             apply(record, replayed)
             last = record
         for table in TABLES:
             assert everything(replayed, table) == everything(self.tables, table), table
+        check_fold(self.records(), self.tables)
         problems: list[Problem] = []
         check_tables(self.tables, problems.append)
         assert problems == []

@@ -1,0 +1,127 @@
+"""Events of the history: folded, they are the namespace; told, they are what was done."""
+
+from __future__ import annotations
+
+import stat
+from typing import Any
+
+import pytest
+
+from bench.namespace_model import NamespaceModel
+from gfs.changes import text_of
+from gfs.ids import TRASH_INO
+from gfs.items import Dirent
+from gfs.records import Copy, DirentChange, Record
+from projections.core import happenings
+from projections.core.happenings import Happening, happenings_of
+from tests.unit.projections.views import history, lines_of
+
+
+def told(*records: Record) -> list[Happening]:
+    return happenings_of(lines_of(records))[0]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_events_folded_are_the_names_and_sizes_that_the_model_has(seed: int) -> None:
+    """Nothing that changes a name or a size is left out, doubled or told of another inode."""
+    model, records = history(seed, 600)
+    names: dict[int, set[tuple[int, str]]] = {}
+    sizes: dict[int, int] = {}
+    owners: dict[int, int] = {}
+    for one in told(*records):
+        here = names.setdefault(one.ino, set())
+        if one.from_parent:
+            here.remove((one.from_parent, one.from_name))
+        if one.parent:
+            assert (one.parent, one.name) not in here
+            here.add((one.parent, one.name))
+        assert sizes.get(one.ino, 0) in (one.size_before, one.size)
+        sizes[one.ino], owners[one.ino] = one.size, one.owner
+        if one.event == happenings.REMOVED:
+            assert not here
+            del sizes[one.ino]
+    wanted = {(key[0], text_of(key[1]), dirent.ino) for key, dirent in model.dirents.items()}
+    assert {(*place, ino) for ino, places in names.items() for place in places} == wanted
+    assert sizes == {ino: model.inodes[ino].size for ino in sizes}
+    assert set(sizes) == set(model.inodes)
+    assert all(model.inodes[ino].uid == owners[ino] for ino in sizes)
+
+
+def test_each_thing_done_is_told_once_and_by_its_name() -> None:
+    model = NamespaceModel()
+    records = [model.format(), model.mkdir(1, b"a"), model.create(1, b"f")]
+    directory, file = (model.dirents[1, name].ino for name in (b"a", b"f"))
+    records += [
+        model.commit(file, 100),
+        model.set(file, mode=stat.S_IFREG | 0o600),
+        model.set(file, attributes={b"user.tag": b"x"}),
+        model.set(file, atime_ns=5),
+        model.link(file, directory, b"hard"),
+        model.rename(1, b"f", directory, b"g"),
+        model.unlink(directory, b"hard"),
+        model.rename(directory, b"g", int(TRASH_INO), b"%016x" % file),
+        model.rename(int(TRASH_INO), b"%016x" % file, directory, b"g"),
+        model.unlink(directory, b"g"),
+    ]
+    events = [(one.event, one.size_before, one.size) for one in told(*records) if one.ino == file]
+    assert events == [
+        ("made", 0, 0), ("written", 0, 100), ("attributes", 100, 100), ("xattrs", 100, 100),
+        ("linked", 100, 100), ("renamed", 100, 100), ("unlinked", 100, 100),
+        ("trashed", 100, 100), ("undeleted", 100, 100), ("removed", 100, 0),
+    ]  # fmt: skip
+    assert [one.event for one in told(*records) if one.ino == directory] == ["made"]
+
+
+def test_a_rename_onto_a_name_tells_of_both_inodes() -> None:
+    model = NamespaceModel()
+    records = [model.format(), model.create(1, b"new"), model.create(1, b"old")]
+    new, old = (model.dirents[1, name].ino for name in (b"new", b"old"))
+    events = told(*records, model.rename(1, b"new", 1, b"old"))[-2:]
+    assert {(one.ino, one.event, one.from_name, one.name) for one in events} == {
+        (old, "removed", "old", ""),
+        (new, "renamed", "new", "old"),
+    }
+
+
+def test_an_exchange_renames_both() -> None:
+    model = NamespaceModel()
+    records = [model.format(), model.create(1, b"a"), model.mkdir(1, b"b")]
+    events = told(*records, model.exchange((1, b"a"), (1, b"b")))[-2:]
+    assert {(one.event, one.from_name, one.name) for one in events} == {
+        ("renamed", "a", "b"),
+        ("renamed", "b", "a"),
+    }
+
+
+def test_a_name_that_is_not_utf8_and_who_did_it_are_kept() -> None:
+    model = NamespaceModel()
+    one = told(model.format(), model.create(1, b"caf\xe9"))[-1]
+    assert one.name == text_of(b"caf\xe9")
+    assert (one.uid, one.pid, one.host, one.mount) == (1000, 42, "host", "/mnt/gfs")
+    assert one.kind == stat.S_IFREG
+
+
+def test_a_snapshot_is_one_copy_and_one_event_of_its_root() -> None:
+    model = NamespaceModel()
+    records = [model.format(), model.mkdir(1, b"a"), model.create(1, b"f")]
+    source = model.dirents[1, b"a"].ino
+    root = 7 << 40
+    record = model.set(1, mtime_ns=model.now_ns)
+    record.changes.insert(0, DirentChange((1, b"copy"), None, Dirent(root, stat.S_IFDIR)))
+    record.copy = Copy(source, 1, b"copy", root, root, 1, owners={1000: (1, 0)})
+    events, copies = happenings_of(lines_of([*records, record]))
+    assert [(one.source, one.inodes, one.name) for one in copies] == [(source, 1, "copy")]
+    made = [one for one in events if one.ino == copies[0].root]
+    assert [(one.event, one.name) for one in made] == [("copied", "copy")]
+    assert f'"source":{source}' in made[0].detail
+
+
+def test_changes_of_one_inode_in_one_record_are_one_event() -> None:
+    model = NamespaceModel()
+    first = model.format()
+    record: Any = model.create(1, b"f")
+    ino = model.dirents[1, b"f"].ino
+    later = model.commit(ino, 10)
+    record.changes += later.changes
+    assert [(one.event, one.size) for one in told(first, record)][-1:] == [("made", 10)]
+    assert Dirent(ino, stat.S_IFREG) == model.dirents[1, b"f"]
