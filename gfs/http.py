@@ -1,10 +1,10 @@
 """HTTP of a daemon: Starlette on Hypercorn's trio server, in a nursery of the daemon.
 
-Every daemon has ``/health`` (open to all who reach it), ``/statistics`` and ``/metrics``;
-the rest are routes of its own. A caller proves the cluster's key by a bearer token
-derived from it, or comes by the Unix socket as the daemon's own user or root (the
-kernel says who). Errors are JSON ``{"error": code, "message": text}``. Nothing a
-caller does raises into the daemon.
+Every daemon has ``/health`` (open to all who reach it), ``/statistics``, ``/metrics`` and
+``/openapi.json``, which lists them all; the rest are operations of its own. A caller proves
+the cluster's key by a bearer token derived from it, or comes by the Unix socket as the
+daemon's own user or root (the kernel says who). Errors are JSON
+``{"error": code, "message": text}``. Nothing a caller does raises into the daemon.
 
 Hypercorn's server of one connection is used; listening is done here, because only
 the accepted socket knows the peer's credentials.
@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from importlib import metadata
 from typing import Any
 
 import hypercorn
@@ -35,12 +36,13 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gfs import errors
 from gfs.bearer import authorization, token
 from gfs.handshake import listen
+from gfs.routes import Operation, document
 
 __all__ = ["JsonResponse", "Peer", "application", "authorization", "serve_http", "token"]
 
@@ -104,6 +106,7 @@ def application(
     statistics: Callable[[], object],
     look: Callable[[], object] | None = None,
     routes: Sequence[BaseRoute] = (),
+    operations: Sequence[Operation] = (),
     body_bytes_max: int = BODY_BYTES_MAX,
 ) -> ASGIApp:
     """The HTTP side of a daemon.
@@ -115,7 +118,9 @@ def application(
       statistics: numbers (nested maps, structs, dataclasses) for ``/statistics`` and,
         flattened, ``/metrics``; names that end in ``_total`` are counters.
       look: run in a thread before `statistics` is, for what takes long to find out.
-      routes: the daemon's own; a handler may raise GfsError, UsageError, HTTPException.
+      operations: the daemon's own, checked and described by their table; a handler may
+        raise GfsError, UsageError, HTTPException.
+      routes: others, which check their parameters themselves.
     """
     registry = CollectorRegistry()
     registry.register(_Statistics(daemon, statistics))
@@ -135,11 +140,17 @@ def application(
         text = prometheus_client.generate_latest(registry)
         return Response(text, media_type=prometheus_client.CONTENT_TYPE_PLAIN_0_0_4)
 
-    own = [
-        Route("/health", show_health),
-        Route("/statistics", show_statistics),
-        Route("/metrics", show_metrics),
+    async def show_document(request: Request) -> Response:
+        return JsonResponse(document(f"gfs {daemon}", metadata.version("gfs"), table))
+
+    table = [
+        Operation("/health", show_health, "Whether it is well; needs no key"),
+        Operation("/statistics", show_statistics, "Numbers, as JSON"),
+        Operation("/metrics", show_metrics, "Numbers, for Prometheus", answers="text/plain"),
+        Operation("/openapi.json", show_document, "What can be asked here (OpenAPI)"),
+        *operations,
     ]
+    own = [one.route() for one in table]
     handlers: dict[Any, Any] = dict.fromkeys(
         (errors.GfsError, errors.UsageError, HTTPException, Exception), _answer_error
     )

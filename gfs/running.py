@@ -62,3 +62,24 @@ def complain(name: str, error: BaseException) -> int:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     print(f"{name}: {text}", file=sys.stderr)
     return 2 if isinstance(error, MISTAKES) else 1
+
+
+async def until_one_ends(*parts: Callable[[], Awaitable[None]]) -> None:
+    """Run all at the same time; when one returns or fails, the others are cancelled.
+
+    Raises: what the first of them that failed raised, as it was raised.
+    """
+    failures: list[Exception] = []
+    async with trio.open_nursery() as nursery:
+
+        async def run(part: Callable[[], Awaitable[None]]) -> None:
+            try:
+                await part()
+            except Exception as error:
+                failures.append(error)
+            nursery.cancel_scope.cancel()
+
+        for part in parts:
+            nursery.start_soon(run, part)
+    if failures:
+        raise failures[0]

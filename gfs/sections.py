@@ -15,7 +15,6 @@ from msgspec import Meta, Struct, field
 from gfs.ids import CHUNK_BYTES, GIB, KIB, MIB
 
 Level = Literal["debug", "info", "warning", "error"]
-View = Literal["search", "analytics", "all"]
 
 
 def _about(text: str, low: float | None = None, high: float | None = None) -> Meta:
@@ -142,7 +141,7 @@ class MountConfig(DaemonConfig):
 class ProjectionsConfig(DaemonConfig):
     """Views of the metadata; section [projections]."""
 
-    view: Annotated[View, _about("which views this process keeps")] = "all"
+    view: Annotated[str, _about("which view this process keeps, or all")] = "all"
     data_dir: Annotated[str, _about("where the views lie")] = ""
     stream: Annotated[str, _about("URL of the change stream")] = ""
     stream_unix: Annotated[str, _about("Unix socket of the stream, tried first")] = ""
@@ -156,6 +155,12 @@ class ProjectionsConfig(DaemonConfig):
         0.05
     )
     unasked_s: Annotated[float, _about("an event waits while nobody asks the view", 0, 60)] = 1.0
+    verify_inodes_per_s: Annotated[
+        int, _about("compared with the master all the time; 0: none", 0, 100_000)
+    ] = 250
+    verify_period_s: Annotated[float, _about("a look at everything begins at most once in", 0)] = (
+        60.0
+    )
     query_s: Annotated[float, _about("time limit of a query", 0.01)] = 30.0
     export_s: Annotated[float, _about("time limit of an export of the namespace", 0.01)] = 3600.0
     query_rows: Annotated[int, _about("rows of one SQL answer at most", 1)] = 100_000
@@ -176,6 +181,7 @@ class ClientConfig(ClusterConfig):
     search_unix: Annotated[str, _about("Unix socket of the search view")] = ""
     analytics: Annotated[str, _about("URL of the analytics view")] = ""
     analytics_unix: Annotated[str, _about("Unix socket of the analytics view")] = ""
+    views: Annotated[str, _about("other views: NAME=URL, with commas between")] = ""
 
 
 SECTIONS: dict[str, type[ClusterConfig]] = {

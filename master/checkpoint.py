@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -174,13 +174,7 @@ def iterate_items(
 
     Raises: NewerFormat, Corrupt. Removing the checkpoint meanwhile does no harm.
     """
-    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    # Immutable: no locks, no journal looked for, so nothing is written beside it.
-    name = f"{checkpoint.path.as_uri()}?immutable=1"
-    try:
-        connection = apsw.Connection(name, flags=flags, vfs=vfs)
-    except apsw.Error as error:
-        raise translate(error, f"open {checkpoint.path}") from error
+    connection = _open(checkpoint, vfs)
     try:
         _check_format(connection, checkpoint)
         tables = SqliteReadTables(connection)
@@ -192,6 +186,25 @@ def iterate_items(
                 after = items[-1][0]
     finally:
         connection.close()
+
+
+def count_items(checkpoint: Checkpoint, tables: Iterable[str]) -> int:
+    """How many items these tables have; raises as `iterate_items`."""
+    connection = _open(checkpoint, None)
+    try:
+        return sum(SqliteReadTables(connection).count(table) for table in tables)
+    finally:
+        connection.close()
+
+
+def _open(checkpoint: Checkpoint, vfs: str | None) -> apsw.Connection:
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    # Immutable: no locks, no journal looked for, so nothing is written beside it.
+    name = f"{checkpoint.path.as_uri()}?immutable=1"
+    try:
+        return apsw.Connection(name, flags=flags, vfs=vfs)
+    except apsw.Error as error:
+        raise translate(error, f"open {checkpoint.path}") from error
 
 
 def _check_format(connection: apsw.Connection, checkpoint: Checkpoint) -> None:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import msgspec
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from gfs import changes
 from gfs.changes import Cursor
 from gfs.errors import InvalidArgument, NotFound, NotReady, Refused
 from gfs.http import JsonResponse, application
+from gfs.routes import Operation, Parameter
+from master.state import open_reader
 from master.stream_consumers import check_name
+from master.stream_items import DEFAULT_INODES, PAGE_INODES_MAX, page
 from master.stream_responses import Asked, SnapshotResponse, StreamResponse
 from master.stream_service import Service
 from master.stream_snapshot import snapshot_lines
 
 
-class _Commit(msgspec.Struct, forbid_unknown_fields=True):
+class Commit(msgspec.Struct, forbid_unknown_fields=True):
     """Body of ``POST /consumers/NAME``."""
 
     cursor: str
@@ -88,6 +92,18 @@ class Handlers:
         service.figures.snapshots_total += 1
         return SnapshotResponse(service, snapshot_lines(path))
 
+    async def items(self, request: Request) -> Response:
+        """``GET /items?after=INO&limit=N``: a page of the state as it is now."""
+        after = int(request.query_params.get("after", "0"))
+        limit = int(request.query_params.get("limit", str(DEFAULT_INODES)))
+
+        def made() -> bytes:
+            with closing(open_reader(self._service.state)) as state:
+                return page(state, after, limit)
+
+        content = await trio.to_thread.run_sync(made)
+        return Response(content, media_type="application/x-ndjson")
+
     async def consumers(self, request: Request) -> Response:
         """``GET /consumers``."""
         service = self._service
@@ -120,7 +136,7 @@ class Handlers:
 
 async def _commit_in(request: Request) -> str:
     try:
-        return msgspec.json.decode(await request.body(), type=_Commit).cursor
+        return msgspec.json.decode(await request.body(), type=Commit).cursor
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidArgument(
             f'the body is {{"cursor": "EPOCH-POSITION.INDEX"}}: {error}'
@@ -129,18 +145,44 @@ async def _commit_in(request: Request) -> str:
 
 def app(service: Service, key: bytes | None) -> ASGIApp:
     """The stream's HTTP."""
-    handlers = Handlers(service)
     return application(
         daemon="stream",
         key=key,
         health=lambda: {"ok": True, "cursor": str(service.tip.cursor)},
         statistics=service.statistics,
         look=service.look,
-        routes=[
-            Route("/stream", handlers.stream),
-            Route("/snapshot", handlers.snapshot),
-            Route("/position", handlers.position),
-            Route("/consumers", handlers.consumers),
-            Route("/consumers/{name}", handlers.consumer, methods=["GET", "POST", "DELETE"]),
-        ],
+        operations=operations(Handlers(service)),
     )
+
+
+def operations(handlers: Handlers) -> list[Operation]:
+    """What can be asked, as `gfs.routes` has it."""
+    after = Parameter("after", "inodes above this number", "number", most=(1 << 63) - 1, default=0)
+    limit = Parameter("limit", "at most", "number", most=PAGE_INODES_MAX, default=DEFAULT_INODES)
+    name = Parameter("name", "the consumer's", where="path")
+    rows = "application/x-ndjson"
+    one = "/consumers/{name}"
+    return [
+        Operation("/stream", handlers.stream, "Events, one long answer", _ASKED, answers=rows),
+        Operation("/snapshot", handlers.snapshot, "Items of the newest checkpoint", answers=rows),
+        Operation("/items", handlers.items, "A page of the state", (after, limit), answers=rows),
+        Operation("/position", handlers.position, "Where the log ends"),
+        Operation("/consumers", handlers.consumers, "Named consumers and their lag"),
+        Operation(one, handlers.consumer, "One of them", (name,)),
+        Operation(one, handlers.consumer, "Say how far it has come", (name,), "POST", Commit),
+        Operation(one, handlers.consumer, "Forget it", (name,), "DELETE"),
+    ]
+
+
+_ASKED = (
+    Parameter("from", "a cursor, start or now", default="start"),
+    Parameter("consumer", "go on where this one was, and count as it"),
+    Parameter("follow", "0: end where the log ends now", "flag", default=1),
+    Parameter("prefix", "only what lies below this directory"),
+    Parameter("name", "a shell pattern for the name"),
+    Parameter("kind", "insert, modify, remove, copy; with commas between"),
+    Parameter("tables", "instead of inodes,dirents"),
+    Parameter("operation", "what the record did; with commas between"),
+    Parameter("owner", "only items of this user", "number", most=10**18 - 1),
+    Parameter("limit", "events at most", "number", most=10**18 - 1),
+)

@@ -1,7 +1,7 @@
 """Items of the newest checkpoint as NDJSON: where a reader begins anew after `reset`.
 
-The first line says as of which cursor the items are, the last one how many there
-were: an answer without it was cut short. After it the reader follows from that cursor.
+The first line says as of which cursor the items are and how many, the last one how many
+there were: an answer without it was cut short. After it the reader follows from that cursor.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from gfs import changes
 from gfs.changes import Control, Cursor
-from master.checkpoint import Checkpoint, iterate_items
+from master.checkpoint import Checkpoint, count_items, iterate_items
 
 PAGE_ITEMS = 2000
 
@@ -21,10 +21,11 @@ def snapshot_lines(checkpoint: Checkpoint | None) -> Iterator[bytes]:
     None stands for the empty namespace before the first record. Blocks for each
     page: pull it from a thread.
     """
-    cursor = str(changes.START)
+    cursor, total = str(changes.START), 0
     if checkpoint is not None:
         cursor = str(Cursor(checkpoint.epoch, checkpoint.position))
-    yield changes.encode((Control(changes.SNAPSHOT, cursor=cursor),))
+        total = count_items(checkpoint, changes.DEFAULT_TABLES)
+    yield changes.encode((Control(changes.SNAPSHOT, cursor=cursor, items=total),))
     count = 0
     for page in _pages(checkpoint, cursor) if checkpoint is not None else ():
         count += len(page)

@@ -1,7 +1,7 @@
 """`python -m projections`: keep views of the metadata and answer questions on them.
 
-One process may keep one view or all of them; their queries are then below
-``/search/...`` and ``/analytics/...`` as well, and the first one's also at the top.
+One process may keep one view or all of them. The queries of each are below its name,
+``/search/...``, ``/analytics/...``, and those of the first one also at the top.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import trio
-from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp
 
 from gfs import config as configuration
@@ -22,12 +22,19 @@ from gfs.config import ProjectionsConfig
 from gfs.errors import GfsError, UsageError
 from gfs.handshake import load_key
 from gfs.http import application, serve_http
+from gfs.routes import Operation
 from gfs.running import first_of
+from projections.analytics_queries import AnalyticsQueries
+from projections.analytics_routes import sql_operations as sql_of_duckdb
 from projections.analytics_view import AnalyticsView
-from projections.projection import Projection, choose
+from projections.control import Control, list_operation
+from projections.projection import Projection, SqliteProjection, choose
 from projections.queries import QueryService
+from projections.search_queries import SearchQueries
+from projections.search_routes import sql_operations as sql_of_sqlite
 from projections.search_view import SearchView
 from projections.stream_source import StreamSource
+from projections.verifier import Verifier
 from projections.worker import View
 
 log = logging.getLogger(__name__)
@@ -44,19 +51,47 @@ def views_of(config: ProjectionsConfig, key: bytes | None) -> list[View]:
         raise UsageError("projections: data_dir is not set")
     if not config.stream and not config.stream_unix:
         raise UsageError("projections: stream is not set")
-    source = StreamSource(config.stream, config.stream_unix, key)
+    source = source_of(config, key)
     return [View(one(config), config, source) for one in choose(BUILT_IN, config.view)]
 
 
-def app(views: list[View], config: ProjectionsConfig, key: bytes | None) -> ASGIApp:
+def source_of(config: ProjectionsConfig, key: bytes | None) -> StreamSource:
+    """Where the change stream is."""
+    return StreamSource(config.stream, config.stream_unix, key)
+
+
+def operations_of(control: Control) -> list[Operation]:
+    """All that one view can be asked."""
+    service = control.service
+    projection = service.view.projection
+    own = [*control.operations(), *projection.operations(service)]
+    if not any(one.path == "/sql" for one in own):  # which every view has
+        if isinstance(projection, SqliteProjection):
+            own += sql_of_sqlite(SearchQueries(service))
+        else:
+            own += sql_of_duckdb(AnalyticsQueries(service))
+    return own
+
+
+def controls_of(views: list[View], config: ProjectionsConfig, key: bytes | None) -> list[Control]:
+    """Queries and verification of each view; the latter reads the stream on its own."""
+    source = source_of(config, key)
+    return [Control(QueryService(view, config), Verifier(view, config, source)) for view in views]
+
+
+def app(
+    views: list[View],
+    config: ProjectionsConfig,
+    key: bytes | None,
+    controls: list[Control] | None = None,
+) -> ASGIApp:
     """Queries, status, health and metrics of the views."""
-    routes: list[BaseRoute] = []
-    for view in views:
-        service = QueryService(view, config)
-        own = [Route("/status", service.show_status), *view.projection.routes(service)]
-        routes.append(Mount(f"/{view.name}", routes=own))
-        if view is views[0]:
-            routes += own
+    controls = controls_of(views, config, key) if controls is None else controls
+    table = [list_operation(controls)]
+    for number, control in enumerate(controls):
+        own = operations_of(control)
+        table += [replace(one, path=f"/{control.name}{one.path}") for one in own]
+        table += own if number == 0 else []
     return application(
         daemon="projections",
         key=key,
@@ -64,8 +99,8 @@ def app(views: list[View], config: ProjectionsConfig, key: bytes | None) -> ASGI
             "ok": all(view.store is not None for view in views),
             "views": {view.name: str(view.cursor) for view in views},
         },
-        statistics=lambda: {view.name: view.statistics() for view in views},
-        routes=routes,
+        statistics=lambda: {control.name: control.statistics() for control in controls},
+        operations=table,
     )
 
 
@@ -77,13 +112,15 @@ async def serve(views: list[View], config: ProjectionsConfig, key: bytes | None)
     stop = trio.Event()
     for view in views:
         view.lock()
+    controls = controls_of(views, config, key)
     async with trio.open_nursery() as nursery:
-        for view in views:
+        for view, control in zip(views, controls, strict=True):
             nursery.start_soon(view.run)
+            nursery.start_soon(control.verifier.run)
 
         async def http(task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
             await serve_http(
-                app(views, config, key),
+                app(views, config, key, controls),
                 config.http,
                 config.unix,
                 stop=stop,

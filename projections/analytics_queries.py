@@ -15,7 +15,6 @@ import duckdb
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
 from gfs.errors import InvalidArgument, NotFound, NotReady, TooLarge, UsageError
 from gfs.ids import MIB
@@ -37,7 +36,7 @@ from projections.storage import DuckStore
 Bound = Sequence[Any] | Mapping[str, Any]  # by place, or by name
 SQL_ANSWER_BYTES = 64 * MIB
 SQL_BYTES_MAX = 100_000
-_TOP = {"size": "largest", "newest": "newest", "oldest": "oldest", "links": "links"}
+TOP = {"size": "largest", "newest": "newest", "oldest": "oldest", "links": "links"}
 
 
 class AnalyticsQueries:
@@ -46,20 +45,6 @@ class AnalyticsQueries:
     def __init__(self, service: QueryService) -> None:
         self._service = service
         self._seconds = service.config.query_s
-
-    def routes(self) -> Sequence[BaseRoute]:
-        """What they answer."""
-        return [
-            Route("/histogram", self.histogram),
-            Route("/growth", self.growth),
-            Route("/top", self.top),
-            Route("/sums", self.sums),
-            Route("/report", self.reports),
-            Route("/report/{name}", self.report),
-            Route("/history", self.history),
-            Route("/export", self.export),
-            Route("/sql", self.sql, methods=["GET", "POST"]),
-        ]
 
     @contextmanager
     def _reading(self, seconds: float) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -110,9 +95,9 @@ class AnalyticsQueries:
     async def top(self, request: Request) -> Response:
         """``GET /top?by=size|newest|oldest|links&n=20``: files, with their paths."""
         by = request.query_params.get("by", "size")
-        if by not in _TOP:
-            raise InvalidArgument(f"by is one of {', '.join(_TOP)}, not {by[:40]!r}")
-        return await self._report(request, _TOP[by], "by")
+        if by not in TOP:
+            raise InvalidArgument(f"by is one of {', '.join(TOP)}, not {by[:40]!r}")
+        return await self._report(request, TOP[by], "by")
 
     async def sums(self, request: Request) -> Response:
         """``GET /sums?by=owner|group|extension|kind&path=/a``: files and bytes, of a tree."""
@@ -125,7 +110,7 @@ class AnalyticsQueries:
 
     async def report(self, request: Request) -> Response:
         """``GET /report/NAME?...``: one of `projections.analytics_reports`."""
-        return await self._report(request, request.path_params["name"])
+        return await self._report(request, request.url.path.rpartition("/")[2])
 
     async def _report(self, request: Request, name: str, *chosen: str) -> Response:
         """A report; parameters `chosen` have said which it is."""

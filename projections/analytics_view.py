@@ -16,19 +16,22 @@ from operator import attrgetter
 from typing import Any
 
 import duckdb
-from starlette.routing import BaseRoute
 
 from gfs.changes import Line
 from gfs.config import ProjectionsConfig
+from gfs.routes import Operation
+from projections import analytics_routes
 from projections.analytics_copy import apply_copy
 from projections.analytics_history import EventHistory
 from projections.analytics_queries import AnalyticsQueries
 from projections.analytics_schema import DIRENT_COLUMNS, HISTORY, INODE_COLUMNS, SCHEMA
+from projections.core.comparing import Compared
 from projections.core.facts import Deletion, facts_of
 from projections.core.following import Batch, Items, stages
 from projections.projection import DuckProjection
 
-_INODE = attrgetter(*(name for name in INODE_COLUMNS if name != "ino"))
+_COMPARED = tuple(name for name in INODE_COLUMNS if name != "ino")
+_INODE = attrgetter(*_COMPARED)
 _DELETION = attrgetter(*(one.name for one in fields(Deletion)))  # the table's columns
 _GROWTH = attrgetter("created", "removed", "bytes_added", "bytes_removed")
 _PUT_DIRENTS = (
@@ -44,6 +47,12 @@ class AnalyticsView(DuckProjection):
     format = 2
     schema = SCHEMA
     history_schema = HISTORY
+    compared = Compared(
+        _COMPARED,
+        f"SELECT ino, {', '.join(_COMPARED)} FROM inodes WHERE ino > ? AND ino <= ?",
+        "SELECT ino, parent, name FROM dirents WHERE ino > ? AND ino <= ?",
+        "SELECT ino, name, value FROM xattrs WHERE ino > ? AND ino <= ?",
+    )
     path_sql = (
         "SELECT path FROM directories WHERE ino = ? OR ino ="
         " (SELECT min(parent) FROM dirents WHERE ino = ?) ORDER BY depth DESC LIMIT 1"
@@ -70,8 +79,8 @@ class AnalyticsView(DuckProjection):
         _put(history, "history.deletions", [_DELETION(one) for one in facts.deletions])
         self._events.record(lines, history)
 
-    def routes(self, service: Any) -> Sequence[BaseRoute]:
-        return AnalyticsQueries(service).routes()
+    def operations(self, service: Any) -> Sequence[Operation]:
+        return analytics_routes.operations(AnalyticsQueries(service))
 
 
 def apply_items(items: Items, connection: duckdb.DuckDBPyConnection) -> None:

@@ -40,12 +40,12 @@ _PLACE = "CASE WHEN d.path = '' THEN '/' || e.name ELSE d.path || '/' || e.name 
 _OUTSIDE_TRASH = "d.path < '<'"  # '' and '/...' sort before '<trash>' and '<orphans>'
 _HOLDS = "SELECT files + directories FROM directories WHERE ino = ?"
 _TEXTS = ("q", "regex", "ext", "kind", "perm", "xattr", "target")
-_NUMBERS = {"uid": "uid", "gid": "gid", "ino": "ino", "links": "links"}
-_SIZES = ("size_min", "size_max")
+NUMBERS = {"uid": "uid", "gid": "gid", "ino": "ino", "links": "links"}
+SIZES = ("size_min", "size_max")
 _TIMES = {"mtime": "m", "atime": "a", "ctime": "c", "created": "B"}
-_RANGES = [f"{name}_{end}" for name in _TIMES for end in ("after", "before")]
+RANGES = [f"{name}_{end}" for name in _TIMES for end in ("after", "before")]
 _SWITCHES = ("glob", "fold", "trash")
-_KNOWN = (*_TEXTS, *_NUMBERS, *_SIZES, *_RANGES, *_SWITCHES, "path", "limit", "after")
+_KNOWN = (*_TEXTS, *NUMBERS, *SIZES, *RANGES, *_SWITCHES, "path", "limit", "after")
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _numbers(request: Request) -> list[Predicate]:
     most = (1 << 63) - 1
     found: list[Predicate] = [
         Number(attribute, "", number(request, name, 0, most))
-        for name, attribute in _NUMBERS.items()
+        for name, attribute in NUMBERS.items()
         if name in query
     ]
     if "size_min" in query:

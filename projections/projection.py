@@ -15,16 +15,16 @@ A view that cannot be read, or is of another `format`, is built anew beside and 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar
 
-from starlette.routing import BaseRoute
-
 from gfs.changes import Line
 from gfs.config import ProjectionsConfig
 from gfs.errors import UsageError
+from gfs.routes import Operation
+from projections.core.comparing import Compared, Difference
 from projections.core.dead_letters import EVERYWHERE, PATHS_MAX
 from projections.core.following import Batch
 from projections.storage import DuckStore, SqliteStore, Store
@@ -44,6 +44,8 @@ class Projection(ABC):
     suffix: ClassVar[str]
     # One row: path of the directory that inode ? is, or (second ?) lies in. "" = no paths here.
     path_sql: ClassVar[str] = ""
+    # What of it is items of the master, row for row: it is verified against them all the time.
+    compared: ClassVar[Compared | None] = None
 
     def __init__(self, config: ProjectionsConfig) -> None:
         self.config = config
@@ -79,8 +81,19 @@ class Projection(ABC):
             found.add((row and row[0]) or EVERYWHERE)
         return sorted(found)
 
-    def routes(self, service: Any) -> Sequence[BaseRoute]:
-        """HTTP routes of its queries; `service` is a `projections.queries.QueryService`."""
+    def contradictions(self, after: int, last: int, connection: Any) -> Iterable[Difference]:
+        """What is not as the rows say that it is made of, of inodes in (after, last]."""
+        return ()
+
+    def contradictions_of_sums(self, connection: Any) -> Iterable[Difference]:
+        """The same of what is about all rows; once in each pass of verification."""
+        return ()
+
+    def operations(self, service: Any) -> Sequence[Operation]:
+        """Its queries over HTTP, besides SQL, which every view has.
+
+        `service` is a `projections.queries.QueryService`.
+        """
         return ()
 
 

@@ -1,9 +1,10 @@
 """The query service of a view: waiting, limits, and what every answer says.
 
 Every answer carries the position and epoch that it is true for, the lag in
-milliseconds and whether a rebuild runs: in the headers ``X-GFS-Cursor``,
-``X-GFS-Lag-Ms``, ``X-GFS-Rebuilding``, and in JSON answers as fields too; so do the
-directories, if any, of which the view could not take a record (``X-GFS-Suspect``). With
+milliseconds, whether a rebuild runs and whether the view is paused: in the headers
+``X-GFS-Cursor``, ``X-GFS-Lag-Ms``, ``X-GFS-Rebuilding``, ``X-GFS-Paused``, and in JSON
+answers as fields too; so do the directories, if any, of which the view could not take a
+record (``X-GFS-Suspect``). With
 ``wait=CURSOR`` it waits until the view has come that far. Queries run in threads, on
 connections of their own, and are ended when their time is up.
 """
@@ -28,8 +29,9 @@ from starlette.types import Receive, Scope, Send
 from gfs import changes
 from gfs.changes import Cursor
 from gfs.config import ProjectionsConfig
-from gfs.errors import InvalidArgument, NotReady, TimedOut, TooLarge, UsageError
+from gfs.errors import GfsError, InvalidArgument, NotReady, TimedOut, TooLarge, UsageError
 from gfs.http import JsonResponse
+from gfs.routes import Parameter
 from projections.core.dead_letters import suspects
 from projections.worker import View
 
@@ -40,6 +42,11 @@ BLOCK_BYTES = 256 * 1024  # of a streamed answer handed over at a time
 AGAIN_S = 0.05  # between interruptions of a query that goes on
 QUERIES_MAX = 16  # at once; more wait
 _ENCODER = msgspec.json.Encoder()
+WAIT = Parameter("wait", "answer once everything up to this cursor is in", "cursor", example="0-0")
+SQL_PARAMETERS = (
+    Parameter("q", "the statement", example="SELECT count(*) FROM inodes"),
+    Parameter("limit", "rows at most", "number", most=1 << 40),
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class Freshness:
     cursor: Cursor
     lag_ms: float
     rebuilding: bool
+    paused: bool = False  # nothing is applied: it grows older until somebody resumes it
     suspect: tuple[str, ...] = ()  # directories below which it may be wrong
 
     def fields(self) -> dict[str, object]:
@@ -59,6 +67,7 @@ class Freshness:
             "epoch": self.cursor.epoch,
             "lag_ms": round(self.lag_ms, 1),
             "rebuilding": self.rebuilding,
+            "paused": self.paused,
             "suspect": self.suspect,
         }
 
@@ -68,6 +77,7 @@ class Freshness:
             "X-GFS-Cursor": str(self.cursor),
             "X-GFS-Lag-Ms": f"{self.lag_ms:.1f}",
             "X-GFS-Rebuilding": str(int(self.rebuilding)),
+            "X-GFS-Paused": str(int(self.paused)),
             "X-GFS-Suspect": ",".join(map(quote, self.suspect)),
         }
 
@@ -133,11 +143,22 @@ class QueryService:
         """What is known at this moment."""
         view = self.view
         suspect = tuple(suspects(view.letters))
-        return Freshness(view.cursor, view.lag_ms, view.rebuilding, suspect)
+        return Freshness(view.cursor, view.lag_ms, view.rebuilding, view.paused, suspect)
 
     async def run(self, query: Callable[[], T]) -> T:
-        """Run a query in a thread."""
-        return await trio.to_thread.run_sync(query, limiter=self._limit)
+        """Run a query in a thread.
+
+        Raises: NotReady: the view's file was replaced under it. What the query raises.
+        """
+        generation = self.view.generation
+        try:
+            return await trio.to_thread.run_sync(query, limiter=self._limit)
+        except (GfsError, UsageError):
+            raise
+        except Exception:
+            if self.view.store is not None and self.view.generation == generation:
+                raise
+            raise NotReady(f"view {self.view.name} is being replaced; ask again") from None
 
     def answer(self, fresh: Freshness, **fields: object) -> Response:
         """A JSON answer."""
@@ -146,15 +167,6 @@ class QueryService:
     def limit_of(self, request: Request, default: int, most: int) -> int:
         """Parameter `limit`."""
         return number(request, "limit", default, most)
-
-    async def show_status(self, request: Request) -> Response:
-        """``GET /status``."""
-        fresh = self.now()
-        return self.answer(fresh, view=self.view.name, **_without(self.view.statistics(), fresh))
-
-
-def _without(statistics: dict[str, object], fresh: Freshness) -> dict[str, object]:
-    return {name: value for name, value in statistics.items() if name not in fresh.fields()}
 
 
 def number(request: Request, name: str, default: int, most: int) -> int:
@@ -230,7 +242,7 @@ class RowsResponse(Response):
         return bytes(out)
 
 
-class SqlRequest(msgspec.Struct):
+class SqlRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Body of ``POST /sql``; ``GET /sql?q=`` is the short form."""
 
     sql: str

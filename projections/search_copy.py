@@ -12,6 +12,7 @@ from typing import Any
 import apsw
 
 from gfs.changes import Line
+from projections.copied import copied_inodes
 from projections.core.following import SourceDiffers
 from projections.core.owning import owning
 from projections.search_apply import ADD_EXTENSION, ADD_OWNER
@@ -19,13 +20,6 @@ from projections.search_schema import ORPHANS, extension_of
 from projections.search_tree import Sums, Tree
 
 _DIRECTORY, _FILE, _TYPE = 0o040000, 0o100000, 0o170000
-_NUMBERS = """
-INSERT INTO temp.copied SELECT ino, :first + row_number() OVER (ORDER BY ino) - 1 FROM (
-  WITH RECURSIVE tree (ino) AS (
-    VALUES (:source) UNION SELECT d.ino FROM tree JOIN dirents d ON d.parent = tree.ino
-  ) SELECT ino FROM tree
-) ORDER BY ino
-"""
 _DIRENTS = """
 INSERT INTO dirents (parent, name, ino)
 SELECT p.new, d.name, i.new FROM temp.copied p
@@ -83,19 +77,17 @@ def apply_copy(line: Line, connection: apsw.Connection) -> None:
     assert copy is not None
     execute = connection.cursor().execute
     numbers = {"first": copy.first, "last": copy.first + copy.count - 1}
-    execute("CREATE TEMP TABLE copied (old INTEGER PRIMARY KEY, new INTEGER NOT NULL)")
-    execute(_NUMBERS, {"first": copy.first, "source": copy.source})
-    execute(_DIRENTS)
-    execute(_NAMES, numbers)
-    owner = owning(copy)
-    execute(_XATTRS.format(kept=owner.kept))
-    inodes = _INODES.format(mode=owner.mode, uid=owner.uid, gid=owner.gid)
-    execute(inodes, {"time": line.time_ns})
-    if connection.changes() != copy.count:
-        raise SourceDiffers(f"{connection.changes()} inodes, {copy.count} were copied")
-    _find_homes(execute, numbers)
-    _place_directories(execute, copy.source, copy.root)
-    execute("DROP TABLE temp.copied")
+    with copied_inodes(copy, connection):
+        execute(_DIRENTS)
+        execute(_NAMES, numbers)
+        owner = owning(copy)
+        execute(_XATTRS.format(kept=owner.kept))
+        inodes = _INODES.format(mode=owner.mode, uid=owner.uid, gid=owner.gid)
+        execute(inodes, {"time": line.time_ns})
+        if connection.changes() != copy.count:
+            raise SourceDiffers(f"{connection.changes()} inodes, {copy.count} were copied")
+        _find_homes(execute, numbers)
+        _place_directories(execute, copy.source, copy.root)
     tree = Tree(connection)
     rows: list[Any] = execute(_BY_HOME, numbers).fetchall()
     for home, *sums in rows:

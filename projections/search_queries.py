@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import apsw
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
 from gfs.errors import UsageError
 from gfs.ids import MIB
@@ -40,20 +39,6 @@ class SearchQueries:
         self._history = None if history is None else Readers(history)
         named = FindQueries(service, self._reading)
         self.find, self.search = named.find, named.search
-
-    def routes(self) -> Sequence[BaseRoute]:
-        """What they answer."""
-        return [
-            Route("/find", self.find, methods=["GET", "POST"]),
-            Route("/search", self.search),
-            Route("/du", self.du),
-            Route("/top", self.top),
-            Route("/owners", self.owners),
-            Route("/extensions", self.extensions),
-            Route("/deletions", self.deletions),
-            Route("/growth", self.growth),
-            Route("/sql", self.sql, methods=["GET", "POST"]),
-        ]
 
     @contextmanager
     def _reading(self) -> Iterator[apsw.Connection]:

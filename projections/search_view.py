@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from starlette.routing import BaseRoute
-
 from gfs.changes import START, Line
+from gfs.routes import Operation
+from projections import search_check, search_routes
+from projections.core.comparing import Difference
 from projections.core.facts import facts_of
 from projections.core.following import Batch, stages
 from projections.projection import SqliteProjection
@@ -33,6 +34,7 @@ class SearchView(SqliteProjection):
     format = 1
     schema = SCHEMA
     history_schema = HISTORY
+    compared = search_check.COMPARED
     path_sql = (
         "SELECT path FROM directories WHERE ino = ? UNION ALL SELECT d.path"
         " FROM inodes i JOIN directories d ON d.ino = i.home WHERE i.ino = ? LIMIT 1"
@@ -41,7 +43,7 @@ class SearchView(SqliteProjection):
     def apply(self, batch: Batch, connection: Any) -> None:
         if batch.snapshot and is_loading(connection):
             load_items(batch.lines, connection)
-            if batch.cursor != START:
+            if batch.cursor != START or not batch.lines:  # all items are in
                 finish(connection)
             return
         for items, copy in stages(batch.lines):
@@ -84,5 +86,11 @@ class SearchView(SqliteProjection):
         if growth:
             history.executemany(_GROWTH, growth)
 
-    def routes(self, service: Any) -> Sequence[BaseRoute]:
-        return SearchQueries(service).routes()
+    def contradictions(self, after: int, last: int, connection: Any) -> Iterable[Difference]:
+        return search_check.contradictions(after, last, connection)
+
+    def contradictions_of_sums(self, connection: Any) -> Iterable[Difference]:
+        return search_check.contradictions_of_sums(connection)
+
+    def operations(self, service: Any) -> Sequence[Operation]:
+        return search_routes.operations(SearchQueries(service))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +27,8 @@ CACHE_BYTES = 64 * MIB
 CLOSE_S = 10.0  # running queries, once interrupted, may end in this time
 WAL_PAGES = 4000  # checkpointed, with its fsyncs, each 16 MiB
 HISTORY_FORMAT = 1
+_AT = "SELECT epoch, position FROM progress"
+_NOT_OURS = " AND name NOT IN ('progress', 'dead_letters') AND name NOT LIKE 'sqlite%'"
 _PROGRESS = """
 CREATE TABLE progress (
   id INTEGER PRIMARY KEY CHECK (id = 0),
@@ -90,6 +92,14 @@ class Store(Protocol):
 
     def put_aside(self, letter: Letter, cursor: Cursor, *, history: bool) -> None:
         """Keep a record that cannot be applied (or noted in the history) and move on."""
+
+    def snapshot(self) -> AbstractContextManager[tuple[Any, Cursor]]:
+        """A connection in a read transaction, and the cursor that what it reads is true for."""
+        ...
+
+    def rows(self) -> dict[str, int]:
+        """How many rows each table has. Blocks: it may count them."""
+        ...
 
     def letters(self) -> list[Letter]:
         """All that was put aside since the view, or its history, was made."""
@@ -225,6 +235,21 @@ class SqliteStore:
         file = self._history if history else self._view
         assert file is not None
         file.write(lambda: _put(file.connection, "dead_letters", letter), cursor)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[tuple[apsw.Connection, Cursor]]:
+        flags = apsw.SQLITE_OPEN_READONLY
+        with closing(apsw.Connection(str(self.path), flags=flags)) as connection:
+            connection.set_busy_timeout(2000)
+            connection.execute("BEGIN")
+            yield connection, Cursor(*connection.execute(_AT).get)
+
+    def rows(self) -> dict[str, int]:
+        with self.snapshot() as (connection, _):
+            tables = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'"
+            names = [name for (name,) in connection.execute(tables + _NOT_OURS)]
+            counts = {one: connection.execute(f'SELECT count(*) FROM "{one}"').get for one in names}
+        return dict(sorted(counts.items()))
 
     def letters(self) -> list[Letter]:
         files = [self._view, *([self._history] if self._history else [])]
@@ -367,6 +392,24 @@ class DuckStore:
             with self._none_left:
                 self._readers.discard(cursor)
                 self._none_left.notify_all()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[tuple[duckdb.DuckDBPyConnection, Cursor]]:
+        with self.reader() as connection:
+            connection.execute("BEGIN TRANSACTION READ ONLY")
+            yield connection, Cursor(*connection.execute(_AT).fetchall()[0])
+            connection.execute("ROLLBACK")
+
+    def rows(self) -> dict[str, int]:
+        with self.snapshot() as (connection, _):
+            own = "FROM duckdb_tables() WHERE database_name = current_database()"
+            named = f"SELECT table_name AS name {own}"
+            names = connection.execute(f"SELECT name FROM ({named}) WHERE true{_NOT_OURS}")
+            counts = {
+                one: connection.execute(f'SELECT count(*) FROM "{one}"').fetchall()[0][0]
+                for (one,) in names.fetchall()
+            }
+        return dict(sorted(counts.items()))
 
     def close(self) -> None:
         # DuckDB keeps one instance a path for as long as any connection lives: a file

@@ -117,6 +117,11 @@ class Pump:
         return self._follower.has_news
 
     @property
+    def committed(self) -> str:
+        """Cursor of the log's end, as far as it was told; "" before the first heartbeat."""
+        return self._follower.committed
+
+    @property
     def is_at_end(self) -> bool:
         """Whether batches were given of all that the log holds, as far as it was told."""
         follower = self._follower

@@ -1,8 +1,8 @@
 """`gfs master|chunkd|mount|projections`: become that program, with the same flags.
 
 `gfs` knows nothing of the programs but their names. ``--cluster DIR`` stands for the
-configuration file that a local cluster keeps in its directory. `gfs master promote` and
-`gfs master forget` are commands.
+configuration file that a local cluster keeps in its directory. `gfs master promote`,
+`gfs projections verify` and others are commands.
 """
 
 from __future__ import annotations
@@ -90,4 +90,14 @@ chunkd = _ProgramWithCommands(
     "chunkd", "Run a chunk server, or drain one.", drain="gfs.cli.drain:drain"
 )
 mount = _program("mount", "Mount a cluster on a directory.")
-projections = _program("projections", "Keep views of the metadata.")
+projections = _ProgramWithCommands(
+    "projections",
+    "Keep views of the metadata (with options alone, or `run`); ask about them, tell them.",
+    run="gfs.cli.projections:run",
+    list="gfs.cli.projections:list_views",
+    status="gfs.cli.projections:status",
+    rebuild="gfs.cli.projections:rebuild",
+    pause="gfs.cli.projections:pause",
+    resume="gfs.cli.projections:resume",
+    verify="gfs.cli.projections:verify",
+)

@@ -130,7 +130,8 @@ def print_standing(found: Mapping[str, Any]) -> None:
     if found.get("epoch") is not None:
         text += f" (epoch {found['epoch']})"
     text += "" if lag is None else f", lag {float(lag):.0f} ms"
-    remark(text + (", the view is being rebuilt" if found.get("rebuilding") else ""))
+    text += ", the view is being rebuilt" if found.get("rebuilding") else ""
+    remark(text + (", the view is paused" if found.get("paused") else ""))
 
 
 # --- commands ------------------------------------------------------------------------
@@ -139,7 +140,7 @@ def print_standing(found: Mapping[str, Any]) -> None:
 @click.command()
 @question
 @click.argument("query")
-@click.option("--view", default="analytics", type=click.Choice(["analytics", "search"]))
+@click.option("--view", default="analytics", help="analytics, search or one of your own.")
 @click.option("--limit", type=click.IntRange(1), help="Rows at most.")
 @click.pass_context
 def sql(

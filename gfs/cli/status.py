@@ -218,6 +218,15 @@ def _drain_text(drain: dict[str, Any]) -> str:
     return f"server {drain['server']} drains: {drain.get('chunks_left')} chunks, {left} left"
 
 
+def _view_note(view: dict[str, Any]) -> str:
+    """What is not as usual with a view."""
+    state = view.get("state", "following")
+    differences = view.get("verify", {}).get("differences")
+    parts = ["" if state == "following" else state, view.get("problem", "")]
+    parts.append(f"{differences} differences" if differences else "")
+    return ", ".join(part for part in parts if part)
+
+
 def lag_text(consumer: dict[str, Any]) -> str:
     """How far a consumer of the stream is behind."""
     if consumer["lag_ms"] is None:
@@ -247,7 +256,7 @@ def _views(views: list[dict[str, Any]]) -> Any:
         if "error" in view:
             table.add_row(view["view"], "-", "-", view["error"], style="red")
             continue
-        note = "rebuilding" if view.get("rebuilding") else ""
+        note = _view_note(view)
         lag = view.get("lag_ms")
         shown = "?" if lag is None else f"{lag:.0f} ms"
         table.add_row(view["view"], str(view.get("position", "?")), shown, note)

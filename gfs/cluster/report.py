@@ -25,7 +25,7 @@ from gfs.masters import places
 from gfs.mounts import mounted
 
 VIEW_S = 5.0
-VIEWS = ("search", "analytics")
+VIEWS = ("search", "analytics")  # those that have settings of their own
 
 
 def report(layout: Layout, config: ClientConfig | None = None) -> dict[str, Any]:
@@ -66,6 +66,8 @@ def cluster_report(config: ClientConfig) -> dict[str, Any]:
         found["stream"] = _status_of(config, "stream", "/statistics")
         parts.append(found["stream"])
     found["ok"] = not any("error" in part for part in parts)
+    if any(view.get("verify", {}).get("differences") for view in found["views"]):
+        found["ok"] = False
     if any(server.get("errors") for server in found["master"].get("servers", ())):
         found["ok"] = False  # disks that do not work
     if (chunks := found["master"].get("chunks")) and isinstance(chunks, dict):
@@ -74,22 +76,49 @@ def cluster_report(config: ClientConfig) -> dict[str, Any]:
 
 
 def view_client(config: ClientConfig, view: str, timeout_s: float | None) -> httpx.Client:
-    """HTTP to a view: by its Unix socket if there is one here, else TCP.
+    """HTTP to a view, paths below its own: by its Unix socket if there is one here, else TCP.
+
+    "stream", which is no view, is found in the same way.
 
     Raises:
       UsageError: this cluster names no such view.
     """
-    url, unix = _answering(getattr(config, view), getattr(config, f"{view}_unix"))
-    if not url and not unix:
-        raise UsageError(f"this cluster's {view} is not known: set [client] {view}")
+    is_view = view != "stream"
+    places_of = _places_of_views(config) | {"stream": (config.stream, config.stream_unix)}
+    urls, sockets = places_of.get(view, ("", ""))
+    if not urls and not sockets:
+        where = f'{view} = "URL"' if hasattr(config, view) else f'views = "{view}=URL"'
+        raise UsageError(f"this cluster's {view} is not known: set [client] {where}")
+    url, unix = _answering(urls, sockets)
     key = key_of(config)
+    # A process of several views has each below its name, one of a single view has it too.
     return httpx.Client(
-        base_url=url or "http://localhost",
+        base_url=(url or "http://localhost").rstrip("/") + (f"/{view}" if is_view else ""),
         transport=httpx.HTTPTransport(uds=unix) if unix else None,
         headers=authorization(key) if key else {},
         timeout=timeout_s,
         trust_env=False,
     )
+
+
+def view_names(config: ClientConfig) -> list[str]:
+    """The views that the settings name."""
+    return list(_places_of_views(config))
+
+
+def _places_of_views(config: ClientConfig) -> dict[str, tuple[str, str]]:
+    """View -> URLs and Unix sockets."""
+    found = {}
+    for view in VIEWS:
+        urls, sockets = getattr(config, view), getattr(config, f"{view}_unix")
+        if urls or sockets:
+            found[view] = (urls, sockets)
+    for one in filter(None, config.views.split(",")):
+        name, _, url = one.strip().partition("=")
+        if not (name and url):
+            raise UsageError(f"[client] views: {one!r} is not NAME=URL")
+        found[name] = (url, "")
+    return found
 
 
 def _answering(urls: str, sockets: str) -> tuple[str, str]:
@@ -106,9 +135,8 @@ def _answering(urls: str, sockets: str) -> tuple[str, str]:
 
 
 def _views(config: ClientConfig) -> Iterator[dict[str, Any]]:
-    for view in VIEWS:
-        if getattr(config, view):
-            yield {"view": view, **_status_of(config, view, "/status")}
+    for view in view_names(config):
+        yield {"view": view, **_status_of(config, view, "/status")}
 
 
 def _status_of(config: ClientConfig, view: str, path: str) -> dict[str, Any]:
