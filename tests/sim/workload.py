@@ -306,6 +306,8 @@ class User:
             return False
         expected = known.content(len(known.changes))
         if bytes(found) != expected:
+            if not await self._sync(file, known):
+                return False  # some of it was lost with the session, and the handle says so
             raise SimulationError(
                 f"{self.view.name} at {self.view.world.now:.3f} s: {known.path.decode()}:"
                 f" a writer reads back something else ({len(found)}, {len(expected)} bytes)"

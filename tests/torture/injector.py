@@ -22,6 +22,7 @@ from tests.torture.cluster import TortureCluster
 from tests.torture.schedule import CUTS, Fault, Kind
 
 TICK_S = 0.02
+DYING_S = 30.0
 _DATA = re.compile(r"[0-9a-f]+\.data")
 
 
@@ -164,8 +165,8 @@ class Injector:
 
     def _revert(self, fault: Fault) -> None:
         if fault.kind is Kind.KILL:
-            if fault.target in self.dead and fault.target not in self.cluster.alive():
-                self.cluster.start(fault.target)
+            if fault.target in self.dead:
+                self._start_again(fault.target)
             self.dead.discard(fault.target)
         elif fault.kind is Kind.HANG:
             process = self.cluster.alive().get(fault.target)
@@ -178,6 +179,13 @@ class Injector:
             assert self.cluster.network is not None
             self.cluster.network.mend()
             self._cuts -= 1
+
+    def _start_again(self, name: str) -> None:
+        """On a busy machine a killed process takes longer to die than it is to be away."""
+        deadline = time.monotonic() + DYING_S
+        while name in self.cluster.alive() and time.monotonic() < deadline:
+            time.sleep(TICK_S)
+        self.cluster.start(name)
 
     def _watch(self) -> None:
         """Nobody else ends a process: who is gone has crashed."""
