@@ -182,11 +182,11 @@ def test_full_disk_of_the_master_refuses_changes_and_serves_reads(
 
 
 def refused(path: Path, number: int) -> bool:
+    """Is a new file refused? One that is not stays, as its removal may be refused already."""
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        os.close(os.open(f"{path}{time.monotonic_ns()}", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     except OSError as error:
         return error.errno == number
-    os.unlink(path)
     return False
 
 
