@@ -22,6 +22,7 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -35,7 +36,7 @@ from rich.table import Table
 from bench import machine, report
 from bench.views import follow, mounted, peers, queries
 from bench.views.load import Load
-from bench.views.stage import VIEWS, Stage, staged
+from bench.views.stage import VIEWS, Stage
 from bench.views.state import make_state
 
 PARTS = ("rebuild", "events", "lag", "rename", "queries")
@@ -90,7 +91,7 @@ def main(
     directory = Path(tempfile.mkdtemp(prefix="gfs-views-", dir=parent))
     found: dict[str, Any] = {"machine": machine.facts(directory), "files": files}
     try:
-        with staged(directory / "cluster") as stage:
+        with closing(Stage(directory / "cluster")) as stage:
             _measure(stage, found, parts, files, mutations, rate, seconds)
             if "queries" in parts:
                 _ask(stage, found, directory, files, with_peers=with_peers)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,13 +165,3 @@ def _child_of(parent: int, module: str) -> int:
         if int(above) == parent and module.encode() in words:
             return int(entry.name)
     raise RuntimeError(f"process {parent} has no child {module}")
-
-
-@contextmanager
-def staged(directory: Path) -> Iterator[Stage]:
-    """A stage that ends, whatever happens."""
-    stage = Stage(directory)
-    try:
-        yield stage
-    finally:
-        stage.close()
