@@ -47,6 +47,11 @@ class Rebuild:
         """How long it has taken so far."""
         return time.monotonic() - self._began
 
+    @property
+    def items(self) -> int:
+        """How many of the checkpoint are in."""
+        return self._items
+
     def progress(self) -> dict[str, object]:
         """For people: items of the checkpoint, then positions of the log."""
         return {

@@ -434,6 +434,7 @@ class View:
         self._close()
         remove_view(self.path)
         built.path.rename(self.path)
+        self.figures.events_total += built.items
         await self._open()
         assert self.store is not None
         if self._lost and self.store.history_cursor is not None:
