@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from gfs.cluster.processes import Process, Registry, boot_id, start_time
 from tests import skips
+from tests.system.faults.processes import FaultyCluster
 
 ROOT = Path(__file__).parent.parent
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -211,6 +213,27 @@ def test_what_a_crashed_worker_leaves_behind_is_ended(run: Run, tmp_path: Path) 
     assert result.returncode == 1
     assert f"process {pid_file.read_text()}: sleep 300" in result.stdout
     assert not is_running(pid_file.read_text())
+
+
+@pytest.mark.kill
+def test_a_daemon_is_killed_when_what_it_has_started_is_gone(tmp_path: Path) -> None:
+    """Its child hears of the end by a pipe, and writes a last file a while later."""
+    last = tmp_path / "last"
+    child = f"import os, time; os.read(0, 1); time.sleep(0.3); open({str(last)!r}, 'w')"
+    parent = (
+        "import subprocess, sys, time\n"
+        f"subprocess.Popen([sys.executable, '-c', {child!r}], stdin=subprocess.PIPE)\n"
+        f"open({str(tmp_path / 'begun')!r}, 'w')\n"
+        "time.sleep(300)\n"
+    )
+    cluster = FaultyCluster(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", parent], start_new_session=True) as daemon:
+        started = start_time(daemon.pid)
+        assert started is not None
+        Registry(cluster.layout).put(Process("daemon", daemon.pid, started, boot_id()))
+        cluster.wait("no child", (tmp_path / "begun").exists)
+        cluster.kill("daemon")
+    assert last.exists()
 
 
 def test_no_test_runs_beside_one_that_is_alone(run: Run, tmp_path: Path) -> None:

@@ -60,7 +60,10 @@ class FaultyCluster:
         up(self.layout, self.wishes, print)
 
     def down(self) -> None:
+        """Stop everything, and wait for what it had started."""
+        ended = self.alive().values()
         downing.down(self.layout, print)
+        _wait_until_gone(ended)
 
     def mnt(self, number: int) -> Path:
         return self.layout.mountpoint(number)
@@ -81,18 +84,22 @@ class FaultyCluster:
         return self.process(name).pid
 
     def kill(self, *names: str) -> None:
-        """SIGKILL, all at once, and wait until they are gone."""
+        """SIGKILL, all at once, and wait until they and what they have started are gone.
+
+        The change stream's process ends after the master, and writes to the same
+        directory until then.
+        """
         ended = [self.process(name) for name in names]
         for process in ended:
             os.kill(process.pid, signal.SIGKILL)
-        left = processes.wait_for_end(ended, 10.0)
-        assert not left, f"killed but alive: {left}"
+        _wait_until_gone(ended)
 
     def terminate(self, name: str, limit_s: float = 30.0) -> None:
-        """SIGTERM, and wait for the end."""
+        """SIGTERM, and wait for the end, also of what it has started."""
         process = self.process(name)
         os.kill(process.pid, signal.SIGTERM)
         assert not processes.wait_for_end([process], limit_s), f"{name} does not end"
+        _wait_until_gone([process])
 
     @contextmanager
     def stopped(self, name: str) -> Iterator[None]:
@@ -204,3 +211,22 @@ class FaultyCluster:
             self.down()
         for point in leftovers.mounts(self.layout.directory):
             leftovers.unmount(point)
+
+
+def _wait_until_gone(ended: Iterable[Process]) -> None:
+    """Until nothing lives that these are or have started: each leads a session of its own."""
+    sessions = {process.pid for process in ended}
+    deadline = time.monotonic() + READY_S
+    while left := _members(sessions):
+        assert time.monotonic() < deadline, f"ended, but alive: {left}"
+        time.sleep(POLL_S)
+
+
+def _members(sessions: set[int]) -> list[int]:
+    """Pids of the living processes of these sessions."""
+    found = []
+    for pid in (int(entry) for entry in os.listdir("/proc") if entry.isdigit()):
+        with suppress(ProcessLookupError):
+            if os.getsid(pid) in sessions and processes.start_time(pid) is not None:
+                found.append(pid)
+    return found
