@@ -106,7 +106,8 @@ class ShadowReads:
         self._queries.check_open(ask)
         return self._queries.opened(self._position, 0, ask)
 
-    def _filesystem(self, _: m.StatFilesystem) -> Message:
+    def _filesystem(self, ask: m.StatFilesystem) -> Message:
+        self._queries.inode(ask.ino)
         total, free = self._servers.space()
         goal = max(1, min(self._goal, len(self._servers.live)))
         files = self._reader.count(INODES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import field
 
+from gfs.ids import ROOT_INO
 from gfs.messages.base import Actor, Entry, LaidOut, ListedName, Located, Message
 
 
@@ -192,7 +193,9 @@ class PathIs(Message):
 
 
 class StatFilesystem(Message):
-    """-> `FilesystemStat`."""
+    """Space for what is stored at or below inode `ino` -> `FilesystemStat`."""
+
+    ino: int = ROOT_INO
 
 
 class FilesystemStat(Message):

@@ -162,6 +162,7 @@ class Reading:
     def _filesystem(
         self, session: int, ask: m.StatFilesystem, step: bool, _: _Uncache | None
     ) -> Message:
+        self._queries.inode(ask.ino)
         total, free = self._engine.servers.space()
         policy = self._engine.policy
         goal = max(1, min(policy.goal, len(self._engine.servers.live)))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gfs import messages as m
+from gfs.errors import StaleInode
 from gfs.ids import ROOT_INO
 from gfs.items import CHUNKS, ChunkState
 from tests.unit.master.core.conftest import MakeCluster
@@ -164,3 +167,6 @@ def test_space_is_what_live_servers_say_divided_by_the_goal(c: Cluster, a: Clien
     assert (found.total_bytes, found.free_bytes) == (1 << 41, 1 << 40)
     c.server(1).stop()
     assert a.get(m.StatFilesystem(), m.FilesystemStat).free_bytes == 1 << 40
+    assert a.get(m.StatFilesystem(a.mkdir(b"d")), m.FilesystemStat).free_bytes == 1 << 40
+    with pytest.raises(StaleInode):
+        a.get(m.StatFilesystem(999), m.FilesystemStat)
