@@ -28,7 +28,7 @@ from tests.sim.tables import dump
 if TYPE_CHECKING:
     from tests.sim.parts import Parts
 
-Mutations = dict[tuple[str, tuple[Any, Any]], list[Call]]
+Mutations = dict[tuple[Any, Any], list[Call]]
 
 
 def check_all(cluster: Parts) -> list[Record]:
@@ -157,22 +157,23 @@ def check_calls(cluster: Parts, history: History) -> None:
 
 
 def _mutations_by_name(calls: list[Call]) -> Mutations:
-    """All mutations of each mount by the names that they may change."""
+    """All mutations by the names that they may change."""
     found: Mutations = defaultdict(list)
     for call in calls:
         operation = call.details[0] if call.details else None
         for parent, name in (("parent", "name"), ("new_parent", "new_name")):
             key = getattr(operation, parent, None), getattr(operation, name, None)
             if None not in key:
-                found[call.client, key].append(call)
+                found[key].append(call)
     return found
 
 
 def _low(call: Call, mutations: list[Call]) -> int:
     """From which position on the call's answer may be.
 
-    A mount's own mutation changes what it has cached when its answer arrives, not before,
-    though others may have seen it already: while it is under way both are right.
+    What has returned is seen. While a mutation is under way both are right, though others may
+    have seen it already: it changes what its own mount has cached when its answer arrives, and
+    that answer waits for mounts that are cut off while later ones of other names return.
     """
     low = call.low
     for mutation in mutations:
@@ -189,7 +190,7 @@ def _check_lookup(call: Call, history: History, mutations: Mutations) -> None:
     assert isinstance(parent, int)
     assert isinstance(name, bytes)
     changes = history.get((parent, name), [])
-    low = _low(call, mutations.get((call.client, (parent, name)), []))
+    low = _low(call, mutations.get((parent, name), []))
     meant = {at(changes, low)}
     meant |= {ino for position, ino in changes if low < position <= call.high}
     if call.found not in meant:

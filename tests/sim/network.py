@@ -283,6 +283,8 @@ class Network:
         if not end.in_flight or not self._open(end.other.process.name, end.process.name):
             return  # cut, or held back until the link opens
         frame = end.in_flight.popleft()
+        if frame is None:
+            self.ends.pop(end, None)
         end.process.call(lambda: self._hand_over(end, frame))
 
     def _hand_over(self, end: End, frame: Frame) -> None:
@@ -300,14 +302,20 @@ class Network:
 
     def finish(self, end: End) -> None:
         """This end closes: what it has sent still arrives, then the end of the stream."""
-        if end.broken:
-            return
-        self.send(end, None)
-        end.broken = True
         self.ends.pop(end, None)
+        if not end.broken:
+            self.send(end, None)
+            end.broken = True
 
     def cut(self, end: End, *, tell_both: bool = True) -> None:
-        """The connection breaks; of what is on its way a prefix arrives, each way."""
+        """The connection breaks; of what is on its way a prefix arrives, each way.
+
+        An end that a blocked link keeps from being told stays among `ends`: it hears
+        silence until the link works again.
+        """
+        if end.broken:
+            self.ends.pop(end, None)
+            return
         for one in (end, end.other):
             keep = self._random.randint(0, len(one.in_flight))
             while len(one.in_flight) > keep:
@@ -319,7 +327,9 @@ class Network:
                     self._schedule(one)
         for one in (end, end.other):
             one.broken = True
-            self.ends.pop(one, None)
+            if not one.in_flight or (one is end and not tell_both):
+                self.ends.pop(one, None)
+        self.listen_again()
 
     def process_died(self, process: Process, *, silently: bool) -> None:
         """Its streams end: with a word of its kernel, or (power loss) without any."""
@@ -333,23 +343,25 @@ class Network:
                 self.cut(end, tell_both=False)
 
     def _cut_silently(self, end: End) -> None:
+        self.ends.pop(end, None)
+        if end.broken:
+            return
         other = end.other
         keep = self._random.randint(0, len(other.in_flight))
         while len(other.in_flight) > keep:
             other.in_flight.pop()
         end.broken = True
-        self.ends.pop(end, None)
         if other.connection is not None and not other.process.dead:
             self._hear(other.connection)
 
     def back(self, name: str) -> None:
         """A machine has power again: to the streams of its past it answers with a reset."""
         for end in [one for one in self.ends if host_of(one.peer_name) == name]:
-            if end.other.broken:
+            if end.other.broken and not end.broken:
                 end.in_flight.append(None)
                 end.broken = True
-                self.ends.pop(end, None)
-                self._schedule(end)
+                if self._open(end.other.process.name, end.process.name):
+                    self._schedule(end)
 
     # --- links
 
