@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -73,9 +74,10 @@ async def _until_told(stop: trio.Event, parent: int) -> None:
         nursery.start_soon(signalled)
         if parent:
             # Not PR_SET_PDEATHSIG: that follows the thread that forked, not the process.
-            descriptor = os.pidfd_open(parent)
-            if os.getppid() == parent:
-                await trio.lowlevel.wait_readable(descriptor)
+            with suppress(ProcessLookupError):  # gone already
+                descriptor = os.pidfd_open(parent)
+                if os.getppid() == parent:
+                    await trio.lowlevel.wait_readable(descriptor)
             log.info("stream.orphaned parent=%d", parent)
             nursery.cancel_scope.cancel()
     stop.set()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +14,7 @@ import apsw
 import httpx
 import pytest
 
-from bench.events import Stage, Workload, apply_to_state
+from bench.events import CLUSTER, Stage, Workload, apply_to_state
 from gfs import changes
 from gfs.disk import PosixDisk
 from gfs.errors import InvalidArgument, NotFound, Refused, Unreachable
@@ -179,3 +181,17 @@ def test_stage_directory_keeps_consumers_beside_the_log(served: Served) -> None:
     served.client.commit("kept", "0-0")
     assert (Path(served.stage.directory) / "consumers.db").exists()
     served.client.forget("kept")
+
+
+def test_a_stream_whose_parent_has_died_before_it_served_just_ends(served: Served) -> None:
+    with subprocess.Popen(["true"]) as parent:
+        parent.wait()
+    stage = served.stage
+    command = [
+        *(sys.executable, "-m", "master.stream", "--cluster-id", CLUSTER),
+        *("--log", str(stage.log.directory), "--committed", str(stage.log.committed_path)),
+        *("--state", str(stage.state_path), "--checkpoints", str(stage.directory / "none")),
+        *("--parent", str(parent.pid)),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr

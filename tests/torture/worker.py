@@ -118,9 +118,10 @@ class Worker:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         fd = self.call("create", lambda: os.open(path, flags, 0o644))
         try:
-            for start in range(0, len(content), 1 << 20):
-                piece = content[start : start + (1 << 20)]
-                assert self.call("write", lambda: os.write(fd, piece)) == len(piece)  # noqa: B023
+            written = 0
+            while written < len(content):  # short where a mount dies between two requests of one
+                piece = content[written : written + (1 << 20)]
+                written += self.call("write", lambda: os.write(fd, piece))  # noqa: B023
                 if pace_s:
                     time.sleep(pace_s)
             if sync:
