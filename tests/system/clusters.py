@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -15,20 +16,53 @@ COMMAND_S = 60.0
 ROOT = Path(__file__).parents[2]
 
 
-AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+NOBODY = 65534
 
 
-def nobody_missing(*, children: bool = False) -> str | None:
-    """Why nothing can be run here as another user (and start more: `children`), or None."""
+def as_user(uid: int, gid: int) -> list[str]:
+    """Words that run a command as that user, without any privilege."""
+    return [
+        "setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--inh-caps=-all",
+        "--ambient-caps=-all", "--",
+    ]  # fmt: skip
+
+
+def packages() -> dict[str, str]:
+    """Variables with which an interpreter of another prefix finds what this one has."""
+    paths = [str(ROOT), *(path for path in sys.path if path.endswith("site-packages"))]
+    return {"PYTHONPATH": os.pathsep.join(paths), "HOME": "/"}
+
+
+@functools.cache
+def python_for_others() -> str | None:
+    """An interpreter that any user can start, and start again from itself.
+
+    This one may lie in a home that is shut to others; Debian's of the same version will do.
+    """
+    again = (
+        "import subprocess, sys, gfs, msgspec, apsw; "
+        "sys.exit(subprocess.call([sys.executable, '-c', 'import pyfuse3']))"
+    )
+    for python in (sys.executable, f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}"):
+        words = [*as_user(NOBODY, NOBODY), python, "-c", again]
+        if (
+            shutil.which(python)
+            and subprocess.run(
+                words, capture_output=True, cwd="/", env=os.environ | packages(), check=False
+            ).returncode
+            == 0
+        ):
+            return python
+    return None
+
+
+def nobody_missing() -> str | None:
+    """Why nothing can be run here as another user, or None."""
     if os.geteuid() != 0:
         return "only root can act as another user"
     if shutil.which("setpriv") is None:
         return "setpriv is not installed (package util-linux)"
-    # setpriv may leave it the right to run an interpreter in root's home; children lose that.
-    inner = "import subprocess, sys; subprocess.run([sys.executable, '-c', ''], check=True)"
-    words = [*AS_NOBODY, sys.executable, "-c", inner if children else ""]
-    done = subprocess.run(words, capture_output=True, check=False)
-    return "another user cannot run this Python" if done.returncode else None
+    return None if python_for_others() else f"no other user can run {sys.executable}"
 
 
 class CommandRefused(AssertionError):
@@ -108,3 +142,18 @@ class LocalCluster:
 
     def log(self, name: str) -> str:
         return (self.directory / "log" / f"{name}.log").read_text(errors="replace")
+
+
+class UsersCluster(LocalCluster):
+    """The same by commands of another user, run by an interpreter he can reach."""
+
+    def __init__(self, directory: Path, uid: int = NOBODY, gid: int = NOBODY) -> None:
+        super().__init__(directory, as_user(uid, gid))
+        self.python = python_for_others() or sys.executable
+
+    def command(self, named: bool = True) -> list[str | Path]:
+        words = super().command(named)
+        return [self.python if word == sys.executable else word for word in words]
+
+    def variables(self) -> dict[str, str]:
+        return super().variables() | packages() | self.environment
