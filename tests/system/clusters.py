@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 COMMAND_S = 60.0
 ROOT = Path(__file__).parents[2]
+GFS: list[str | Path] = [sys.executable, "-P", "-m", "gfs.cli.main"]
+ASKING = Path(__file__).with_name("asking.py")
+_FORKING = threading.Lock()
 
 
 NOBODY = 65534
@@ -65,6 +70,26 @@ def nobody_missing() -> str | None:
     return None if python_for_others() else f"no other user can run {sys.executable}"
 
 
+def forked_gfs() -> list[str | Path]:
+    """Words that start `gfs` as GFS do, but from a process that has it loaded."""
+    with _FORKING:
+        return [sys.executable, "-I", "-S", ASKING, _serve_forked()]
+
+
+@functools.cache
+def _serve_forked() -> str:
+    name = f"gfs-commands-{os.getpid()}"
+    server = subprocess.Popen(
+        [sys.executable, "-P", "-m", "tests.system.forking", name],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/",
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    atexit.register(server.communicate)
+    assert server.stdout is not None
+    assert server.stdout.readline() == b"ready\n"
+    return name
+
+
 class CommandRefused(AssertionError):
     """A command of `gfs` ended with another exit code than was expected."""
 
@@ -82,7 +107,7 @@ class LocalCluster:
     def command(self, named: bool = True) -> list[str | Path]:
         """The words that start `gfs`."""
         cluster: list[str | Path] = ["--cluster", self.directory] if named else []
-        return [*self.prefix, sys.executable, "-P", "-m", "gfs.cli.main", *cluster]
+        return [*self.prefix, *GFS, *cluster]
 
     def variables(self) -> dict[str, str]:
         """The environment of a command."""
@@ -98,8 +123,11 @@ class LocalCluster:
         named: bool = True,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a command; `named` False leaves it to the command to find the cluster."""
+        start = self.command(named)
+        if start[: len(GFS)] == GFS and words[:1] != ("cluster",):  # which starts daemons
+            start[: len(GFS)] = forked_gfs()
         done = subprocess.run(
-            [*self.command(named), *words],
+            [*start, *words],
             input=given,
             stdin=subprocess.DEVNULL if given is None else None,
             capture_output=True,
