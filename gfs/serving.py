@@ -56,10 +56,14 @@ class Deferred:
         self._making = trio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        made = self._made or await self._first()
+        await made(scope, receive, send)
+
+    async def _first(self) -> ASGIApp:
         async with self._making:
             if self._made is None:
                 self._made = await trio.to_thread.run_sync(self._make)
-        await self._made(scope, receive, send)
+        return self._made
 
 
 async def serve_http(
@@ -125,7 +129,7 @@ class _Connections:
             return
         self.live.add(stream)
         try:
-            host = await self._loaded()
+            host = self._host or await self._first()
             await host.serve(stream)
         except Exception as error:  # a broken connection must not end the daemon
             log.info("http.connection failed: %r", error)
@@ -134,7 +138,7 @@ class _Connections:
             if not self.live:
                 self.none_left.set()
 
-    async def _loaded(self) -> Host:
+    async def _first(self) -> Host:
         async with self._loading:
             if self._host is None:
                 self._host = await trio.to_thread.run_sync(self._load)

@@ -196,7 +196,9 @@ async def test_http_tells_health_and_statistics_to_those_who_have_the_key(tmp_pa
         await append_records(connection, HANDLE, 1, b"12345")
         base = f"http://{process.ready.http}"
         proof = authorization(servers.key)
-        async with httpx.AsyncClient(base_url=base, headers=proof, verify=False) as client:
+        async with httpx.AsyncClient(
+            base_url=base, headers=proof, timeout=30, verify=False
+        ) as client:
             health = (await client.get("/health")).json()
             assert health == {
                 "ok": True, "server": process.ready.server, "registered": True, "failing": [],
@@ -206,7 +208,7 @@ async def test_http_tells_health_and_statistics_to_those_who_have_the_key(tmp_pa
             assert numbers["replicas_open"] == 1
             metrics = (await client.get("/metrics")).text
             assert "gfs_chunkd_data_appends_total 1.0" in metrics
-        async with httpx.AsyncClient(base_url=base, verify=False) as stranger:
+        async with httpx.AsyncClient(base_url=base, timeout=30, verify=False) as stranger:
             assert (await stranger.get("/statistics")).status_code == 401
 
 

@@ -80,6 +80,7 @@ class Daemon:
             transport=httpx.AsyncHTTPTransport(uds=self.unix if unix else None, verify=False),
             headers=authorization(key) if key else {},
             trust_env=False,
+            timeout=60,
         )
 
 

@@ -38,7 +38,7 @@ def serve(name: str) -> None:
         listener.bind(f"\0{name}")
         listener.listen(64)
         print("ready", flush=True)
-        while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
+        while 0 not in select.select([0, listener.fileno()], [], [])[0]:
             asker, _ = listener.accept()
             if not os.fork():
                 listener.close()
@@ -55,7 +55,7 @@ def answer(asker: socket.socket) -> int:
         asker.close()
         os._exit(command(message, streams))
     ended = os.pidfd_open(child)
-    if ended not in select.select([asker, ended], [], [])[0]:
+    if ended not in select.select([asker.fileno(), ended], [], [])[0]:
         os.kill(child, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     with suppress(OSError):

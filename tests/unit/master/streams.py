@@ -79,7 +79,8 @@ async def serving(bench: Bench, **options: Any) -> AsyncIterator[httpx.AsyncClie
         with trio.fail_after(10):
             while not Path(ready).exists():  # noqa: ASYNC110 (a file, as other processes see it)
                 await trio.sleep(0.005)
-        async with httpx.AsyncClient(transport=transport, base_url="http://stream") as client:
+        base = "http://stream"
+        async with httpx.AsyncClient(transport=transport, base_url=base, timeout=60) as client:
             yield client
         service.stop.set()
 

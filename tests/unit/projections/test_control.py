@@ -127,7 +127,7 @@ def test_a_view_follows_while_it_is_built_anew_beside_itself(cluster: Cluster, v
 
         def ask() -> None:
             base, headers = client.base_url, client.headers
-            with httpx.Client(base_url=base, headers=headers, verify=False) as other:
+            with httpx.Client(base_url=base, headers=headers, timeout=60, verify=False) as other:
                 while not stop.is_set():
                     answer = other.get("/sql", params={"q": "SELECT count(*) FROM inodes"})
                     if answer.status_code != 200:

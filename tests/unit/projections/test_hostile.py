@@ -252,7 +252,9 @@ def views(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Views]:
         with stage.start_view("all", *flags) as client:
             for view in ("/search", "/analytics"):
                 base = f"{client.base_url}{view}"
-                with httpx.Client(base_url=base, headers=client.headers, verify=False) as own:
+                with httpx.Client(
+                    base_url=base, headers=client.headers, timeout=60, verify=False
+                ) as own:
                     wait_at(own, model.position)
             pid = stage.processes["projections-all"].pid
             yield Views(client, pid, stage.directory / "projections-all.log")
