@@ -9,10 +9,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from tests import leftovers
 
 COMMAND_S = 60.0
 ROOT = Path(__file__).parents[2]
@@ -36,6 +40,19 @@ def packages() -> dict[str, str]:
     """Variables with which an interpreter of another prefix finds what this one has."""
     paths = [str(ROOT), *(path for path in sys.path if path.endswith("site-packages"))]
     return {"PYTHONPATH": os.pathsep.join(paths), "HOME": "/"}
+
+
+@contextmanager
+def passable_directory() -> Iterator[Path]:
+    """A directory on the way to which nobody is stopped; removed at the end.
+
+    Not below pytest's own: each run of pytest, also one that begins meanwhile, shuts those.
+    """
+    path = Path(tempfile.mkdtemp(prefix="gfs-user-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
+    path.chmod(0o711)
+    yield path
+    assert not leftovers.mounts(path)
+    shutil.rmtree(path)
 
 
 @functools.cache

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests import leftovers
 from tests.conftest import fuse_missing
 from tests.system.clusters import (
     NOBODY,
@@ -20,6 +18,7 @@ from tests.system.clusters import (
     as_user,
     nobody_missing,
     packages,
+    passable_directory,
     python_for_others,
 )
 from tests.system.faults.works import amount
@@ -38,15 +37,8 @@ def nobody() -> tuple[int, int]:
 
 @pytest.fixture
 def passable() -> Iterator[Path]:
-    """A directory on the way to which nobody is stopped.
-
-    Not below pytest's own: each run of pytest, also one that begins meanwhile, shuts those.
-    """
-    path = Path(tempfile.mkdtemp(prefix="gfs-user-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
-    path.chmod(0o711)
-    yield path
-    assert not leftovers.mounts(path)
-    shutil.rmtree(path)
+    with passable_directory() as path:
+        yield path
 
 
 @pytest.fixture
