@@ -2,7 +2,7 @@
 
 DIR ?= ./.cluster
 PYTEST_ARGS ?=
-WORKERS ?= 3
+WORKERS ?= 4
 BENCH_ARGS ?=
 MINUTES ?= 2
 TORTURE_ARGS ?=
@@ -20,7 +20,7 @@ help: ## list the targets
 	@echo "  DIR=PATH          where the local cluster lives (default ./.cluster)"
 	@echo "  PYTHON=PATH       the Python, 3.11 or newer, that .venv is made with"
 	@echo "  MINUTES=N         how long make torture breaks things (default 2)"
-	@echo "  WORKERS=N         how many processes share the tests (default 3; 0: this one alone)"
+	@echo "  WORKERS=N         how many processes share the tests (default 4; 0: this one alone)"
 	@echo "  PYTEST_ARGS, BENCH_ARGS, TORTURE_ARGS   words added to pytest, benchmarks, torture"
 
 setup: ## install what is missing: system packages, .venv, the command .venv/bin/gfs
@@ -38,8 +38,10 @@ down: setup ## unmount and stop the local cluster; its data stay
 status: setup ## say how the local cluster is
 	@$(VENV)/gfs cluster status --dir "$(DIR)"
 
+# Bytecode is kept even where one does not want it: each of hundreds of processes would compile all.
 test: setup ## run every test; ends with the skipped ones and their reasons
-	@$(VENV)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(VENV)/python -m pytest -n $(WORKERS) --dist loadfile \
+		--no-loadscope-reorder $(PYTEST_ARGS)
 
 check: setup ## formatting, lint, types, architecture
 	@$(VENV)/ruff format --check $(PACKAGES)

@@ -25,6 +25,7 @@ import click
 import trio
 
 from bench.processes import cpu_seconds
+from gfs.bearer import token
 from gfs.client.client import Client, open_client
 from gfs.client.settings import ClientSettings
 from gfs.cluster import down as downing
@@ -33,7 +34,6 @@ from gfs.cluster.layout import Layout
 from gfs.cluster.processes import Registry
 from gfs.cluster.up import Wishes, client_config, up
 from gfs.config import ClientConfig
-from gfs.http import token
 from gfs.ids import ROOT_INO
 from gfs.messages import Actor, MakeNode, SetAttributes
 

@@ -26,9 +26,9 @@ from typing import Any
 import httpx
 
 from bench.namespace_model import EPOCH, ModelLog, NamespaceModel
+from gfs.bearer import authorization
 from gfs.changes import DEFAULT_TABLES
 from gfs.handshake import create_key
-from gfs.http import authorization
 from gfs.records import TABLE_OF, Record
 from master.state import State
 
@@ -126,7 +126,9 @@ class Stage:
             *("--stream", self.stream_url, "--key-file", str(self.directory / "key"), *flags),
         )
         headers = authorization(self.key)
-        return httpx.Client(base_url=f"http://{ready['http']}", headers=headers, timeout=60)
+        return httpx.Client(
+            base_url=f"http://{ready['http']}", headers=headers, timeout=60, verify=False
+        )
 
     def _start(self, name: str, module: str, *flags: str) -> dict[str, Any]:
         ready = self.directory / f"{name}.ready"

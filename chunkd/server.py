@@ -45,10 +45,10 @@ from gfs.connection import Connection
 from gfs.disk import Disk
 from gfs.errors import StorageFailed, UsageError
 from gfs.handshake import accept, host_id, listen, load_key, serve
-from gfs.http import application, serve_http
 from gfs.ids import BLOCK_BYTES, MIB
 from gfs.masters import places
 from gfs.messages import ChainMember
+from gfs.serving import common_application, serve_http
 
 log = logging.getLogger(__name__)
 
@@ -218,7 +218,7 @@ class ChunkServer:
         )
         nursery.start_soon(draining.run)
         if config.http:
-            app = application(
+            app = common_application(
                 daemon="chunkd", key=self.key, health=self.health, statistics=self.statistics
             )
             self.http = await nursery.start(serve_http, app, config.http, config.http_unix)

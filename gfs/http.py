@@ -1,13 +1,10 @@
-"""HTTP of a daemon: Starlette on Hypercorn's trio server, in a nursery of the daemon.
+"""What a daemon answers by HTTP: an application on Starlette; `gfs.serving` listens for it.
 
 Every daemon has ``/health`` (open to all who reach it), ``/statistics``, ``/metrics`` and
 ``/openapi.json``, which lists them all; the rest are operations of its own. A caller proves
 the cluster's key by a bearer token derived from it, or comes by the Unix socket as the
 daemon's own user or root (the kernel says who). Errors are JSON
 ``{"error": code, "message": text}``. Nothing a caller does raises into the daemon.
-
-Hypercorn's server of one connection is used; listening is done here, because only
-the accepted socket knows the peer's credentials.
 """
 
 from __future__ import annotations
@@ -15,22 +12,13 @@ from __future__ import annotations
 import hmac
 import logging
 import os
-import socket
-import struct
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
 from importlib import metadata
 from typing import Any
 
-import hypercorn
 import msgspec
 import prometheus_client
 import trio
-from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
 from prometheus_client.core import CollectorRegistry, CounterMetricFamily, GaugeMetricFamily
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -40,18 +28,13 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gfs import errors
-from gfs.bearer import authorization, token
-from gfs.handshake import listen
+from gfs.bearer import Peer, token
+from gfs.labelled import Labelled
 from gfs.routes import Operation, document
-
-__all__ = ["JsonResponse", "Peer", "application", "authorization", "serve_http", "token"]
 
 log = logging.getLogger(__name__)
 
 BODY_BYTES_MAX = 1024 * 1024
-CONNECTIONS_MAX = 256
-STOP_GRACE_S = 3.0  # running requests may end in this time
-_PEERCRED = struct.Struct("3i")
 _STATUS: list[tuple[type[Exception], int]] = [
     (errors.BadKey, 401),
     (errors.NotFound, 404),
@@ -70,23 +53,6 @@ _STATUS: list[tuple[type[Exception], int]] = [
     (errors.TimedOut, 504),
     (errors.Unreachable, 502),
 ]
-
-
-@dataclass(frozen=True)
-class Peer:
-    """Who is at the other end of a Unix socket, as the kernel says."""
-
-    pid: int
-    uid: int
-    gid: int
-
-
-class Labelled(dict[str, Any]):
-    """Rows of equal numbers in `statistics`: one metric each, with the row's name as a label."""
-
-    def __init__(self, label: str, rows: Mapping[str, Mapping[str, object]]) -> None:
-        super().__init__(rows)
-        self.label = label
 
 
 class JsonResponse(Response):
@@ -156,114 +122,6 @@ def application(
     )
     inner = Starlette(routes=[*own, *routes], exception_handlers=handlers)
     return _Guard(inner, key, body_bytes_max)
-
-
-async def serve_http(
-    app: ASGIApp,
-    address: str,
-    unix: str = "",
-    *,
-    stop: trio.Event | None = None,
-    connections_max: int = CONNECTIONS_MAX,
-    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Serve until cancelled, or until `stop` is set (then running requests get 3 s).
-
-    Tells `task_status` the bound HOST:PORT. In the scope of a request stand `gfs.peer` (a
-    `Peer`, on a Unix socket) and `gfs.hang_up`, a function that closes the connection.
-
-    Raises:
-      UsageError: the address cannot be bound; nothing later.
-    """
-    sockets = listen(address, unix)
-    host, port = sockets[0].getsockname()[:2]
-    listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(one)) for one in sockets]
-    connections = _Connections(app, connections_max)
-    try:
-        async with trio.open_nursery() as handling:
-            async with trio.open_nursery() as accepting:
-                serving = partial(
-                    trio.serve_listeners,
-                    connections.handle,
-                    listeners,
-                    handler_nursery=handling,
-                )
-                accepting.start_soon(serving)
-                task_status.started(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-                try:
-                    await (trio.Event() if stop is None else stop).wait()
-                    accepting.cancel_scope.cancel()
-                    await connections.finish()
-                finally:
-                    connections.close()
-    finally:
-        for listener in listeners:
-            listener.socket.close()
-        if unix:
-            with suppress(OSError):
-                os.unlink(unix)
-
-
-class _Connections:
-    """The live connections, so that a stop can end them though a peer does not read."""
-
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self.app = app
-        self.most = most
-        self.live: set[trio.SocketStream] = set()
-        self.none_left = trio.Event()
-        self.context = WorkerContext(None)
-        self.config = hypercorn.Config()
-        self.config.accesslog = None
-        self.config.errorlog = logging.getLogger("gfs.http.hypercorn")
-        self.config.include_server_header = False
-
-    async def handle(self, stream: trio.SocketStream) -> None:
-        if len(self.live) >= self.most:
-            await stream.aclose()
-            return
-        self.live.add(stream)
-        try:
-            state = ConnectionState({})
-            app = _hosted(self.app, stream.socket)
-            await TCPServer(app, self.config, self.context, state, stream)  # type: ignore[arg-type]
-        except Exception as error:  # a broken connection must not end the daemon
-            log.info("http.connection failed: %r", error)
-        finally:
-            self.live.discard(stream)
-            if not self.live:
-                self.none_left.set()
-
-    async def finish(self) -> None:
-        """Let running requests end; idle connections are closed at once."""
-        await self.context.terminated.set()
-        self.none_left = trio.Event()
-        if self.live:
-            with trio.move_on_after(STOP_GRACE_S):
-                await self.none_left.wait()
-
-    def close(self) -> None:
-        # Hypercorn shields its sends from cancellation: only a closed socket frees them.
-        for stream in tuple(self.live):
-            stream.socket.close()
-
-
-def _hosted(app: ASGIApp, sock: trio.socket.SocketType) -> Callable[..., Any]:
-    peer = _peer_of(sock)
-
-    async def hypercorn_app(scope: Scope, receive: Receive, send: Send, *_: object) -> None:
-        scope["gfs.peer"] = peer
-        scope["gfs.hang_up"] = sock.close
-        await app(scope, receive, send)
-
-    return hypercorn_app
-
-
-def _peer_of(sock: trio.socket.SocketType) -> Peer | None:
-    if sock.family != socket.AF_UNIX:
-        return None
-    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
-    return Peer(*_PEERCRED.unpack(raw))
 
 
 class _Guard:

@@ -1,14 +1,13 @@
 """A master in charge: core, ledger, connections, and the order in which it comes up.
 
-First of all it answers mounts and chunk servers. HTTP and the change stream, half of what
-a master has to load, come when those that were there before are back.
+First of all it answers mounts and chunk servers. HTTP and the change stream, a process
+that takes long to load, come when those that were there before are back.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Awaitable, Callable
 from functools import partial
 
 import trio
@@ -23,13 +22,9 @@ from master.ledger import Ledger
 from master.opening import Opened
 from master.promoting import Lead
 from master.server import Server
+from master.web import start_web
 
 log = logging.getLogger(__name__)
-
-StartWeb = Callable[
-    [trio.Nursery, MasterConfig, Ledger, str, bytes, Callable[[], object]],
-    Awaitable[tuple[str, str]],
-]
 
 SILENCE_S = 1.5  # of a chunk server, then it is down; mounts are judged by their lease
 BACK_S = 0.5  # then HTTP and the change stream wait for mounts no longer
@@ -108,7 +103,6 @@ class Daemon:
                 self.ledger.position,
             )
             await self._until_all_are_back()
-            start_web = await trio.to_thread.run_sync(_load_web)
             http, stream = await start_web(
                 nursery, self.config, self.ledger, self.cluster, self.key, self.server.statistics
             )
@@ -126,9 +120,3 @@ class Daemon:
             if self.core.engine.sessions.gate_open():
                 return
             await trio.sleep(LOOK_S)
-
-
-def _load_web() -> StartWeb:
-    from master.web import start_web
-
-    return start_web

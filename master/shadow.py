@@ -19,9 +19,9 @@ from gfs import readiness
 from gfs.connection import Connection
 from gfs.errors import GfsError, NotReady, RemoteProtocolError
 from gfs.handshake import accept, listen, serve
-from gfs.http import application, serve_http
 from gfs.items import LANDED
 from gfs.messages import Message
+from gfs.serving import common_application, serve_http
 from master.connections import Peer, Peers
 from master.core.fleet import HEARTBEAT_S
 from master.core.servers import LiveServer
@@ -84,7 +84,7 @@ class Shadow:
             retain_bytes=config.log_retain_bytes,
             retain_s=config.log_retain_s,
         )
-        app = application(
+        app = common_application(
             daemon="master", key=self._key, health=self._health, statistics=self._health
         )
         try:

@@ -19,16 +19,20 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
 from gfs import logs, readiness
 from gfs.errors import GfsError, UsageError
 from gfs.handshake import load_key
-from gfs.http import serve_http
-from master.stream_handlers import app
+from gfs.serving import Deferred, serve_http
 from master.stream_service import READERS_MAX, Service
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +50,7 @@ async def serve(
 
         async def http(task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
             await serve_http(
-                app(service, key),
+                Deferred(partial(_application, service, key)),
                 address,
                 unix,
                 stop=service.stop,
@@ -59,6 +63,12 @@ async def serve(
         readiness.announce(ready_file, stream_http=bound, epoch=service.tip.epoch)
         log.info("stream.serving http=%s unix=%s position=%s", bound, unix, service.tip.cursor)
     service.close()
+
+
+def _application(service: Service, key: bytes | None) -> ASGIApp:
+    from master.stream_handlers import app
+
+    return app(service, key)
 
 
 async def _until_told(stop: trio.Event, parent: int) -> None:

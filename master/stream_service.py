@@ -14,7 +14,7 @@ from gfs import changes
 from gfs.changes import Cursor
 from gfs.disk import PosixDisk
 from gfs.errors import GfsError, Overloaded
-from gfs.http import Labelled
+from gfs.labelled import Labelled
 from master.checkpoint import Checkpoint, newest_whole
 from master.consumer_file import Consumer, ConsumerFile
 from master.log_reader import CommittedPosition, LogReader

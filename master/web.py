@@ -1,7 +1,6 @@
 """What a master in charge has on HTTP: health and numbers, and the change stream's process.
 
-A module of its own, because a web server takes as long to load as all the rest of a
-master: it is loaded once the master answers.
+Started once the master answers, since nobody waits for it.
 """
 
 from __future__ import annotations
@@ -10,8 +9,8 @@ from collections.abc import Callable
 
 import trio
 
-from gfs.http import application, serve_http
 from gfs.sections import MasterConfig
+from gfs.serving import common_application, serve_http
 from master.ledger import Ledger
 from master.streaming import keep_stream
 
@@ -29,7 +28,7 @@ async def start_web(
     Raises:
       UsageError: an address cannot be bound. StorageFailed: the stream does not start.
     """
-    app = application(
+    app = common_application(
         daemon="master",
         key=key,
         health=lambda: {"ok": True, "epoch": ledger.epoch},

@@ -26,10 +26,10 @@ from gfs.client.settings import Callbacks, ClientSettings, groups_of_process
 from gfs.config import load
 from gfs.errors import GfsError, UsageError
 from gfs.handshake import load_key
-from gfs.http import application, serve_http
 from gfs.messages import DropInterest, Entry
 from gfs.running import GC_THRESHOLDS, first_of
 from gfs.sections import MountConfig
+from gfs.serving import common_application, serve_http
 from gfs.stacks import show_stacks_on_sigusr1
 from mount import mountpoint
 from mount.answering import Tables
@@ -160,7 +160,7 @@ class Mount:
         self.notes += mountpoint.tune(self.place, self.config.read_ahead_kib)
         http = ""
         if self.config.http:
-            app = application(
+            app = common_application(
                 daemon="mount", key=self.key, health=self._health, statistics=self._statistics
             )
             serving = functools.partial(serve_http, app, self.config.http, self.config.http_unix)

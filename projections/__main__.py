@@ -21,9 +21,10 @@ from gfs import logs, readiness
 from gfs.config import ProjectionsConfig
 from gfs.errors import GfsError, UsageError
 from gfs.handshake import load_key
-from gfs.http import application, serve_http
+from gfs.http import application
 from gfs.routes import Operation
 from gfs.running import first_of
+from gfs.serving import serve_http
 from projections.analytics_queries import AnalyticsQueries
 from projections.analytics_routes import sql_operations as sql_of_duckdb
 from projections.analytics_view import AnalyticsView

@@ -14,9 +14,9 @@ import httpx
 import msgspec
 import trio
 
+from gfs.bearer import authorization, is_tls
 from gfs.changes import Cursor, Line, decode_lines
 from gfs.errors import BadKey, NotReady, RemoteProtocolError, Unreachable
-from gfs.http import authorization
 from gfs.masters import places
 from gfs.stream_proof import LineCutter
 from projections.core.following import Batch, Follower
@@ -46,9 +46,10 @@ class StreamSource:
         if not use_unix and not url:
             self._turn += 1
             raise Unreachable(f"the change stream's socket {unix} is not there")
+        base = "http://stream" if use_unix else url if "://" in url else f"http://{url}"
         return httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=unix if use_unix else None),
-            base_url="http://stream" if use_unix else url if "://" in url else f"http://{url}",
+            transport=httpx.AsyncHTTPTransport(uds=unix if use_unix else None, verify=is_tls(base)),
+            base_url=base,
             headers=self._headers,
             timeout=timeout,
         )

@@ -17,8 +17,8 @@ from pathlib import Path
 
 MARK = "GFS_TEST_RUN"  # environment variable; nested runs add "/..." to the outer one's
 MNT_FORCE, MNT_DETACH, UMOUNT_NOFOLLOW = 1, 2, 8
-# Python's own helper lives until its parent ends.
-HARMLESS = (b"multiprocessing.resource_tracker",)
+# Helpers, of Python and ours, that live until their parent ends.
+HARMLESS = (b"multiprocessing.resource_tracker", b"tests.system.forking")
 
 
 def new_mark() -> str:

@@ -1,8 +1,9 @@
 """A run that several workers share (pytest-xdist, `make test`).
 
 A worker takes whole test files, so that a cluster that a module starts is started
-once. The files that wait most come first: the quick ones even out the end. A test
-marked `alone` measures time: while it runs the other workers begin no test.
+once. A test marked `alone` measures time: while it runs the other workers begin no
+test. Files with such tests come first, when nothing long has to be waited for; then
+those that wait most: the quick ones even out the end.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ LONGEST_FIRST = (
     "tests/shell/",
     "tests/",
 )
+FIRST_PORT, PORT_SHARES, PORTS_EACH = 20_000, 12, 1000
 
 
 def is_worker(config: pytest.Config) -> bool:
@@ -78,17 +80,31 @@ class Worker:
 
     def __init__(self, config: pytest.Config) -> None:
         self._turns = Turns(basetemp(config).parent)
+        # A port that is chosen is free until its daemon listens: no other may choose it, too.
+        os.environ["GFS_PORTS"] = ports_of(int(config.workerinput["workerid"].removeprefix("gw")))  # type: ignore[attr-defined]
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items.sort(key=place)
+        measuring = {item.path for item in items if is_alone(item)}
+        items.sort(key=lambda item: (item.path not in measuring, place(item)))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)  # its time limit does not run while it waits
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        with self._turns.turn(alone=item.get_closest_marker("alone") is not None):
+        with self._turns.turn(alone=is_alone(item)):
             return (yield)
 
     def pytest_unconfigure(self) -> None:
         self._turns.close()
+
+
+def ports_of(worker: int) -> str:
+    """A range of ports for the clusters of one worker, below those of outgoing connections."""
+    first = FIRST_PORT + worker % PORT_SHARES * PORTS_EACH
+    return f"{first}-{first + PORTS_EACH - 1}"
+
+
+def is_alone(item: pytest.Item) -> bool:
+    """Whether no other test may run beside this one."""
+    return item.get_closest_marker("alone") is not None
 
 
 def place(item: pytest.Item) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import pytest
 
 from gfs.cluster.processes import Process, Registry, boot_id, start_time
 from tests import skips
+from tests.system.clusters import GFS, LocalCluster, forked_gfs
 from tests.system.faults.processes import FaultyCluster
 
 ROOT = Path(__file__).parent.parent
@@ -257,3 +259,31 @@ def test_no_test_runs_beside_one_that_is_alone(run: Run, tmp_path: Path) -> None
         at = lines.index(f"{number} begins")
         assert lines[at + 1] == f"{number} ends"
         assert sum(line.endswith("ends") for line in lines[:at]) == at / 2  # nothing goes on
+
+
+def test_a_forked_command_says_what_a_started_one_says(tmp_path: Path) -> None:
+    cluster = LocalCluster(tmp_path / os.fsdecode(b"caf\xe9"))
+    for words in (["version"], ["nonsense"], ["--cluster", cluster.directory, "ls", b"/\xff"]):
+        started, forked = (
+            subprocess.run(
+                [*start, *words], capture_output=True, cwd=tmp_path, env=cluster.variables(),
+                stdin=subprocess.DEVNULL, timeout=60, check=False,
+            )
+            for start in (GFS, forked_gfs())
+        )  # fmt: skip
+        assert forked.returncode == started.returncode
+        assert (forked.stdout, forked.stderr) == (started.stdout, started.stderr)
+
+
+@pytest.mark.kill
+def test_a_forked_command_ends_with_the_one_that_asked_for_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        words = ["--cluster", f"gfs://127.0.0.1:{port}", "ls", "/"]
+        with subprocess.Popen([*forked_gfs(), *words]) as asker:
+            peer, _ = silent.accept()
+            asker.kill()
+        with peer:
+            peer.settimeout(30)
+            while peer.recv(4096):
+                pass

@@ -22,9 +22,9 @@ from bench.views.stage import VIEWS, Stage
 from bench.views.timing import Times, timed, timed_async
 from bench.views.tree import RARE_EVERY, WORDS, directory_paths, rare_name
 from gfs import changes
+from gfs.bearer import authorization
 from gfs.config import ProjectionsConfig
 from gfs.handshake import load_key
-from gfs.http import authorization
 from projections.__main__ import app, views_of
 
 COUNT = 100  # arguments of each question

@@ -53,7 +53,8 @@ def up_command(
 ) -> None:
     """Start what is missing of the cluster in DIR and return when all of it serves.
 
-    The first call makes the cluster. Later calls remember the counts.
+    The first call makes the cluster. Later calls remember the counts. Ports are chosen
+    among those of $GFS_PORTS, FIRST-LAST [20000-31999].
     """
     layout = _layout(directory, given)
     wishes = Wishes(chunkservers, mounts, goal, projections, shadow, config)

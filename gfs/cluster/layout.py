@@ -32,6 +32,7 @@ SOCKET_PATH_BYTES_MAX = 107
 LONGEST_SOCKET = "/run/shadow-stream.sock"
 # Below the kernel's usual range for outgoing connections, which would take a free port.
 PORTS = range(20_000, 32_000)
+PORTS_GIVEN = "GFS_PORTS"  # environment: FIRST-LAST, where others are to be kept out of the way
 PORT_TRIES = 200
 
 
@@ -202,17 +203,30 @@ def is_free(address: str) -> bool:
 
 
 def choose_address(taken: Iterable[str]) -> str:
-    """A free loopback address that is not in `taken`.
+    """A free loopback address that is not in `taken`; its port is one of $GFS_PORTS, if set.
+
+    Nothing listens on it until the daemon does, so a cluster that is made at the same
+    time may take it as well; one that is given other ports cannot.
 
     Raises:
-      UsageError: no port is free.
+      UsageError: no port is free, or $GFS_PORTS is not FIRST-LAST.
     """
-    avoid = set(taken)
+    avoid, ports = set(taken), _ports()
     for _ in range(PORT_TRIES):
-        address = f"127.0.0.1:{PORTS[secrets.randbelow(len(PORTS))]}"
+        address = f"127.0.0.1:{ports[secrets.randbelow(len(ports))]}"
         if address not in avoid and is_free(address):
             return address
-    raise UsageError(f"no free port found between {PORTS.start} and {PORTS.stop}")
+    raise UsageError(f"no free port found from {ports.start} to {ports.stop - 1}")
+
+
+def _ports() -> range:
+    given = os.environ.get(PORTS_GIVEN)
+    if given is None:
+        return PORTS
+    first, _, last = given.partition("-")
+    if not (first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last) < 65_536):
+        raise UsageError(f"${PORTS_GIVEN}: {given!r} is not FIRST-LAST, two ports")
+    return range(int(first), int(last) + 1)
 
 
 # --- TOML ----------------------------------------------------------------------------

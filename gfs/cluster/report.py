@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from gfs.bearer import authorization
+from gfs.bearer import authorization, is_tls
 from gfs.cluster import plan
 from gfs.cluster.asking import cluster_status, key_of, usable_unix
 from gfs.cluster.layout import Layout
@@ -94,7 +94,7 @@ def view_client(config: ClientConfig, view: str, timeout_s: float | None) -> htt
     # A process of several views has each below its name, one of a single view has it too.
     return httpx.Client(
         base_url=(url or "http://localhost").rstrip("/") + (f"/{view}" if is_view else ""),
-        transport=httpx.HTTPTransport(uds=unix) if unix else None,
+        transport=httpx.HTTPTransport(uds=unix or None, verify=is_tls(url) and not unix),
         headers=authorization(key) if key else {},
         timeout=timeout_s,
         trust_env=False,

@@ -10,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import http.client
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import httpx
 
 from gfs import mounts, readiness
 from gfs.cluster import plan, processes
@@ -300,8 +299,12 @@ def _all_registered(layout: Layout, facts: Facts) -> bool:
 
 
 def _healthy(address: str) -> bool:
+    # Not httpx, which takes longer to load than all of this command.
+    connection = http.client.HTTPConnection(address, timeout=2.0)
     try:
-        answer = httpx.get(f"http://{address}/health", trust_env=False, timeout=2.0)
-    except httpx.HTTPError:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
         return False
-    return answer.status_code == 200
+    finally:
+        connection.close()

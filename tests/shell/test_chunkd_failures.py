@@ -18,6 +18,7 @@ from chunkd.directory import DataDirectory
 from chunkd.formats import SIDE, SideHeader, seal_block
 from chunkd.server import ChunkServer
 from gfs import messages
+from gfs.bearer import authorization
 from gfs.checksum import crc32c
 from gfs.config import ChunkdConfig
 from gfs.disk import PosixDisk
@@ -32,7 +33,6 @@ from gfs.errors import (
     WrongCluster,
 )
 from gfs.handshake import create_key, dial
-from gfs.http import authorization
 from gfs.ids import CHUNK_BYTES, MIB
 from tests.shell.chunkd_processes import (
     CLUSTER,
@@ -195,7 +195,10 @@ async def test_http_tells_health_and_statistics_to_those_who_have_the_key(tmp_pa
         await join_tail(connection, HANDLE, servers.members)
         await append_records(connection, HANDLE, 1, b"12345")
         base = f"http://{process.ready.http}"
-        async with httpx.AsyncClient(base_url=base, headers=authorization(servers.key)) as client:
+        proof = authorization(servers.key)
+        async with httpx.AsyncClient(
+            base_url=base, headers=proof, timeout=30, verify=False
+        ) as client:
             health = (await client.get("/health")).json()
             assert health == {
                 "ok": True, "server": process.ready.server, "registered": True, "failing": [],
@@ -205,7 +208,7 @@ async def test_http_tells_health_and_statistics_to_those_who_have_the_key(tmp_pa
             assert numbers["replicas_open"] == 1
             metrics = (await client.get("/metrics")).text
             assert "gfs_chunkd_data_appends_total 1.0" in metrics
-        async with httpx.AsyncClient(base_url=base) as stranger:
+        async with httpx.AsyncClient(base_url=base, timeout=30, verify=False) as stranger:
             assert (await stranger.get("/statistics")).status_code == 401
 
 

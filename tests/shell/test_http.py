@@ -17,7 +17,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from gfs import errors
-from gfs.http import BODY_BYTES_MAX, JsonResponse, application, authorization, serve_http
+from gfs.bearer import authorization
+from gfs.http import BODY_BYTES_MAX, JsonResponse, application
+from gfs.serving import serve_http
 
 KEY = b"k" * 64
 Expect = Callable[..., Any]
@@ -75,9 +77,10 @@ class Daemon:
     def client(self, *, key: bytes | None = KEY, unix: bool = False) -> httpx.AsyncClient:
         return httpx.AsyncClient(
             base_url=f"http://{self.address}",
-            transport=httpx.AsyncHTTPTransport(uds=self.unix) if unix else None,
+            transport=httpx.AsyncHTTPTransport(uds=self.unix if unix else None, verify=False),
             headers=authorization(key) if key else {},
             trust_env=False,
+            timeout=60,
         )
 
 

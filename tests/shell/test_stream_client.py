@@ -16,9 +16,9 @@ import pytest
 
 from bench.events import CLUSTER, Stage, Workload, apply_to_state
 from gfs import changes
+from gfs.bearer import authorization
 from gfs.disk import PosixDisk
 from gfs.errors import InvalidArgument, NotFound, Refused, Unreachable
-from gfs.http import authorization
 from gfs.records import Record
 from gfs.stream_client import Gap, HistoryLost, StreamClient
 from gfs.stream_proof import LINE_BYTES_MAX, LineCutter, Proof
@@ -41,6 +41,7 @@ class Served:
             base_url=f"http://{self.stage.stream_url}",
             headers=authorization(self.stage.key),
             timeout=timeout_s,
+            verify=False,
         )
 
     def expected(self) -> list[str]:
@@ -119,7 +120,7 @@ def test_refusals_are_errors_of_ours_and_no_answer_is_one_too(served: Served) ->
         next(served.client.follow(from_="7-1"))
     with pytest.raises(Refused):
         served.client.commit("x", "3-999999")
-    nobody = StreamClient(lambda timeout: httpx.Client(base_url="http://127.0.0.1:1"))
+    nobody = StreamClient(lambda timeout: httpx.Client(base_url="http://127.0.0.1:1", verify=False))
     with pytest.raises(Unreachable):
         next(nobody.follow())
     with pytest.raises(Unreachable):

@@ -2,33 +2,109 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests import leftovers
+
 COMMAND_S = 60.0
 ROOT = Path(__file__).parents[2]
+GFS: list[str | Path] = [sys.executable, "-P", "-m", "gfs.cli.main"]
+ASKING = Path(__file__).with_name("asking.py")
+_FORKING = threading.Lock()
 
 
-AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+NOBODY = 65534
 
 
-def nobody_missing(*, children: bool = False) -> str | None:
-    """Why nothing can be run here as another user (and start more: `children`), or None."""
+def as_user(uid: int, gid: int) -> list[str]:
+    """Words that run a command as that user, without any privilege."""
+    return [
+        "setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--inh-caps=-all",
+        "--ambient-caps=-all", "--",
+    ]  # fmt: skip
+
+
+def packages() -> dict[str, str]:
+    """Variables with which an interpreter of another prefix finds what this one has."""
+    paths = [str(ROOT), *(path for path in sys.path if path.endswith("site-packages"))]
+    return {"PYTHONPATH": os.pathsep.join(paths), "HOME": "/"}
+
+
+@contextmanager
+def passable_directory() -> Iterator[Path]:
+    """A directory on the way to which nobody is stopped; removed at the end.
+
+    Not below pytest's own: each run of pytest, also one that begins meanwhile, shuts those.
+    """
+    path = Path(tempfile.mkdtemp(prefix="gfs-user-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
+    path.chmod(0o711)
+    yield path
+    assert not leftovers.mounts(path)
+    shutil.rmtree(path)
+
+
+@functools.cache
+def python_for_others() -> str | None:
+    """An interpreter that any user can start, and start again from itself.
+
+    This one may lie in a home that is shut to others; Debian's of the same version will do.
+    """
+    again = (
+        "import subprocess, sys, gfs, msgspec, apsw; "
+        "sys.exit(subprocess.call([sys.executable, '-c', 'import pyfuse3']))"
+    )
+    for python in (sys.executable, f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}"):
+        words = [*as_user(NOBODY, NOBODY), python, "-c", again]
+        if (
+            shutil.which(python)
+            and subprocess.run(
+                words, capture_output=True, cwd="/", env=os.environ | packages(), check=False
+            ).returncode
+            == 0
+        ):
+            return python
+    return None
+
+
+def nobody_missing() -> str | None:
+    """Why nothing can be run here as another user, or None."""
     if os.geteuid() != 0:
         return "only root can act as another user"
     if shutil.which("setpriv") is None:
         return "setpriv is not installed (package util-linux)"
-    # setpriv may leave it the right to run an interpreter in root's home; children lose that.
-    inner = "import subprocess, sys; subprocess.run([sys.executable, '-c', ''], check=True)"
-    words = [*AS_NOBODY, sys.executable, "-c", inner if children else ""]
-    done = subprocess.run(words, capture_output=True, check=False)
-    return "another user cannot run this Python" if done.returncode else None
+    return None if python_for_others() else f"no other user can run {sys.executable}"
+
+
+def forked_gfs() -> list[str | Path]:
+    """Words that start `gfs` as GFS do, but from a process that has it loaded."""
+    with _FORKING:
+        return [sys.executable, "-I", "-S", ASKING, _serve_forked()]
+
+
+@functools.cache
+def _serve_forked() -> str:
+    name = f"gfs-commands-{os.getpid()}"
+    server = subprocess.Popen(
+        [sys.executable, "-P", "-m", "tests.system.forking", name],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/",
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    atexit.register(server.communicate)
+    assert server.stdout is not None
+    assert server.stdout.readline() == b"ready\n"
+    return name
 
 
 class CommandRefused(AssertionError):
@@ -48,7 +124,7 @@ class LocalCluster:
     def command(self, named: bool = True) -> list[str | Path]:
         """The words that start `gfs`."""
         cluster: list[str | Path] = ["--cluster", self.directory] if named else []
-        return [*self.prefix, sys.executable, "-P", "-m", "gfs.cli.main", *cluster]
+        return [*self.prefix, *GFS, *cluster]
 
     def variables(self) -> dict[str, str]:
         """The environment of a command."""
@@ -64,8 +140,11 @@ class LocalCluster:
         named: bool = True,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a command; `named` False leaves it to the command to find the cluster."""
+        start = self.command(named)
+        if start[: len(GFS)] == GFS and words[:1] != ("cluster",):  # which starts daemons
+            start[: len(GFS)] = forked_gfs()
         done = subprocess.run(
-            [*self.command(named), *words],
+            [*start, *words],
             input=given,
             stdin=subprocess.DEVNULL if given is None else None,
             capture_output=True,
@@ -108,3 +187,18 @@ class LocalCluster:
 
     def log(self, name: str) -> str:
         return (self.directory / "log" / f"{name}.log").read_text(errors="replace")
+
+
+class UsersCluster(LocalCluster):
+    """The same by commands of another user, run by an interpreter he can reach."""
+
+    def __init__(self, directory: Path, uid: int = NOBODY, gid: int = NOBODY) -> None:
+        super().__init__(directory, as_user(uid, gid))
+        self.python = python_for_others() or sys.executable
+
+    def command(self, named: bool = True) -> list[str | Path]:
+        words = super().command(named)
+        return [self.python if word == sys.executable else word for word in words]
+
+    def variables(self) -> dict[str, str]:
+        return super().variables() | packages() | self.environment

@@ -12,20 +12,28 @@ from pathlib import Path
 import pytest
 
 from gfs.changes import bytes_of
-from tests.system.clusters import AS_NOBODY, ROOT, LocalCluster, nobody_missing
+from tests.system.clusters import (
+    NOBODY,
+    ROOT,
+    LocalCluster,
+    UsersCluster,
+    nobody_missing,
+    passable_directory,
+)
 
 pytestmark = pytest.mark.timeout(180)
 MIB = 1024 * 1024
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    found = LocalCluster(tmp_path_factory.mktemp("cli") / "c")
-    try:
-        found.up("--mounts", "0", "--no-projections", "--chunkservers", "1")
-        yield found
-    finally:
-        found.end()
+def cluster() -> Iterator[LocalCluster]:
+    with passable_directory() as path:
+        found = LocalCluster(path / "c")
+        try:
+            found.up("--mounts", "0", "--no-projections", "--chunkservers", "1")
+            yield found
+        finally:
+            found.end()
 
 
 @pytest.mark.parametrize("size", [0, 1, 65536, MIB - 1, MIB + 1, 5 * MIB + 17])
@@ -204,17 +212,14 @@ def test_what_cat_is_refused_get_is_refused(cluster: LocalCluster, tmp_path: Pat
     local.write_bytes(b"x")
     local.chmod(0o600)
     cluster.gfs("put", local, "/private")
-    path = cluster.directory
-    while path != Path("/"):
-        path.chmod(path.stat().st_mode | 0o011)
-        path = path.parent
-    other = LocalCluster(cluster.directory, AS_NOBODY)
+    cluster.directory.chmod(0o755)
+    other = UsersCluster(cluster.directory)
     assert b"key is needed" in other.gfs("cat", "/secret", code=1).stderr
     key = cluster.directory.parent / "other-key"
     key.write_bytes((cluster.directory / "key").read_bytes())
     key.chmod(0o600)
-    os.chown(key, 65534, 65534)
-    with_key = LocalCluster(cluster.directory, AS_NOBODY)
+    os.chown(key, NOBODY, NOBODY)
+    with_key = UsersCluster(cluster.directory)
     with_key.environment["GFS_CLUSTER_KEY_FILE"] = str(key)
     assert with_key.out("cat", "/secret") == b"for root"
     refused = with_key.gfs("get", "/private", "-", code=1).stderr

@@ -14,7 +14,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tests.system.clusters import AS_NOBODY, LocalCluster, nobody_missing
+from tests.system.clusters import LocalCluster, UsersCluster, nobody_missing
 
 pytestmark = [pytest.mark.mount, pytest.mark.timeout(180)]
 
@@ -174,8 +174,8 @@ def test_delete_removes_with_the_callers_rights_and_names_what_stays(
     assert said.count("cannot delete") == 2
     assert "not empty" in said.lower()
     assert os.listdir(doomed / "deep") == ["keep"]
-    if (missing := nobody_missing(children=True)) is None:
-        other = LocalCluster(cluster.directory, prefix=AS_NOBODY)
+    if (missing := nobody_missing()) is None:
+        other = UsersCluster(cluster.directory)
         assert (
             b"cannot delete" in other.gfs("find", doomed, "-name", "keep", "-delete", code=1).stderr
         )

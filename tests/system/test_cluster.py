@@ -17,7 +17,7 @@ import pytest
 from gfs.cluster.layout import Layout, is_free
 from gfs.cluster.processes import Process, Registry, boot_id, start_time
 from gfs.mounts import mount_at
-from tests.system.clusters import AS_NOBODY, LocalCluster, nobody_missing
+from tests.system.clusters import LocalCluster
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -205,23 +205,3 @@ def test_without_dev_fuse_the_message_says_what_to_do_and_the_rest_works(tmp_pat
         cluster.end()
         keeper.kill()
         keeper.wait()
-
-
-def test_an_ordinary_user_can_run_it(tmp_path: Path) -> None:
-    if reason := nobody_missing(children=True):
-        pytest.skip(reason)
-    nobody = 65534
-    home = tmp_path / "home"
-    home.mkdir()
-    for path in (home, *home.parents):
-        if path.owner() == "root" and path.is_relative_to(tmp_path.parents[2]):
-            path.chmod(path.stat().st_mode | 0o011)
-    os.chown(home, nobody, nobody)
-    cluster = LocalCluster(home / "c", AS_NOBODY)
-    try:
-        cluster.up("--chunkservers", "1", "--mounts", "0", "--no-projections")
-        denied = cluster.gfs("put", "-", "/x", given=b"mine", code=1).stderr
-        assert b"/x" in denied  # the root of a new filesystem belongs to root
-        assert (cluster.directory / "key").stat().st_uid == nobody
-    finally:
-        cluster.end()

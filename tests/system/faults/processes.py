@@ -25,7 +25,8 @@ from gfs.messages import CheckFilesystem, Status
 from tests import leftovers
 
 READY_S = 40.0
-POLL_S = 0.01
+POLL_S, POLL_MAX_S = 0.01, 0.25
+POLL_SHARE = 3  # as long as this many questions: who is waited for needs the processor, too
 FAULT = re.compile(r" (ERROR|CRITICAL) |Traceback \(most recent call last\)")
 
 # At most this long may anything take that waits for a session to die or to come back.
@@ -192,11 +193,14 @@ class FaultyCluster:
         return found
 
     def wait(self, what: str, done: Callable[[], bool], limit_s: float = READY_S) -> None:
-        """Poll until `done`."""
+        """Poll until `done`; a question that takes long is asked less often."""
         deadline = time.monotonic() + limit_s
-        while not done():
+        while True:
+            began = time.monotonic()
+            if done():
+                return
             assert time.monotonic() < deadline, f"{what} after {limit_s} s\n{self.all_tails()}"
-            time.sleep(POLL_S)
+            time.sleep(min(max(POLL_S, POLL_SHARE * (time.monotonic() - began)), POLL_MAX_S))
 
     def all_tails(self) -> str:
         """The end of every log, for the report of a failed test."""

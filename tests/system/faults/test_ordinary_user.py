@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests import leftovers
 from tests.conftest import fuse_missing
-from tests.system.clusters import ROOT, LocalCluster
+from tests.system.clusters import (
+    NOBODY,
+    LocalCluster,
+    UsersCluster,
+    as_user,
+    nobody_missing,
+    packages,
+    passable_directory,
+    python_for_others,
+)
 from tests.system.faults.works import amount
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
@@ -23,70 +28,17 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 OTHER_UID = 54_321  # no such user is needed
 
 
-def as_user(uid: int, gid: int) -> list[str]:
-    """Words that run a command as that user, without any privilege."""
-    return [
-        "setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--inh-caps=-all",
-        "--ambient-caps=-all",
-    ]  # fmt: skip
-
-
-def variables() -> dict[str, str]:
-    """The packages of this interpreter, for one of another prefix, too."""
-    paths = [str(ROOT), *(path for path in sys.path if path.endswith("site-packages"))]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "HOME": "/"}
-
-
-def python_for(words: list[str]) -> str | None:
-    """An interpreter that such a user can start, and start again from itself."""
-    again = (
-        "import subprocess, sys, gfs, msgspec, apsw; "
-        "sys.exit(subprocess.call([sys.executable, '-c', 'import pyfuse3']))"
-    )
-    for python in (sys.executable, f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}"):
-        if shutil.which(python) and run([*words, python, "-c", again]) == 0:
-            return python
-    return None
-
-
-class UsersCluster(LocalCluster):
-    """Commands run as that user, by an interpreter he can reach."""
-
-    python = sys.executable
-
-    def command(self, named: bool = True) -> list[str | Path]:
-        words = super().command(named)
-        return [self.python if word == sys.executable else word for word in words]
-
-    def variables(self) -> dict[str, str]:
-        return {**super().variables(), **variables()}
-
-
 @pytest.fixture
 def nobody() -> tuple[int, int]:
-    if os.geteuid() != 0:
-        pytest.skip("only root can become another user")
-    if shutil.which("setpriv") is None:
-        pytest.skip("setpriv is not installed (package util-linux)")
-    entry = pwd.getpwnam("nobody")
-    python = python_for(as_user(entry.pw_uid, entry.pw_gid))
-    if python is None:
-        pytest.skip(f"no other user can run {sys.executable}")
-    UsersCluster.python = python
-    return entry.pw_uid, entry.pw_gid
+    if reason := nobody_missing():
+        pytest.skip(reason)
+    return NOBODY, NOBODY
 
 
 @pytest.fixture
 def passable() -> Iterator[Path]:
-    """A directory on the way to which nobody is stopped.
-
-    Not below pytest's own: each run of pytest, also one that begins meanwhile, shuts those.
-    """
-    path = Path(tempfile.mkdtemp(prefix="gfs-user-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
-    path.chmod(0o711)
-    yield path
-    assert not leftovers.mounts(path)
-    shutil.rmtree(path)
+    with passable_directory() as path:
+        yield path
 
 
 @pytest.fixture
@@ -95,7 +47,7 @@ def users_cluster(passable: Path, nobody: tuple[int, int]) -> Iterator[UsersClus
     directory = passable / "c"
     directory.mkdir()
     os.chown(directory, *nobody)
-    found = UsersCluster(directory, as_user(*nobody))
+    found = UsersCluster(directory, *nobody)
     yield found
     found.end()
 
@@ -104,6 +56,7 @@ def users_cluster(passable: Path, nobody: tuple[int, int]) -> Iterator[UsersClus
 def test_ordinary_user_has_a_whole_cluster(users_cluster: UsersCluster) -> None:
     """Mounted where fusermount3 allows it; else said, and everything else works."""
     said = users_cluster.up("--no-projections").stderr.decode()
+    assert (users_cluster.directory / "key").stat().st_uid == NOBODY
     users_cluster.gfs("put", "-", "/put", given=b"without a mount")
     assert users_cluster.out("cat", "/put") == b"without a mount"
     users_cluster.gfs("append", "/log", given=b"line\n")
@@ -155,28 +108,37 @@ def fill(root: Path, uid: int, gid: int) -> None:
         directory.chmod(mode)
 
 
+# One process runs the command for one file after the other: to start it is what takes time.
+EACH = """
+import sys
+from gfs.cli.main import run
+codes = [run(["--cluster", sys.argv[1], "cat", path]) for path in sys.argv[2:]]
+print(*codes, file=sys.stderr)
+"""
+
+
 def compare(cluster: LocalCluster, key: Path, uid: int, gid: int) -> None:
     """Whatever the kernel answers through the mount, the command must answer too."""
     os.chown(key, uid, gid)
     words = as_user(uid, gid)
-    command = [*words, UsersCluster.python, "-m", "gfs.cli.main"]
     paths = sorted(path for path in cluster.first.rglob("*") if path.is_file())
-    seen = {run([*words, "cat", str(path)]) for path in paths}
-    assert seen == {0, 1}
-    for path in paths:
-        direct = f"/{path.relative_to(cluster.first)}"
-        by_mount = run([*words, "cat", str(path)])
-        with_key = run([*command, "--cluster", str(cluster.directory), "cat", direct], key)
-        assert (by_mount == 0) == (with_key == 0), (uid, gid, direct, by_mount, with_key)
-    direct = "/f644-0"
-    assert run([*command, "--cluster", str(cluster.directory), "cat", direct]) != 0  # no key
+    by_mount = [run([*words, "cat", str(path)]).returncode for path in paths]
+    assert set(by_mount) == {0, 1}
+    command = [*words, str(python_for_others()), "-c", EACH, str(cluster.directory)]
+    named = [f"/{path.relative_to(cluster.first)}" for path in paths]
+    with_key = run([*command, *named], key)
+    codes = [int(code) for code in with_key.stderr.splitlines()[-1].split()]
+    for path, mount, direct in zip(named, by_mount, codes, strict=True):
+        assert (mount == 0) == (direct == 0), (uid, gid, path, mount, direct)
+    assert with_key.stdout == b"content" * codes.count(0)
+    without = run([*command, "/f644-0"])
+    assert without.stderr.splitlines()[-1] != b"0"
 
 
-def run(words: list[str], key: Path | None = None) -> int:
-    environment = variables()
+def run(words: list[str], key: Path | None = None) -> subprocess.CompletedProcess[bytes]:
+    environment = os.environ | packages()
     if key is not None:
         environment["GFS_CLUSTER_KEY_FILE"] = str(key)
-    done = subprocess.run(
-        words, capture_output=True, cwd="/", env=environment, check=False, timeout=30
+    return subprocess.run(
+        words, capture_output=True, cwd="/", env=environment, check=False, timeout=60
     )
-    return done.returncode

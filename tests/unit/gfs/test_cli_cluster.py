@@ -95,6 +95,21 @@ def test_taken_ports_are_seen_and_not_chosen() -> None:
         assert choose_address([address]) != address
 
 
+def test_ports_are_chosen_among_those_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GFS_PORTS", "19000-19099")
+    among = [f"127.0.0.1:{port}" for port in range(19_000, 19_100)]
+    assert choose_address([]) in among
+    with pytest.raises(UsageError, match="no free port found from 19000 to 19099"):
+        choose_address(among)
+
+
+@pytest.mark.parametrize("given", ["", "1", "2-1", "0-9", "1-65536", "a-b", "-"])
+def test_ports_that_are_none_are_a_usage_error(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("GFS_PORTS", given)
+    with pytest.raises(UsageError, match=r"\$GFS_PORTS: .* is not FIRST-LAST"):
+        choose_address([])
+
+
 def test_a_reused_pid_is_not_ours() -> None:
     pid = os.getpid()
     started = start_time(pid)

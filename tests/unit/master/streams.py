@@ -71,7 +71,7 @@ async def serving(bench: Bench, **options: Any) -> AsyncIterator[httpx.AsyncClie
     """The stream over a Unix socket, `s` in the directory."""
     service = bench.service(**options)
     unix = str(bench.directory / "s")
-    transport = httpx.AsyncHTTPTransport(uds=unix)
+    transport = httpx.AsyncHTTPTransport(uds=unix, verify=False)
     async with trio.open_nursery() as nursery:
         ready = str(bench.directory / "ready")
         Path(ready).unlink(missing_ok=True)
@@ -79,7 +79,8 @@ async def serving(bench: Bench, **options: Any) -> AsyncIterator[httpx.AsyncClie
         with trio.fail_after(10):
             while not Path(ready).exists():  # noqa: ASYNC110 (a file, as other processes see it)
                 await trio.sleep(0.005)
-        async with httpx.AsyncClient(transport=transport, base_url="http://stream") as client:
+        base = "http://stream"
+        async with httpx.AsyncClient(transport=transport, base_url=base, timeout=60) as client:
             yield client
         service.stop.set()
 

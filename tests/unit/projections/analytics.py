@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import trio
 
-from gfs.http import authorization
+from gfs.bearer import authorization
 from gfs.records import Record
 from projections.__main__ import app
 from projections.analytics_view import AnalyticsView

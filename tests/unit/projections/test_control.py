@@ -126,7 +126,8 @@ def test_a_view_follows_while_it_is_built_anew_beside_itself(cluster: Cluster, v
         gaps: list[str] = []
 
         def ask() -> None:
-            with httpx.Client(base_url=client.base_url, headers=client.headers) as other:
+            base, headers = client.base_url, client.headers
+            with httpx.Client(base_url=base, headers=headers, timeout=60, verify=False) as other:
                 while not stop.is_set():
                     answer = other.get("/sql", params={"q": "SELECT count(*) FROM inodes"})
                     if answer.status_code != 200:

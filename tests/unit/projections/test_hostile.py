@@ -251,8 +251,10 @@ def views(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Views]:
                  "--query-memory-bytes", str(MEMORY_BYTES))  # fmt: skip
         with stage.start_view("all", *flags) as client:
             for view in ("/search", "/analytics"):
-                own = httpx.Client(base_url=f"{client.base_url}{view}", headers=client.headers)
-                with own:
+                base = f"{client.base_url}{view}"
+                with httpx.Client(
+                    base_url=base, headers=client.headers, timeout=60, verify=False
+                ) as own:
                     wait_at(own, model.position)
             pid = stage.processes["projections-all"].pid
             yield Views(client, pid, stage.directory / "projections-all.log")

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import trio
 
-from gfs.http import authorization
+from gfs.bearer import authorization
 from gfs.routes import Operation, Parameter, document
 from projections.__main__ import app, controls_of, operations_of
 from projections.analytics_view import AnalyticsView

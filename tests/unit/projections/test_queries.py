@@ -66,7 +66,7 @@ async def served(built: tuple[NamespaceModel, list[View]]) -> Any:
         view._moved = trio.Event()
     settings = config(Path("/nowhere"), query_s=1.0, query_rows=1000, wait_s=0.2)
     transport = httpx.ASGITransport(app(views, settings, KEY))
-    from gfs.http import authorization
+    from gfs.bearer import authorization
 
     async with httpx.AsyncClient(
         transport=transport, base_url="http://views", headers=authorization(KEY), timeout=30

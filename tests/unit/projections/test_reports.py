@@ -13,10 +13,10 @@ import pytest
 import trio
 
 from bench.namespace_model import NamespaceModel
+from gfs.bearer import authorization
 from gfs.changes import bytes_of, text_of
 from gfs.cli.report import moment
 from gfs.errors import UsageError
-from gfs.http import authorization
 from projections.__main__ import app
 from projections.analytics_reports import REPORTS
 from projections.analytics_view import AnalyticsView
