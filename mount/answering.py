@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 import pyfuse3
 import trio
 
-from gfs.errors import DeadSession, StaleInode, TimedOut
+from gfs.errors import DeadSession, ReadOnly, StaleInode, TimedOut
 from gfs.items import Inode
 from gfs.messages import Actor, Done, Entries, Entry, GetAttributes, Message, Operation
 from mount.attributes import entry_attributes
 from mount.core.caching import Cache
+from mount.core.hidden import is_hidden
 from mount.core.inodes import Handles, Inodes
 from mount.errnos import errno_of
 
@@ -78,6 +79,7 @@ class Tables:
       appending: inode -> open append handles; its size is asked each time.
       forget_kernel_names: the kernel looks up every name again; never blocks.
       trace: told of each request while somebody watches.
+      hidden: handlers, by their names, of what is in `.gfs` (mount.hidden).
     """
 
     client: Client
@@ -91,6 +93,7 @@ class Tables:
         self.names_recallable = False
         self.forget_kernel_names: Callable[[], None] = _nothing_kept
         self.trace: Watcher | None = None
+        self.hidden: object = None
         self.unforeseen = 0  # errors nobody foresaw; each is in the log
 
     def lease_left(self) -> float:
@@ -265,14 +268,29 @@ def limited(method: Handler[S, P, R]) -> Handler[S, P, R]:
     return cast("Handler[S, P, R]", in_time)
 
 
+def _hidden(name: str) -> Handler[S, P, R]:
+    """The handler of this name for what is in `.gfs`; there nothing else can be done."""
+
+    async def handler(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        method = getattr(self.tables.hidden, name, None)
+        if method is None:
+            raise ReadOnly(f"no {name} in .gfs")
+        return cast(R, await method(*args, **kwargs))
+
+    return limited(handler)
+
+
 def _translated(name: str, method: Handler[S, P, R]) -> Handler[S, P, R]:
     """The method, its errors as errno; traced if somebody listens."""
+    hidden: Handler[S, P, R] = _hidden(name)
 
     @functools.wraps(method)
     async def translated(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
         if self.tables.trace is not None:
             return await traced(self, *args, **kwargs)
         try:
+            if args and is_hidden(args[0]):
+                return await hidden(self, *args, **kwargs)
             return await method(self, *args, **kwargs)
         except Exception as error:
             code = _code_of(self.tables, name, args, error)
@@ -284,7 +302,8 @@ def _translated(name: str, method: Handler[S, P, R]) -> Handler[S, P, R]:
         start, code, result = perf_counter(), 0, None
         about = watcher.begin(self, name, args)
         try:
-            result = await method(self, *args, **kwargs)
+            handler = hidden if args and is_hidden(args[0]) else method
+            result = await handler(self, *args, **kwargs)
             return result
         except Exception as error:
             code = _code_of(self.tables, name, args, error)

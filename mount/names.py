@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import pyfuse3
 
-from gfs.errors import GfsError, NameTooLong, NotFound
+from gfs.errors import GfsError, NameTooLong, NotFound, ReadOnly
 from gfs.ids import NAME_BYTES_MAX, SYMLINK_BYTES_MAX
 from gfs.messages import (
     Done,
@@ -29,6 +29,7 @@ from gfs.messages import (
 from mount.answering import actor_of, answer, log
 from mount.attributes import absent
 from mount.core.caching import ABSENT, UNKNOWN
+from mount.core.hidden import is_hidden
 from mount.listing import DirectoryCalls
 
 RENAME_FLAGS = pyfuse3.RENAME_NOREPLACE | pyfuse3.RENAME_EXCHANGE
@@ -47,13 +48,19 @@ def check_name(name: bytes) -> None:
         raise NameTooLong(f"a name of {len(name)} bytes")
 
 
+def _require_visible(parent: int) -> None:
+    """Raises ReadOnly if a name would get into `.gfs`."""
+    if is_hidden(parent):
+        raise ReadOnly("nothing is put into .gfs")
+
+
 class NameCalls(DirectoryCalls):
     """See the module's text."""
 
-    @answer(0, bounded=True)
-    async def lookup(
+    async def look_up(
         self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
+        """A name that the master knows of; `st_ino` 0: it is absent, and the kernel may know."""
         left = self.tables.lease_left()
         if left:
             ino = self.cache.lookup(parent_inode, name)
@@ -148,6 +155,7 @@ class NameCalls(DirectoryCalls):
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
         check_name(new_name)
+        _require_visible(new_parent_inode)
         if self.client.pending(inode) is not None:
             await self.client.settle(inode)
         done = await self.mutate(MakeLink(inode, new_parent_inode, new_name), ctx)
@@ -206,6 +214,7 @@ class NameCalls(DirectoryCalls):
         if flags & ~RENAME_FLAGS or flags == RENAME_FLAGS:
             raise pyfuse3.FUSEError(errno.EINVAL)
         check_name(name_new)
+        _require_visible(parent_inode_new)
         source = self.cache.lookup(parent_inode_old, name_old)
         target = self.cache.lookup(parent_inode_new, name_new)
         if source == UNKNOWN:
