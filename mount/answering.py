@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import functools
 import logging
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
@@ -292,7 +293,7 @@ def _translated(name: str, method: Handler[S, P, R]) -> Handler[S, P, R]:
             if args and is_hidden(args[0]):
                 return await hidden(self, *args, **kwargs)
             return await method(self, *args, **kwargs)
-        except Exception as error:
+        except BaseException as error:
             code = _code_of(self.tables, name, args, error)
         raise pyfuse3.FUSEError(code)
 
@@ -305,7 +306,7 @@ def _translated(name: str, method: Handler[S, P, R]) -> Handler[S, P, R]:
             handler = hidden if args and is_hidden(args[0]) else method
             result = await handler(self, *args, **kwargs)
             return result
-        except Exception as error:
+        except BaseException as error:
             code = _code_of(self.tables, name, args, error)
         finally:
             watcher.end(about, name, args, result, perf_counter() - start, code)
@@ -314,9 +315,26 @@ def _translated(name: str, method: Handler[S, P, R]) -> Handler[S, P, R]:
     return cast("Handler[S, P, R]", translated)
 
 
-def _code_of(tables: Tables, name: str, args: tuple[object, ...], error: Exception) -> int:
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+def is_the_end(error: BaseException) -> bool:
+    """Whether it is not for a handler to answer.
+
+    `Cancelled` that comes to a task which nobody cancels was meant for another, of which this
+    one awaited a result: to the kernel's request it is an error like others.
+    """
+    if isinstance(error, KeyboardInterrupt | GeneratorExit):
+        return True
+    group = error if isinstance(error, BaseExceptionGroup) else BaseExceptionGroup("", [error])
+    if group.split(trio.Cancelled)[0] is None:
+        return False
+    return trio.current_effective_deadline() == -math.inf
+
+
+def _code_of(tables: Tables, name: str, args: tuple[object, ...], error: BaseException) -> int:
+    """The errno to answer; raises `error` if it is this task, or the program, that ends."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
+    if not isinstance(error, Exception) and is_the_end(error):
+        raise error
     if isinstance(error, pyfuse3.FUSEError):
         return error.errno
     if isinstance(error, StaleInode) and args and isinstance(args[0], int):

@@ -26,7 +26,7 @@ from gfs.messages import (
     Rename,
     Unlink,
 )
-from mount.answering import actor_of, answer, log
+from mount.answering import actor_of, answer, is_the_end, log
 from mount.attributes import absent
 from mount.core.caching import ABSENT, UNKNOWN
 from mount.core.hidden import is_hidden
@@ -95,12 +95,14 @@ class NameCalls(DirectoryCalls):
         return self.entry(found.ino, inode, named=named)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
-        """Never raises: nobody could be told."""
-        try:
-            for ino, count in inode_list:
+        """Never raises: nobody could be told. One that fails does not keep the others."""
+        for ino, count in inode_list:
+            try:
                 self.inodes.forget(ino, count)
-        except Exception:
-            log.exception("forget failed")
+            except BaseException as error:
+                if is_the_end(error):
+                    raise
+                log.exception("call.failed forget(%d, %d)", ino, count)
 
     # --- making
 
