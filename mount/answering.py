@@ -81,6 +81,7 @@ class Tables:
       forget_kernel_names: the kernel looks up every name again; never blocks.
       trace: told of each request while somebody watches.
       hidden: handlers, by their names, of what is in `.gfs` (mount.hidden).
+      dot_gfs_is_ours: the root is known to have nothing of its own that is called so.
     """
 
     client: Client
@@ -95,6 +96,7 @@ class Tables:
         self.forget_kernel_names: Callable[[], None] = _nothing_kept
         self.trace: Watcher | None = None
         self.hidden: object = None
+        self.dot_gfs_is_ours = False
         self.unforeseen = 0  # errors nobody foresaw; each is in the log
 
     def lease_left(self) -> float:

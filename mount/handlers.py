@@ -37,7 +37,6 @@ class Handlers(NameCalls, InodeCalls, FileCalls, DirectoryCalls):
         super().__init__(tables)
         self._on_init = on_init
         self._hidden = tables.hidden = Hidden(self, statistics)
-        self._dot_gfs_is_ours = False  # until it is known that there is no other
 
     def opened(self, operation: str, handle: int) -> Opened | None:
         """Of `.gfs` too."""
@@ -59,7 +58,7 @@ class Handlers(NameCalls, InodeCalls, FileCalls, DirectoryCalls):
         None comes to be: the master refuses the name in the root. (In a directory that is not the
         cluster's root it would not, so there one must look each time.)
         """
-        if not self._dot_gfs_is_ours:
+        if not self.tables.dot_gfs_is_ours:
             try:
                 found = await self.look_up(pyfuse3.ROOT_INODE, DOT_GFS, ctx)
             except NotFound:
@@ -69,7 +68,7 @@ class Handlers(NameCalls, InodeCalls, FileCalls, DirectoryCalls):
                     "mount.taken /.gfs is no part of the filesystem: rename it to have ours"
                 )
                 return found
-            self._dot_gfs_is_ours = True
+            self.tables.dot_gfs_is_ours = True
         return self._hidden.top()
 
     def init(self) -> None:

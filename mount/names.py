@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import pyfuse3
 
 from gfs.errors import GfsError, NameTooLong, NotFound, ReadOnly
-from gfs.ids import NAME_BYTES_MAX, SYMLINK_BYTES_MAX
+from gfs.ids import DOT_GFS, NAME_BYTES_MAX, SYMLINK_BYTES_MAX
 from gfs.messages import (
     Done,
     Entry,
@@ -48,14 +48,14 @@ def check_name(name: bytes) -> None:
         raise NameTooLong(f"a name of {len(name)} bytes")
 
 
-def _require_visible(parent: int) -> None:
-    """Raises ReadOnly if a name would get into `.gfs`."""
-    if is_hidden(parent):
-        raise ReadOnly("nothing is put into .gfs")
-
-
 class NameCalls(DirectoryCalls):
     """See the module's text."""
+
+    def _require_not_dot_gfs(self, parent: int, name: bytes) -> None:
+        """Raises ReadOnly for a name in `.gfs`, or that is `.gfs`."""
+        ours = self.tables.dot_gfs_is_ours
+        if is_hidden(parent) or (ours and name == DOT_GFS and parent == pyfuse3.ROOT_INODE):
+            raise ReadOnly("it belongs to .gfs")
 
     async def look_up(
         self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
@@ -157,7 +157,7 @@ class NameCalls(DirectoryCalls):
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
         check_name(new_name)
-        _require_visible(new_parent_inode)
+        self._require_not_dot_gfs(new_parent_inode, new_name)
         if self.client.pending(inode) is not None:
             await self.client.settle(inode)
         done = await self.mutate(MakeLink(inode, new_parent_inode, new_name), ctx)
@@ -168,6 +168,7 @@ class NameCalls(DirectoryCalls):
 
     @answer(0)
     async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        self._require_not_dot_gfs(parent_inode, name)
         ino = self.cache.lookup(parent_inode, name)
         if ino > 0 and self.client.pending(ino) is not None and self._goes_to_trash(ino):
             await self.client.settle(ino)  # what is undeleted later has its last bytes
@@ -195,6 +196,7 @@ class NameCalls(DirectoryCalls):
 
     @answer(0, bounded=True)
     async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        self._require_not_dot_gfs(parent_inode, name)
         ino = self.cache.lookup(parent_inode, name)
         done = await self.mutate(RemoveDirectory(parent_inode, name), ctx)
         self.cache.named(parent_inode, name, ABSENT, done.position)
@@ -216,7 +218,8 @@ class NameCalls(DirectoryCalls):
         if flags & ~RENAME_FLAGS or flags == RENAME_FLAGS:
             raise pyfuse3.FUSEError(errno.EINVAL)
         check_name(name_new)
-        _require_visible(parent_inode_new)
+        self._require_not_dot_gfs(parent_inode_old, name_old)
+        self._require_not_dot_gfs(parent_inode_new, name_new)
         source = self.cache.lookup(parent_inode_old, name_old)
         target = self.cache.lookup(parent_inode_new, name_new)
         if source == UNKNOWN:
