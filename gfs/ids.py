@@ -19,8 +19,11 @@ WriterId = NewType("WriterId", int)
 
 ROOT_INO = Ino(1)  # FUSE demands that the root is inode 1
 TRASH_INO = Ino(2)  # directory that holds hidden files; not reachable by path
+DOT_GFS = b".gfs"  # in the root: what mounts show of their own, so nothing there may be called so
+HIDDEN_INO = 1 << 61  # a mount's own numbers begin here; no inode has one as high
 
 EPOCH_SHIFT = 40  # 2**40 numbers per start of a master
+EPOCHS_MAX = HIDDEN_INO >> EPOCH_SHIFT  # 2,097,152 starts
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -40,7 +43,13 @@ WRITERS_MAX = 4096  # writers of one tail chunk, then it is sealed
 
 
 def draw(epoch: int, counter: int) -> int:
-    """Number `counter` (from 1) of the epoch's range of handles or inodes."""
+    """Number `counter` (from 1) of the epoch's range of handles or inodes.
+
+    Raises:
+      OverflowError: the epoch has no such number, or there were too many epochs.
+    """
     if not 0 < counter < 1 << EPOCH_SHIFT:
         raise OverflowError(f"counter {counter} outside the epoch's range")
+    if epoch >= EPOCHS_MAX:
+        raise OverflowError(f"epoch {epoch}, at most {EPOCHS_MAX - 1}")
     return epoch << EPOCH_SHIFT | counter

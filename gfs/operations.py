@@ -30,7 +30,7 @@ _ASKED: dict[str, tuple[str, ...]] = {
     "seal-chunk": (items.CHUNKS,),
     "open-tail": (items.INODES, items.CHUNKS),
     "resolve-tail": (items.INODES, items.CHUNKS),
-    "snapshot": _NAMES,
+    "snapshot": (*_NAMES, items.META),
     "clone": _NAMES,
     "remove-tree": (*_NAMES, items.TRASH),
     "undelete": (*_NAMES, items.TRASH),

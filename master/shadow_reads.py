@@ -138,6 +138,7 @@ _HANDLERS: dict[type[Message], Callable[[ShadowReads, Any], Message]] = {
     m.Renew: ShadowReads._renew,
     m.ListTrash: lambda self, ask: self._queries.trash(ask),
     m.LookInTrash: lambda self, ask: self._queries.look_in_trash(self._position, ask),
+    m.ListSnapshots: lambda self, ask: self._queries.snapshots(ask),
     m.StatFilesystem: ShadowReads._filesystem,
     m.CloseSession: _ok,
 }

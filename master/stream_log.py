@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
+import msgspec
 import trio
 
 from gfs import changes
@@ -27,6 +28,7 @@ from master.segments import LogRecord
 READ_BYTES = 128 * KIB  # of log for one stretch: about 5 ms of work
 CACHE_BYTES = 64 * MIB
 STRETCHES_MAX = 20_000  # of events none of which passed a filter, say
+STRETCH_BYTES = 1000  # of one, besides its lines
 READERS_MAX = 8
 ALIGNED_RECORDS = 512  # no stretch goes beyond a multiple of it
 RECENT_PIECES = 8  # of decoded records, each of READ_BYTES of log at most
@@ -35,6 +37,9 @@ QUIET_POLL_S = 0.02  # where nothing has moved for QUIET_S
 QUIET_S = 1.0
 GATHER_S = 0.02  # what comes within it goes out together: HTTP costs more a piece than a byte
 GATHER_READER_S = 0.0005  # the same for each reader: a hundred get what 50 ms brought
+
+
+_EVENT = msgspec.json.Decoder(Event)
 
 
 class ReaderPool:
@@ -153,14 +158,17 @@ class Tip:
         return Cursor(self.epoch, self.position)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stretch:
-    """Events of consecutive records, encoded: positions [start, end)."""
+    """Events of consecutive records, encoded: positions [start, end).
+
+    Nothing of it is kept as objects, which would take several times as much memory as their
+    lines: where readers keep up a stretch is a single event, and there are thousands of them.
+    """
 
     end: int
     scanned_to: Cursor
     previous: str  # what the first event says came before it
-    head: Event | None
     lines: bytes
     tail_at: int  # where the second event begins in `lines`
     last: str  # cursor of the last event, or `previous`
@@ -168,13 +176,16 @@ class Stretch:
 
     def encoded(self, previous: str) -> bytes:
         """NDJSON for a reader that has seen `previous`."""
-        if self.head is None or previous == self.previous:
+        if not self.events or previous == self.previous:
             return self.lines
-        saved, self.head.previous = self.head.previous, previous
-        try:
-            return changes.encode((self.head,)) + self.lines[self.tail_at :]
-        finally:
-            self.head.previous = saved
+        head = _EVENT.decode(self.lines[: self.tail_at])
+        head.previous = previous
+        return changes.encode((head,)) + self.lines[self.tail_at :]
+
+    @property
+    def memory_bytes(self) -> int:
+        """What keeping it takes, about."""
+        return STRETCH_BYTES + len(self.lines)
 
 
 Pick = Callable[[Record], list[Event]]
@@ -209,12 +220,12 @@ class SharedLog:
         with self._lock:
             self.misses += 1
             self.events += made.events
-            self._bytes += len(made.lines)
+            self._bytes += made.memory_bytes
             double = self._kept.pop((asked, position), None)  # made meanwhile by another thread
-            self._bytes -= len(double.lines) if double is not None else 0
+            self._bytes -= double.memory_bytes if double is not None else 0
             self._kept[asked, position] = made
             while (self._bytes > CACHE_BYTES or len(self._kept) > STRETCHES_MAX) and self._kept:
-                self._bytes -= len(self._kept.popitem(last=False)[1].lines)
+                self._bytes -= self._kept.popitem(last=False)[1].memory_bytes
         return made
 
     def knows(self, asked: Hashable, position: int) -> bool:
@@ -235,7 +246,6 @@ def _encode(records: list[Record], pick: Pick, previous: str) -> Stretch:
         end=end.position + 1,
         scanned_to=Cursor(end.epoch, end.position),
         previous=previous,
-        head=found[0] if found else None,
         lines=lines,
         tail_at=lines.find(b"\n") + 1,
         last=last,

@@ -124,7 +124,8 @@ class Mount:
     def _mount(self) -> None:
         options, self.notes = mountpoint.options(self.config)
         try:
-            pyfuse3.init(Handlers(self.tables, self.greeted.set), self.place, options)
+            handlers = Handlers(self.tables, self.greeted.set, self._statistics)
+            pyfuse3.init(handlers, self.place, options)
         except RuntimeError as error:
             raise UsageError(f"cannot mount at {self.place}: {error}") from None
         guard_reads(fuse_descriptor())

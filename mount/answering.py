@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import functools
 import logging
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
@@ -18,11 +19,12 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 import pyfuse3
 import trio
 
-from gfs.errors import DeadSession, StaleInode, TimedOut
+from gfs.errors import DeadSession, ReadOnly, StaleInode, TimedOut
 from gfs.items import Inode
 from gfs.messages import Actor, Done, Entries, Entry, GetAttributes, Message, Operation
 from mount.attributes import entry_attributes
 from mount.core.caching import Cache
+from mount.core.hidden import is_hidden
 from mount.core.inodes import Handles, Inodes
 from mount.errnos import errno_of
 
@@ -78,6 +80,8 @@ class Tables:
       appending: inode -> open append handles; its size is asked each time.
       forget_kernel_names: the kernel looks up every name again; never blocks.
       trace: told of each request while somebody watches.
+      hidden: handlers, by their names, of what is in `.gfs` (mount.hidden).
+      dot_gfs_is_ours: the root is known to have nothing of its own that is called so.
     """
 
     client: Client
@@ -91,6 +95,8 @@ class Tables:
         self.names_recallable = False
         self.forget_kernel_names: Callable[[], None] = _nothing_kept
         self.trace: Watcher | None = None
+        self.hidden: object = None
+        self.dot_gfs_is_ours = False
         self.unforeseen = 0  # errors nobody foresaw; each is in the log
 
     def lease_left(self) -> float:
@@ -265,16 +271,31 @@ def limited(method: Handler[S, P, R]) -> Handler[S, P, R]:
     return cast("Handler[S, P, R]", in_time)
 
 
+def _hidden(name: str) -> Handler[S, P, R]:
+    """The handler of this name for what is in `.gfs`; there nothing else can be done."""
+
+    async def handler(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        method = getattr(self.tables.hidden, name, None)
+        if method is None:
+            raise ReadOnly(f"no {name} in .gfs")
+        return cast(R, await method(*args, **kwargs))
+
+    return limited(handler)
+
+
 def _translated(name: str, method: Handler[S, P, R]) -> Handler[S, P, R]:
     """The method, its errors as errno; traced if somebody listens."""
+    hidden: Handler[S, P, R] = _hidden(name)
 
     @functools.wraps(method)
     async def translated(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
         if self.tables.trace is not None:
             return await traced(self, *args, **kwargs)
         try:
+            if args and is_hidden(args[0]):
+                return await hidden(self, *args, **kwargs)
             return await method(self, *args, **kwargs)
-        except Exception as error:
+        except BaseException as error:
             code = _code_of(self.tables, name, args, error)
         raise pyfuse3.FUSEError(code)
 
@@ -284,9 +305,10 @@ def _translated(name: str, method: Handler[S, P, R]) -> Handler[S, P, R]:
         start, code, result = perf_counter(), 0, None
         about = watcher.begin(self, name, args)
         try:
-            result = await method(self, *args, **kwargs)
+            handler = hidden if args and is_hidden(args[0]) else method
+            result = await handler(self, *args, **kwargs)
             return result
-        except Exception as error:
+        except BaseException as error:
             code = _code_of(self.tables, name, args, error)
         finally:
             watcher.end(about, name, args, result, perf_counter() - start, code)
@@ -295,9 +317,26 @@ def _translated(name: str, method: Handler[S, P, R]) -> Handler[S, P, R]:
     return cast("Handler[S, P, R]", translated)
 
 
-def _code_of(tables: Tables, name: str, args: tuple[object, ...], error: Exception) -> int:
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+def is_the_end(error: BaseException) -> bool:
+    """Whether it is not for a handler to answer.
+
+    `Cancelled` that comes to a task which nobody cancels was meant for another, of which this
+    one awaited a result: to the kernel's request it is an error like others.
+    """
+    if isinstance(error, KeyboardInterrupt | GeneratorExit):
+        return True
+    group = error if isinstance(error, BaseExceptionGroup) else BaseExceptionGroup("", [error])
+    if group.split(trio.Cancelled)[0] is None:
+        return False
+    return trio.current_effective_deadline() == -math.inf
+
+
+def _code_of(tables: Tables, name: str, args: tuple[object, ...], error: BaseException) -> int:
+    """The errno to answer; raises `error` if it is this task, or the program, that ends."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
+    if not isinstance(error, Exception) and is_the_end(error):
+        raise error
     if isinstance(error, pyfuse3.FUSEError):
         return error.errno
     if isinstance(error, StaleInode) and args and isinstance(args[0], int):

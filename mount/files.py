@@ -56,7 +56,7 @@ class FileCalls(Answering):
         assert entry.inode is not None
         named = self.cache.named(parent_inode, name, entry.ino, done.position)
         self.learn_done(done)
-        opened = self._opened(file, flags)
+        opened = self.hand_out(file, flags)
         inode = self.cache.learn(entry) or entry.inode
         return opened, self.entry(entry.ino, inode, named=named)
 
@@ -66,11 +66,12 @@ class FileCalls(Answering):
             file = await self.client.open(inode, flags, actor_of(ctx))
         except DeadSession:
             file = await self.client.open(inode, flags, actor_of(ctx))  # in the one after it
-        opened = self._opened(file, flags)
+        opened = self.hand_out(file, flags)
         self.cache.learn(file.entry)
         return opened
 
-    def _opened(self, file: OpenFile, flags: int) -> pyfuse3.FileInfo:
+    def hand_out(self, file: OpenFile, flags: int) -> pyfuse3.FileInfo:
+        """A handle for the kernel; `release` ends it."""
         ino = file.ino
         self.cache.pin(ino)
         self.inodes.opened(ino)

@@ -8,8 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mount.answering import Tables
+import pyfuse3
+
+from gfs.errors import NotFound
+from gfs.ids import DOT_GFS
+from mount.answering import Opened, Tables, answer, log
+from mount.core.hidden import is_hidden
 from mount.files import FileCalls
+from mount.hidden import Hidden
 from mount.inode_calls import InodeCalls
 from mount.listing import DirectoryCalls
 from mount.names import NameCalls
@@ -22,9 +28,48 @@ class Handlers(NameCalls, InodeCalls, FileCalls, DirectoryCalls):
     enable_writeback_cache = False  # with it the kernel's own idea of the size wins
     enable_acl = False
 
-    def __init__(self, tables: Tables, on_init: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        tables: Tables,
+        on_init: Callable[[], None],
+        statistics: Callable[[], dict[str, object]] = dict,
+    ) -> None:
         super().__init__(tables)
         self._on_init = on_init
+        self._hidden = tables.hidden = Hidden(self, statistics)
+
+    def opened(self, operation: str, handle: int) -> Opened | None:
+        """Of `.gfs` too."""
+        if is_hidden(handle):
+            return self._hidden.opened(operation, handle)
+        return super().opened(operation, handle)
+
+    @answer(0, bounded=True)
+    async def lookup(
+        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        if name == DOT_GFS and parent_inode == pyfuse3.ROOT_INODE:
+            return await self._dot_gfs(ctx)
+        return await self.look_up(parent_inode, name, ctx)
+
+    async def _dot_gfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        """Ours, unless a cluster older than it has a file or directory called so.
+
+        None comes to be: the master refuses the name in the root. (In a directory that is not the
+        cluster's root it would not, so there one must look each time.)
+        """
+        if not self.tables.dot_gfs_is_ours:
+            try:
+                found = await self.look_up(pyfuse3.ROOT_INODE, DOT_GFS, ctx)
+            except NotFound:
+                found = None
+            if found is not None and found.st_ino:
+                log.warning(
+                    "mount.taken /.gfs is no part of the filesystem: rename it to have ours"
+                )
+                return found
+            self.tables.dot_gfs_is_ours = True
+        return self._hidden.top()
 
     def init(self) -> None:
         self._on_init()

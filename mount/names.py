@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import pyfuse3
 
-from gfs.errors import GfsError, NameTooLong, NotFound
-from gfs.ids import NAME_BYTES_MAX, SYMLINK_BYTES_MAX
+from gfs.errors import GfsError, NameTooLong, NotFound, ReadOnly
+from gfs.ids import DOT_GFS, NAME_BYTES_MAX, SYMLINK_BYTES_MAX
 from gfs.messages import (
     Done,
     Entry,
@@ -26,9 +26,10 @@ from gfs.messages import (
     Rename,
     Unlink,
 )
-from mount.answering import actor_of, answer, log
+from mount.answering import actor_of, answer, is_the_end, log
 from mount.attributes import absent
 from mount.core.caching import ABSENT, UNKNOWN
+from mount.core.hidden import is_hidden
 from mount.listing import DirectoryCalls
 
 RENAME_FLAGS = pyfuse3.RENAME_NOREPLACE | pyfuse3.RENAME_EXCHANGE
@@ -50,10 +51,16 @@ def check_name(name: bytes) -> None:
 class NameCalls(DirectoryCalls):
     """See the module's text."""
 
-    @answer(0, bounded=True)
-    async def lookup(
+    def _require_not_dot_gfs(self, parent: int, name: bytes) -> None:
+        """Raises ReadOnly for a name in `.gfs`, or that is `.gfs`."""
+        ours = self.tables.dot_gfs_is_ours
+        if is_hidden(parent) or (ours and name == DOT_GFS and parent == pyfuse3.ROOT_INODE):
+            raise ReadOnly("it belongs to .gfs")
+
+    async def look_up(
         self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
+        """A name that the master knows of; `st_ino` 0: it is absent, and the kernel may know."""
         left = self.tables.lease_left()
         if left:
             ino = self.cache.lookup(parent_inode, name)
@@ -88,12 +95,14 @@ class NameCalls(DirectoryCalls):
         return self.entry(found.ino, inode, named=named)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
-        """Never raises: nobody could be told."""
-        try:
-            for ino, count in inode_list:
+        """Never raises: nobody could be told. One that fails does not keep the others."""
+        for ino, count in inode_list:
+            try:
                 self.inodes.forget(ino, count)
-        except Exception:
-            log.exception("forget failed")
+            except BaseException as error:
+                if is_the_end(error):
+                    raise
+                log.exception("call.failed forget(%d, %d)", ino, count)
 
     # --- making
 
@@ -148,6 +157,7 @@ class NameCalls(DirectoryCalls):
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
         check_name(new_name)
+        self._require_not_dot_gfs(new_parent_inode, new_name)
         if self.client.pending(inode) is not None:
             await self.client.settle(inode)
         done = await self.mutate(MakeLink(inode, new_parent_inode, new_name), ctx)
@@ -158,6 +168,7 @@ class NameCalls(DirectoryCalls):
 
     @answer(0)
     async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        self._require_not_dot_gfs(parent_inode, name)
         ino = self.cache.lookup(parent_inode, name)
         if ino > 0 and self.client.pending(ino) is not None and self._goes_to_trash(ino):
             await self.client.settle(ino)  # what is undeleted later has its last bytes
@@ -185,6 +196,7 @@ class NameCalls(DirectoryCalls):
 
     @answer(0, bounded=True)
     async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        self._require_not_dot_gfs(parent_inode, name)
         ino = self.cache.lookup(parent_inode, name)
         done = await self.mutate(RemoveDirectory(parent_inode, name), ctx)
         self.cache.named(parent_inode, name, ABSENT, done.position)
@@ -206,6 +218,8 @@ class NameCalls(DirectoryCalls):
         if flags & ~RENAME_FLAGS or flags == RENAME_FLAGS:
             raise pyfuse3.FUSEError(errno.EINVAL)
         check_name(name_new)
+        self._require_not_dot_gfs(parent_inode_old, name_old)
+        self._require_not_dot_gfs(parent_inode_new, name_new)
         source = self.cache.lookup(parent_inode_old, name_old)
         target = self.cache.lookup(parent_inode_new, name_new)
         if source == UNKNOWN:

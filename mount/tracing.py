@@ -109,8 +109,11 @@ class Tracing:
     ) -> None:
         """A request was answered with `result`, or the errno `code`."""
         us = round(seconds * 1e6)
-        size = len(result) if operation == "read" and isinstance(result, bytes | bytearray) else -1
-        size = result if operation == "write" and isinstance(result, int) else size
+        size = -1
+        if operation == "read" and isinstance(result, bytes | bytearray | memoryview):
+            size = len(result)
+        elif operation == "write" and isinstance(result, int):
+            size = result
         for counts in self._counters:
             counts.add(operation, us, size, failed=code != 0)
         if self._listeners:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import click
 
-from gfs.cli.output import CommandFailed, complain, flush
+from gfs.cli.output import CommandFailed, complain, flush, out
 from gfs.errors import GfsError, UsageError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_PIPE = 1, 2, 130, 141
@@ -91,6 +91,14 @@ class _Commands(click.Group):
                 formatter.write_dl([(name.ljust(width), line) for name, _, line in rows])
 
 
+def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from gfs.cli.settings import version_line
+
+        out(version_line())
+        context.exit()
+
+
 @click.command(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -102,6 +110,14 @@ class _Commands(click.Group):
     metavar="DIR-or-URL",
     help="Which cluster: the directory of `gfs cluster up`, or gfs://HOST:PORT of a master.  "
     "Default: $GFS_CLUSTER, else the mount one stands in.",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the version and exit.",
 )
 @click.pass_context
 def gfs(context: click.Context, cluster: str | None) -> None:

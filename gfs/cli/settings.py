@@ -47,10 +47,15 @@ def show(section: str | None, file: Path | None, as_json: bool) -> None:
         out("")
 
 
+def version_line() -> str:
+    """What `gfs --version` prints."""
+    return f"gfs {importlib.metadata.version('gfs')}, Python {platform.python_version()}"
+
+
 @click.command()
 def version() -> None:
     """Show the version of gfs, Python and the packages that matter."""
-    out(f"gfs {importlib.metadata.version('gfs')}, Python {platform.python_version()}")
+    out(version_line())
     for name in ("trio", "pyfuse3", "msgspec", "apsw", "duckdb"):
         try:
             out(f"  {name} {importlib.metadata.version(name)}")

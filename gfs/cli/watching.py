@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
@@ -17,13 +17,14 @@ from gfs.errors import UsageError
 from gfs.texts import bytes_of
 
 CONNECT_S = 5.0
-_TITLES = ("operation", "calls/s", "errors/s", "bytes/s", "mean us", "max us")
+_TITLES = ("operation", "calls/s", "errors/s", "bytes/s", "mean us", "max us", "at once")
 
 
 @click.command()
 @click.argument("mountpoint", type=click.Path(path_type=bytes), default=b".")
 @click.option("--operation", "operations", multiple=True, help="Only these (lookup, read, ...).")
 @click.option("--prefix", help="Only paths that begin so, from the root of the mount.")
+@click.option("--pid", "pids", multiple=True, type=int, help="Only of these processes.")
 @click.option("--errors", is_flag=True, help="Only what failed.")
 @click.option("--slower", type=click.FloatRange(0), default=0.0, help="Only over so many ms.")
 @click.option("--json", "as_json", is_flag=True, help="An object a line.")
@@ -31,6 +32,7 @@ def trace(
     mountpoint: bytes,
     operations: tuple[str, ...],
     prefix: str | None,
+    pids: tuple[int, ...],
     errors: bool,
     slower: float,
     as_json: bool,
@@ -50,6 +52,8 @@ def trace(
                 remark("watching; Ctrl-C ends it")
             continue
         if operations and told["operation"] not in operations:
+            continue
+        if pids and told["pid"] not in pids:
             continue
         if (errors and not told["errno"]) or told["us"] < slower * 1000:
             continue
@@ -81,12 +85,13 @@ def _line(told: dict[str, Any]) -> str:
 def mount_stats(mountpoint: bytes, interval: float, count: int | None, as_json: bool) -> None:
     """What a mount does, every INTERVAL seconds (1), COUNT times or until Ctrl-C, like iostat.
 
-    By kind of request: how many, how many failed, bytes, mean and longest time in
-    microseconds. What the kernel answers from its own caches is not seen.
+    By kind of request, the most time-consuming first: how many, how many failed, bytes, mean and
+    longest time in microseconds, and how many were worked on at once, on average. What the
+    kernel answers from its own caches is not seen. The first interval begins now.
     """
     for number, told in enumerate(_listen(mountpoint, interval), 1):
         if as_json:
-            out(json.dumps(told))
+            out(json.dumps({"time": time.time(), **told}))
         else:
             _table(told)
         flush()
@@ -97,12 +102,11 @@ def mount_stats(mountpoint: bytes, interval: float, count: int | None, as_json: 
 def _table(told: dict[str, Any]) -> None:
     seconds, operations = told["interval_s"], told["operations"]
     rows: list[tuple[str, ...]] = [_TITLES]
-    for name in sorted(operations, key=lambda one: -operations[one]["us"]):
-        one = operations[name]
-        rate = (f"{one[what] / seconds:.0f}" for what in ("calls", "errors"))
-        size = size_text(round(one["bytes"] / seconds)) if one["bytes"] else "-"
-        rows.append((name, *rate, size, f"{one['us'] / one['calls']:.0f}", str(one["us_max"])))
-    if len(rows) == 1:
+    longest_first = sorted(operations, key=lambda one: -operations[one]["us"])
+    rows += [_row(name, operations[name], seconds) for name in longest_first]
+    if len(operations) > 1:
+        rows.append(_row("all", _sum(operations.values()), seconds))
+    if not operations:
         rows = [("no requests",)]
     mount = told["mount"]
     out(
@@ -111,6 +115,32 @@ def _table(told: dict[str, Any]) -> None:
     )
     for row in rows:
         out(f"  {row[0]:<12}" + "".join(f"{word:>12}" for word in row[1:]))
+
+
+def _row(name: str, one: dict[str, int], seconds: float) -> tuple[str, ...]:
+    return (
+        name,
+        _rate(one["calls"] / seconds),
+        _rate(one["errors"] / seconds),
+        size_text(round(one["bytes"] / seconds)) if one["bytes"] else "-",
+        f"{one['us'] / one['calls']:.0f}",
+        str(one["us_max"]),
+        f"{one['us'] / 1e6 / seconds:.2f}",
+    )
+
+
+def _rate(number: float) -> str:
+    """So that what happened once in a long interval does not look as if it had not."""
+    return f"{number:.0f}" if not number or number >= 100 else f"{number:.2g}"
+
+
+def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    found: dict[str, int] = dict.fromkeys(("calls", "errors", "bytes", "us", "us_max"), 0)
+    for one in counts:
+        for what in ("calls", "errors", "bytes", "us"):
+            found[what] += one[what]
+        found["us_max"] = max(found["us_max"], one["us_max"])
+    return found
 
 
 def _listen(place: bytes, interval_s: float) -> Iterator[dict[str, Any]]:

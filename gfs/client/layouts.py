@@ -18,7 +18,7 @@ from gfs.messages import LaidOut, Layout, Located
 WINDOW_BYTES = 256 * MIB
 FILES_MAX = 8192
 CHUNKS_MAX = 65536
-POSITIONS_MAX = 65536
+POSITIONS_MAX = 16384
 
 
 class Span(NamedTuple):

@@ -39,6 +39,7 @@ from gfs.messages import (
 log = logging.getLogger(__name__)
 
 DESCRIPTORS_MAX = 256
+UNPASSABLE_MAX = 1024
 READ_S = 5.0  # a server that lives but has not answered a read; then the next replica
 GIVE_UP_S = 60.0
 RECHECK_S = 2.0  # an open chunk on this host may be sealed by then, and passed
@@ -116,7 +117,14 @@ class Replicas:
         passed = self._passed.pop(handle, None)
         if passed is not None:
             passed.close()
-        self._unpassable[handle] = trio.current_time() + GIVE_UP_S
+        self._not_for(handle, GIVE_UP_S)
+
+    def _not_for(self, handle: int, seconds: float) -> None:
+        """Read it from servers meanwhile. Of most chunks that is never asked again."""
+        self._unpassable.pop(handle, None)
+        self._unpassable[handle] = trio.current_time() + seconds
+        while len(self._unpassable) > UNPASSABLE_MAX:
+            del self._unpassable[next(iter(self._unpassable))]
 
     async def pass_if_local(self, handle: int) -> bool:
         """Try to have a descriptor of `handle`; False: ask servers."""
@@ -130,7 +138,7 @@ class Replicas:
             self._layouts.forget_chunk(handle)  # it may have been sealed since
         located = await locate(self._link, self._layouts, handle)
         if located is None or not located.sealed:
-            self._unpassable[handle] = trio.current_time() + RECHECK_S
+            self._not_for(handle, RECHECK_S)
             return False
         local = [member for member in located.members if self._servers.is_local(member)]
         if not local:
@@ -144,7 +152,7 @@ class Replicas:
             await self._ask_to_pass(located, local[0])
         except GfsError as error:
             log.debug("replica.pass handle=%016x failed: %s", handle, error)
-            self._unpassable[handle] = trio.current_time() + READ_S
+            self._not_for(handle, READ_S)
         finally:
             del self._passing[handle]
             done.set()

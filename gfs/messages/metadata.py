@@ -268,6 +268,25 @@ class LookInTrash(Message):
     actor: Actor
 
 
+class ListSnapshots(Message):
+    """-> `SnapshotListing`: what `gfs snapshot` has made, where the actor can get to it."""
+
+    actor: Actor
+
+
+class SnapshotEntry(Message):
+    """A snapshot, and where it is now. `kind` = type bits of its mode."""
+
+    ino: int
+    path: bytes
+    created_ns: int
+    kind: int
+
+
+class SnapshotListing(Message):
+    entries: list[SnapshotEntry]
+
+
 class ClusterStatus(Message):
     """-> `Status`, JSON as `gfs status --json` prints it."""
 

@@ -125,12 +125,14 @@ class Undelete(Message):
     """Trash entry `ino` back to its path, or to `path` -> `Done`, entry of what came back.
 
     With `part`, a path below the entry, only what lies there. Missing parents are made; a
-    taken name gets the suffix ``.undeleted-N``.
+    taken name gets the suffix ``.undeleted-N``. With `parent`, a directory, `path` is the
+    name that it is to have there, and a taken one is refused as `AlreadyExists`.
     """
 
     ino: int
     path: bytes = b""
     part: bytes = b""
+    parent: int = 0
 
 
 class EmptyTrash(Message):

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from gfs.errors import InvalidArgument, NameTooLong, NotADirectory, StaleInode
-from gfs.ids import NAME_BYTES_MAX, TRASH_INO
+from gfs.errors import AlreadyExists, InvalidArgument, NameTooLong, NotADirectory, StaleInode
+from gfs.ids import DOT_GFS, NAME_BYTES_MAX, ROOT_INO, TRASH_INO
 from gfs.items import DIRENTS, INODES, Dirent, Inode
 from gfs.messages import Actor, Done, Entry
 from gfs.records import Copy
@@ -197,3 +197,15 @@ def check_name(name: bytes) -> None:
         raise NameTooLong(f"name of {len(name)} bytes, at most {NAME_BYTES_MAX}")
     if not name or name in (b".", b"..") or b"/" in name or b"\0" in name:
         raise InvalidArgument("not a name")
+
+
+def is_reserved(parent: int, name: bytes) -> bool:
+    """Is it the name under which mounts show what is their own?"""
+    return parent == ROOT_INO and name == DOT_GFS
+
+
+def check_new_name(parent: int, name: bytes) -> None:
+    """Raises NameTooLong, InvalidArgument, AlreadyExists for what may not be made there."""
+    check_name(name)
+    if is_reserved(parent, name):
+        raise AlreadyExists("the name belongs to the filesystem itself")

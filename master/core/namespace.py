@@ -36,7 +36,7 @@ from gfs.messages import (
 )
 from gfs.open_flags import O_ACCMODE, O_EXCL, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY, writes
 from master.core import removal
-from master.core.decision import Decision, check_name
+from master.core.decision import Decision, check_name, check_new_name
 from master.core.permissions import (
     EXECUTE,
     READ,
@@ -68,6 +68,7 @@ def create(decision: Decision, op: Create) -> Done:
     writing = writes(op.flags)
     if present is not None:
         return _open_present(decision, op, present.ino, writing)
+    check_new_name(op.parent, op.name)
     require(directory, decision.actor, WRITE | EXECUTE)
     mode = stat.S_IFREG | stat.S_IMODE(op.mode)
     ino = _add(decision, op.parent, directory, op.name, mode)
@@ -90,7 +91,7 @@ def _open_present(decision: Decision, op: Create, ino: int, writing: bool) -> Do
 def make_node(decision: Decision, op: MakeNode) -> Done:
     """mkdir(2) and mknod(2)."""
     directory = decision.directory(op.parent)
-    check_name(op.name)
+    check_new_name(op.parent, op.name)
     kind = stat.S_IFMT(op.mode) or stat.S_IFREG
     if kind not in _MAKEABLE:
         raise InvalidArgument(f"mode {op.mode:o} names no type that can be made")
@@ -105,7 +106,7 @@ def make_node(decision: Decision, op: MakeNode) -> Done:
 def make_symlink(decision: Decision, op: MakeSymlink) -> Done:
     """symlink(2)."""
     directory = decision.directory(op.parent)
-    check_name(op.name)
+    check_new_name(op.parent, op.name)
     if not op.target:
         raise NotFound("empty target")
     if len(op.target) > SYMLINK_BYTES_MAX:
@@ -119,7 +120,7 @@ def make_symlink(decision: Decision, op: MakeSymlink) -> Done:
 def make_link(decision: Decision, op: MakeLink) -> Done:
     """link(2)."""
     directory = decision.directory(op.parent)
-    check_name(op.name)
+    check_new_name(op.parent, op.name)
     inode = decision.inode(op.ino)
     if inode.is_directory:
         raise NotPermitted("a directory has one name")

@@ -9,7 +9,15 @@ from __future__ import annotations
 
 import stat
 
-from gfs.errors import IsADirectory, LinkLoop, NameTooLong, NotADirectory, NotFound, StaleInode
+from gfs.errors import (
+    IsADirectory,
+    LinkLoop,
+    NameTooLong,
+    NotADirectory,
+    NotFound,
+    Refused,
+    StaleInode,
+)
 from gfs.ids import NAME_BYTES_MAX, PATH_BYTES_MAX, ROOT_INO, TRASH_INO
 from gfs.items import DIRENTS, INODES, LINKS_BY_INO, TRASH, Dirent, Inode, Trash
 from gfs.messages import (
@@ -21,6 +29,7 @@ from gfs.messages import (
     Layout,
     ListedName,
     Listing,
+    ListSnapshots,
     ListTrash,
     Located,
     LookInTrash,
@@ -28,6 +37,8 @@ from gfs.messages import (
     Open,
     Opened,
     ReadDirectory,
+    SnapshotEntry,
+    SnapshotListing,
     TrashEntry,
     TrashListing,
     Walk,
@@ -40,6 +51,7 @@ from master.core.namespace import access_wanted
 from master.core.permissions import EXECUTE, READ, ROOT_UID, require
 from master.core.registry import Registry
 from master.core.sessions import Sessions
+from master.core.snapshot_marks import marked
 from master.core.tables import ReadTables
 
 SYMLINKS_MAX = 40
@@ -245,6 +257,21 @@ class Queries:
                 raise NotFound("no such file or directory")
             here = dirent.ino
         return Entry(position, here, self._tables.get(INODES, (here,)))
+
+    def snapshots(self, ask: ListSnapshots) -> SnapshotListing:
+        """Those that stand below the root, by a path that the actor may walk."""
+        found = (self._snapshot(ino, ask.actor) for ino in marked(self._tables))
+        return SnapshotListing([entry for entry in found if entry is not None])
+
+    def _snapshot(self, ino: int, actor: Actor) -> SnapshotEntry | None:
+        try:
+            inode, path = self.inode(ino), self.path(ino)
+            here = int(ROOT_INO)
+            for part in path.split(b"/")[1:]:
+                here = self._child(here, self._searchable(here, actor), part)
+        except Refused:
+            return None
+        return SnapshotEntry(ino, path, inode.created_ns, stat.S_IFMT(inode.mode))
 
     def _trash_entry(self, ino: int, item: Trash) -> TrashEntry:
         inode: Inode | None = self._tables.get(INODES, (ino,))

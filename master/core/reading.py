@@ -12,6 +12,7 @@ from typing import Any
 
 from gfs import messages as m
 from gfs.errors import RemoteProtocolError, StaleInode
+from gfs.ids import TRASH_INO
 from gfs.items import INODES, LINKS_BY_INO
 from gfs.messages import Message
 from gfs.open_flags import writes
@@ -90,7 +91,8 @@ class Reading:
         if cached:
             for ino in ask.inos:
                 for key in self._engine.reader.by_index(LINKS_BY_INO, ino):
-                    self._engine.registry.add_interest(session, int(key[0]))
+                    if key[0] != TRASH_INO:  # else each removal anywhere would be told
+                        self._engine.registry.add_interest(session, int(key[0]))
         return self._queries.attributes(self._position, session, ask.inos)
 
     def _directory(
@@ -159,6 +161,11 @@ class Reading:
     ) -> Message:
         return self._queries.look_in_trash(self._position, ask)
 
+    def _snapshots(
+        self, session: int, ask: m.ListSnapshots, step: bool, _: _Uncache | None
+    ) -> Message:
+        return self._queries.snapshots(ask)
+
     def _filesystem(
         self, session: int, ask: m.StatFilesystem, step: bool, _: _Uncache | None
     ) -> Message:
@@ -185,6 +192,7 @@ _HANDLERS: dict[type[Message], Callable[[Reading, int, Any, bool, _Uncache | Non
     m.Renew: Reading._renew,
     m.ListTrash: Reading._trash,
     m.LookInTrash: Reading._in_trash,
+    m.ListSnapshots: Reading._snapshots,
     m.StatFilesystem: Reading._filesystem,
 }
 # What another session holds back may concern these: not before all are back after a restart.

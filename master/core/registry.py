@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-TOLD_MAX = 100_000  # inodes remembered as dropped, a session
+TOLD_MAX = 10_000  # inodes remembered as dropped, a session: a megabyte
 
 
 class Registry:

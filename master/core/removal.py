@@ -61,8 +61,10 @@ def wants_trash(decision: Decision, parent: int, inode: Inode) -> bool:
 
 
 def _keeps_trash(decision: Decision, directory: int) -> bool:
-    """The nearest directory that says so decides, upwards."""
+    """The nearest directory that says so decides, upwards; what goes in the trash goes for good."""
     for _ in range(_DEPTH_MAX):
+        if directory == TRASH_INO:
+            return False
         inode: Inode | None = decision.tx.get(INODES, (directory,))
         if inode is None or directory == inode.parent:
             break

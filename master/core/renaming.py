@@ -15,7 +15,7 @@ from gfs.ids import ROOT_INO
 from gfs.items import DIRENTS, INODES, Dirent, Inode
 from gfs.messages import Done, Rename
 from master.core import removal
-from master.core.decision import Decision, check_name
+from master.core.decision import Decision, check_name, check_new_name
 from master.core.namespace import require_empty
 from master.core.permissions import EXECUTE, WRITE, require, require_removable
 
@@ -32,7 +32,7 @@ def rename(decision: Decision, op: Rename) -> Done:
     require(source_dir, decision.actor, EXECUTE)
     require(target_dir, decision.actor, EXECUTE)
     check_name(op.name)
-    check_name(op.new_name)
+    check_new_name(op.new_parent, op.new_name)
     source = decision.dirent(op.parent, op.name)
     if source is None:
         raise NotFound("no such file or directory")

@@ -32,8 +32,9 @@ from gfs.ids import ROOT_INO
 from gfs.items import DIRENTS, INODES, LINKS_BY_INO, Dirent, Inode
 from gfs.messages import Clone, Done, Message, OpenTail, ResolveTail, Snapshot
 from gfs.records import Copy
+from master.core import snapshot_marks
 from master.core.copying import Below
-from master.core.decision import Decision, NeedsSeals, check_name, require_recalled
+from master.core.decision import Decision, NeedsSeals, check_new_name, require_recalled
 from master.core.engine import Engine, Pending
 from master.core.permissions import EXECUTE, READ, ROOT_UID, WRITE, NeedGroups, require
 from master.core.tables import ReadTables
@@ -55,7 +56,7 @@ def snapshot(decision: Decision, op: Snapshot | Clone) -> Done:
     if isinstance(op, Clone) and not source.is_file:
         raise InvalidArgument("not a regular file")
     directory = decision.directory(op.parent)
-    check_name(op.name)
+    check_new_name(op.parent, op.name)
     _require_place(decision, op, source, directory)
     below = Below(decision.tx.before, op.ino, source.mode)
     if len(below.inos) > INODES_MAX:
@@ -65,6 +66,8 @@ def snapshot(decision: Decision, op: Snapshot | Clone) -> Done:
     tx = decision.tx
     tx.put(DIRENTS, (op.parent, op.name), Dirent(copy.root, stat.S_IFMT(source.mode)))
     decision.touch_directory(op.parent, directory, links=int(source.is_directory))
+    if isinstance(op, Snapshot):
+        snapshot_marks.note(decision, copy.root, op.ino)
     decision.copy = copy
     return replace(decision.done(0, (op.parent,)), copied=copy.count, root=copy.root)
 

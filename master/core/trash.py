@@ -6,15 +6,16 @@ import stat
 
 from msgspec.structs import replace
 
-from gfs.errors import InvalidArgument, NotFound, NotPermitted
+from gfs.errors import AlreadyExists, InvalidArgument, NotFound, NotPermitted
 from gfs.ids import ROOT_INO, TRASH_INO
 from gfs.items import DIRENTS, TRASH, Dirent, Trash
 from gfs.messages import Actor, Done, EmptyTrash, MakeNode, Undelete
 from master.core import namespace, removal
-from master.core.decision import Decision, check_name
+from master.core.decision import Decision, check_name, check_new_name, is_reserved
 from master.core.permissions import EXECUTE, ROOT_UID, WRITE, require, require_removable
 
 RECLAIM_BATCH = 1000  # inodes a record
+_DEPTH_MAX = 4096
 
 
 def undelete(decision: Decision, op: Undelete) -> Done:
@@ -23,15 +24,10 @@ def undelete(decision: Decision, op: Undelete) -> Done:
     below = [name for name in op.part.split(b"/") if name]
     holder, held_as, ino = _held(decision, op.ino, below)
     inode = decision.inode(ino)
-    path = op.path or b"/".join((item.path, *below))
-    parts = [part for part in path.split(b"/") if part]
-    if not parts or parts[0] == b"?":
-        parts = [below[-1] if below else item.name]
-    for part in parts:
-        check_name(part)
-    parent = _make_parents(decision, parts[:-1])
-    require(decision.directory(parent), decision.actor, WRITE | EXECUTE)
-    name = _free_name(decision, parent, parts[-1])
+    if op.parent:
+        parent, name = _named_place(decision, op)
+    else:
+        parent, name = _old_place(decision, op, item, below)
     tx = decision.tx
     tx.delete(DIRENTS, (holder, held_as))
     tx.put(DIRENTS, (parent, name), Dirent(ino, stat.S_IFMT(inode.mode)))
@@ -45,6 +41,42 @@ def undelete(decision: Decision, op: Undelete) -> Done:
         tx.delete(TRASH, (ino,))
     decision.touch_directory(parent, decision.directory(parent), links=links)
     return decision.done(ino, (parent,))
+
+
+def _named_place(decision: Decision, op: Undelete) -> tuple[int, bytes]:
+    """A free name in a directory that stands below the root, and not in the trash."""
+    require(decision.directory(op.parent), decision.actor, WRITE | EXECUTE)
+    check_new_name(op.parent, op.path)
+    if decision.dirent(op.parent, op.path) is not None:
+        raise AlreadyExists("file exists")
+    _require_live(decision, op.parent)
+    return op.parent, op.path
+
+
+def _require_live(decision: Decision, directory: int) -> None:
+    for _ in range(_DEPTH_MAX):
+        if directory == ROOT_INO:
+            return
+        above = decision.inode(directory).parent
+        if above == directory:
+            break
+        directory = above
+    raise NotFound("the directory was removed")
+
+
+def _old_place(
+    decision: Decision, op: Undelete, item: Trash, below: list[bytes]
+) -> tuple[int, bytes]:
+    """Where it was, or the path that is asked for: directory and free name."""
+    path = op.path or b"/".join((item.path, *below))
+    parts = [part for part in path.split(b"/") if part]
+    if not parts or parts[0] == b"?":
+        parts = [below[-1] if below else item.name]
+    for part in parts:
+        check_name(part)
+    parent = _make_parents(decision, parts[:-1])
+    require(decision.directory(parent), decision.actor, WRITE | EXECUTE)
+    return parent, _free_name(decision, parent, parts[-1])
 
 
 def _held(decision: Decision, entry: int, below: list[bytes]) -> tuple[int, bytes, int]:
@@ -95,7 +127,7 @@ def _make_parents(decision: Decision, parts: list[bytes]) -> int:
 
 def _free_name(decision: Decision, parent: int, name: bytes) -> bytes:
     candidate, count = name, 0
-    while decision.dirent(parent, candidate) is not None:
+    while is_reserved(parent, candidate) or decision.dirent(parent, candidate) is not None:
         count += 1
         suffix = b".undeleted-%d" % count
         candidate = name[: 255 - len(suffix)] + suffix

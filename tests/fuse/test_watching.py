@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gfs.cluster.processes import Registry
 from tests.fuse.conftest import Cluster
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.mount]
@@ -64,14 +71,22 @@ def test_every_request_is_told_with_path_bytes_error_and_caller(
             os.mkdir(old)
         os.setxattr(old / "new", "user.k", b"v")
         (old / b"\xff".decode("utf-8", "surrogateescape")).touch()
+        with (
+            open(old / "pending", "wb", buffering=0) as unsent,
+            open(old / "pending", "rb") as file,
+        ):
+            unsent.write(b"z" * 7000)
+            assert len(file.read()) == 7000
         told = traced_until(lines, here, "end")
     top = "/" + here.name
     by_name = {line["operation"]: line for line in told}
     assert by_name["rename"]["path"] == f"{top}/old/file"
     assert by_name["rename"]["to"] == f"{top}/old/new"
     reads = [line for line in told if line["operation"] == "read"]
-    assert {line["path"] for line in reads} == {f"{top}/old/new"}
-    assert sum(line["bytes"] for line in reads) == 10_000
+    sizes = Counter[str]()
+    for line in reads:
+        sizes[line["path"]] += line["bytes"]
+    assert sizes == {f"{top}/old/new": 10_000, f"{top}/old/pending": 7000}
     assert {(line["pid"], line["uid"]) for line in reads} == {(os.getpid(), os.getuid())}
     assert by_name["setxattr"]["to"] == "user.k"
     assert by_name["create"]["path"].startswith(f"{top}/old/")
@@ -101,3 +116,66 @@ def test_places_that_cannot_be_watched_are_named(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "not in a mount" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_table_sums_up_what_it_shows(cluster: Cluster, here: Path) -> None:
+    stop = threading.Event()
+
+    def work() -> None:
+        for number in itertools.takewhile(lambda _: not stop.is_set(), itertools.count()):
+            (here / f"f{number % 20}").write_bytes(b"z" * 500)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(work)
+        try:
+            done = gfs("mount-stats", str(here), "0.5", "2")
+        finally:
+            stop.set()
+    assert done.returncode == 0, done.stderr
+    _, titles, *rows = done.stdout.splitlines()
+    rows = rows[: next(at for at, row in enumerate(rows) if row.split()[0] == "all") + 1]
+    calls = [float(row.split()[1]) for row in rows]
+    assert titles.split()[:2] == ["operation", "calls/s"]
+    assert calls[-1] == pytest.approx(sum(calls[:-1]), rel=0.05)  # each is rounded
+    assert {row.split()[0] for row in rows} > {"write", "flush"}
+
+
+def test_watching_ends_as_other_programs_do(cluster: Cluster, here: Path) -> None:
+    """On Ctrl-C without a word, when nobody reads, and with the mount."""
+    other = cluster.layout.mountpoint(2)
+    for words in (["mount-stats", str(here), "0.1"], ["trace", str(here)]):
+        with _started(words) as process:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130
+            assert process.stderr is not None
+            assert b"Traceback" not in process.stderr.read()
+        with _started(words) as process:
+            assert process.stdout is not None
+            process.stdout.close()
+            while process.poll() is None:
+                (here / "marker").exists()
+                os.listdir(here)
+            assert process.wait(20) == 141
+    with _started(["mount-stats", str(other), "0.1"]) as process:
+        subprocess.run(["fusermount3", "-u", other], check=True, timeout=20)
+        assert process.wait(20) == 1
+        assert process.stderr is not None
+        (told,) = process.stderr.read().splitlines()
+        assert b"has ended" in told
+    while cluster.layout.ready("mount2").exists() and "mount2" in Registry(cluster.layout).alive():
+        time.sleep(0.01)
+    cluster.up()
+
+
+@contextmanager
+def _started(words: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A command that watches already."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*GFS, *words], stdout=pipe, stderr=pipe) as process:
+        try:
+            first = process.stderr if words[0] == "trace" else process.stdout
+            assert first is not None
+            assert first.readline()
+            yield process
+        finally:
+            process.kill()

@@ -12,6 +12,7 @@ import pytest
 
 from gfs import messages as m
 from gfs.checksum import block_checksums
+from gfs.client import replicas
 from gfs.client.replicas import PassedReplica
 from gfs.errors import NoSuchReplica, RemoteProtocolError
 from gfs.ids import BLOCK_BYTES, MIB
@@ -232,3 +233,16 @@ def test_a_replica_without_all_its_checksums_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RemoteProtocolError):
         PassedReplica(fd, 2 * BLOCK_BYTES, struct.pack("<I", 0), MEMBER)
     os.close(fd)
+
+
+async def test_open_chunks_that_were_asked_for_are_remembered_up_to_a_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(replicas, "UNPASSABLE_MAX", 10)
+    async with world() as w:
+        found = w.client.reader.replicas
+        for handle in range(1000, 1050):
+            w.master.homes[handle] = w.servers[0]
+            assert not await found.pass_if_local(handle)
+        assert len(found._unpassable) == 10
+        assert 1049 in found._unpassable

@@ -25,6 +25,7 @@ from gfs.items import Inode
 from gfs.messages import Message, NamePair
 from mount import answering
 from mount.answering import Answering, Tables
+from mount.core.hidden import is_hidden
 from mount.handlers import Handlers
 from mount.invalidation import Invalidation
 from tests.logcheck import ExpectLog
@@ -442,3 +443,26 @@ async def test_errno_survives_a_nursery() -> None:
     with pytest.raises(pyfuse3.FUSEError) as failed:
         await Odd(Tables()).readlink(5, CTX)
     assert failed.value.errno == errno.EXDEV
+
+
+async def test_dot_gfs_is_ours_where_a_cluster_has_none_and_keeps_no_name_in_the_kernel() -> None:
+    async with kernel() as k:
+        for _ in range(2):
+            top = await k.call.lookup(ROOT, b".gfs", CTX)
+            assert is_hidden(top.st_ino)
+            assert top.entry_timeout == top.attr_timeout == 0
+        inner = await k.call.lookup(top.st_ino, b"trash", CTX)
+        assert is_hidden(inner.st_ino)
+        assert (await k.call.lookup(inner.st_ino, b"..", CTX)).st_ino == top.st_ino
+        assert (await k.call.lookup(top.st_ino, b"..", CTX)).st_ino == ROOT
+        assert k.master.asked().count(m.Lookup) == 1
+
+
+async def test_a_file_that_was_called_dot_gfs_before_stays_reachable(expect_log: ExpectLog) -> None:
+    expect_log("mount.taken")
+    async with kernel() as k:
+        k.master.names[ROOT][b".gfs"] = old = k.master.new_file()
+        assert (await k.call.lookup(ROOT, b".gfs", CTX)).st_ino == old
+        await k.call.rename(ROOT, b".gfs", ROOT, b"other", 0, CTX)
+        assert (await k.call.lookup(ROOT, b"other", CTX)).st_ino == old
+        assert is_hidden((await k.call.lookup(ROOT, b".gfs", CTX)).st_ino)

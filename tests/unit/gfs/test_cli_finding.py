@@ -111,6 +111,15 @@ def test_every_command_of_the_help_exists(capfd: pytest.CaptureFixture[str]) -> 
     assert all(heading + ":" in text for heading in COMMANDS)
 
 
+def test_the_version_is_told_by_option_and_command(capfd: pytest.CaptureFixture[str]) -> None:
+    told = []
+    for words in (["--version"], ["version"]):
+        assert run(words) == 0
+        told.append(capfd.readouterr().out.splitlines()[0])
+    assert told[0] == told[1]
+    assert told[0].startswith("gfs ")
+
+
 def test_config_show_says_where_values_come_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,6 +10,7 @@ from gfs import errors
 from gfs import messages as m
 from gfs.ids import ROOT_INO
 from gfs.items import EXTENTS, INODES, Extent, Inode
+from master.core.snapshot_marks import marked
 from tests.unit.master.core.harness import OTHER, USER, Client, Cluster
 from tests.unit.master.core.test_trash import filled
 
@@ -268,3 +269,34 @@ def test_a_copy_is_removed_like_any_tree(c: Cluster, a: Client) -> None:
     a.do(m.EmptyTrash([copy]))
     assert c.tables.count(INODES) == 2
     assert c.chunk(handle).references == 0
+
+
+def listed(a: Client, actor: m.Actor | None = None) -> list[tuple[bytes, int]]:
+    found = a.get(m.ListSnapshots(actor or a.actor), m.SnapshotListing).entries
+    return [(one.path, one.ino) for one in found]
+
+
+def test_snapshots_are_listed_wherever_they_are_to_who_can_get_there(c: Cluster, a: Client) -> None:
+    d, closed = a.mkdir(b"d"), a.mkdir(b"closed")
+    f = filled(c, a, b"f")
+    tree = a.do(m.Snapshot(d, ROOT_INO, b"s")).root
+    file = a.do(m.Snapshot(f, closed, b"t")).root
+    a.do(m.Clone(f, ROOT_INO, b"clone"))
+    assert listed(a) == [(b"/s", tree), (b"/closed/t", file)]
+    a.do(m.SetAttributes(closed, mode=0o700))
+    assert listed(a, USER) == [(b"/s", tree)]
+    a.do(m.Rename(ROOT_INO, b"s", d, b"moved"))
+    assert listed(a)[0] == (b"/d/moved", tree)
+    a.do(m.RemoveTree(d, b"moved"))
+    assert listed(a) == [(b"/closed/t", file)]
+    a.do(m.Undelete(tree))
+    assert listed(a)[0] == (b"/d/moved", tree)
+
+
+def test_marks_of_what_is_gone_go_with_the_next_snapshot(c: Cluster, a: Client) -> None:
+    d = a.mkdir(b"d")
+    for name in (b"s", b"t"):
+        a.do(m.Snapshot(d, ROOT_INO, name))
+        assert len(marked(c.tables)) == 1
+        a.do(m.RemoveDirectory(ROOT_INO, name))
+        assert listed(a) == []

@@ -494,3 +494,68 @@ def test_heavy_attributes_go_in_bounded_records(c: Cluster, a: Client, way: str)
     assert all(c.item(ino) is None for ino in files)
     assert c.item(d) is None
     assert max(len(payload) for payload in c.log[before:]) < RECORD_BYTES_MAX
+
+
+def test_undelete_under_a_name_in_a_directory(c: Cluster, a: Client) -> None:
+    d, gone = a.mkdir(b"d"), a.mkdir(b"gone")
+    files = [filled(c, a, name) for name in (b"f", b"g")]
+    a.create(b"taken", d)
+    c.pass_time(OLD)
+    for name in (b"f", b"g"):
+        a.do(m.Unlink(ROOT_INO, name))
+    a.do(m.RemoveTree(ROOT_INO, b"gone"))
+    with pytest.raises(errors.AlreadyExists):
+        a.do(m.Undelete(files[0], b"taken", parent=d))
+    with pytest.raises(errors.InvalidArgument):
+        a.do(m.Undelete(files[0], b"e/f", parent=d))
+    for nowhere in (gone, TRASH_INO, 12345):  # removed, hidden, never there
+        with pytest.raises((errors.NotFound, errors.StaleInode)):
+            a.do(m.Undelete(files[0], b"f", parent=nowhere))
+    with pytest.raises(errors.NotPermitted):
+        a.do(m.Undelete(gone, b"back", parent=d), USER)
+    assert len(trash(a)) == 3
+    done = a.do(m.Undelete(files[0], b"back", parent=d))
+    assert done.entry is not None
+    assert [parent.ino for parent in done.parents] == [d]
+    assert a.lookup(b"back", d).ino == files[0]
+    assert a.inode(files[0]).nlink == 1
+
+
+def test_a_tree_does_not_come_back_below_itself(c: Cluster, a: Client) -> None:
+    top = a.mkdir(b"top")
+    inner = a.mkdir(b"inner", top)
+    a.do(m.RemoveTree(ROOT_INO, b"top"))
+    with pytest.raises(errors.NotFound):
+        a.do(m.Undelete(top, b"x", parent=inner))
+
+
+def test_what_is_removed_within_the_trash_goes_for_good(c: Cluster, a: Client) -> None:
+    d = a.mkdir(b"d")
+    f = filled(c, a, b"f", d)
+    c.pass_time(OLD)
+    a.do(m.RemoveTree(ROOT_INO, b"d"))
+    a.do(m.Unlink(d, b"f"))
+    assert [one.ino for one in trash(a)] == [d]
+    assert c.item(f) is None
+
+
+def test_the_mounts_own_name_is_made_by_nobody_in_the_root(c: Cluster, a: Client) -> None:
+    name = b".gfs"
+    d, f = a.mkdir(b"d"), filled(c, a, b"f")
+    for operation in (
+        m.Create(ROOT_INO, name, 0o644, os.O_WRONLY),
+        m.MakeNode(ROOT_INO, name, 0o40755),
+        m.MakeSymlink(ROOT_INO, name, b"t"),
+        m.MakeLink(f, ROOT_INO, name),
+        m.Rename(ROOT_INO, b"f", ROOT_INO, name),
+        m.Snapshot(d, ROOT_INO, name),
+    ):
+        with pytest.raises(errors.AlreadyExists):
+            a.do(operation)
+    assert sorted(a.names(ROOT_INO)) == [b"d", b"f"]
+    a.mkdir(name, d)  # elsewhere it is a name like others
+    c.pass_time(OLD)
+    a.do(m.Unlink(ROOT_INO, b"f"))
+    done = a.do(m.Undelete(f, b"/.gfs"))
+    assert done.entry is not None
+    assert a.lookup(b".gfs.undeleted-1").ino == f
