@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuse.conftest import Cluster
-from tests.system.clusters import AS_NOBODY, nobody_missing
+from tests.system.clusters import NOBODY, as_user, nobody_missing
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.mount]
 GFS = [sys.executable, "-m", "gfs.cli.main"]
@@ -172,7 +172,7 @@ def test_everybody_sees_his_own_trash_and_root_sees_all(
 
     def as_nobody(script: str) -> subprocess.CompletedProcess[str]:
         """From the root of the mount on: the way there may be closed to nobody."""
-        words = [*AS_NOBODY, "sh", "-c", script]
+        words = [*as_user(NOBODY, NOBODY), "sh", "-c", script]
         return subprocess.run(words, cwd=root, capture_output=True, text=True, check=False)
 
     os.chmod(here, 0o777)
