@@ -101,7 +101,7 @@ class Client:
         self.writeback.on_committed = self._committed
         self._inodes: dict[int, OpenInode] = {}
         self._closing = Closing(link)
-        self.writeback.on_idle = self._closing.written
+        self.writeback.on_idle = self._idle
 
     # --- opening and closing
 
@@ -127,6 +127,8 @@ class Client:
             file = self._open_file(inode, entry, flags, actor)
         except BaseException:
             self.released(inode, writing=writes(flags))
+            if writes(flags) and self.writeback.pending(number) is None:
+                self._idle(number)
             raise
         if flags & os.O_TRUNC:  # of an empty file too: its times move
             try:  # as Linux does, also for who only reads: the permission was checked
@@ -199,6 +201,12 @@ class Client:
         if not inode.handles and self._inodes.get(ino) is inode:
             del self._inodes[ino]
             self._closing.closed(ino)
+
+    def _idle(self, ino: int) -> None:
+        """Nothing waits. The session stays a writer for a handle whose open is on its way."""
+        inode = self._inodes.get(ino)
+        if inode is None or not (inode.writing or inode.busy_appending):
+            self._closing.written(ino)
 
     def appender(self, inode: OpenInode, actor: Actor) -> Appender:
         """The appender of all this process's handles on an inode; a new one after a failure."""
@@ -320,9 +328,8 @@ class Client:
         held = self._inodes.get(ino)
         if held is None:
             self._closing.closed(ino)
-        writing = held is not None and (held.writing or held.busy_appending)
-        if not writing and self.writeback.pending(ino) is None:
-            self._closing.written(ino)
+        if self.writeback.pending(ino) is None:
+            self._idle(ino)
 
     def _committed(self, ino: int, entry: Entry) -> None:
         self.reader.drop(ino, entry.position)

@@ -35,6 +35,7 @@ from gfs.handshake import accept, listen, serve
 from gfs.ids import MIB
 from gfs.items import Extent, Inode
 from gfs.messages import Message
+from gfs.open_flags import writes
 
 KEY = b"k" * 64
 CLUSTER = "fake"
@@ -76,7 +77,8 @@ class Fake:
         self.faults = Faults()
         self.seen: list[Message] = []
         self.connections: list[Connection] = []
-        self.hold: type[Message] | None = None  # requests of this kind wait for `let_go`
+        # Requests of these kinds wait for `let_go`.
+        self.hold: type[Message] | tuple[type[Message], ...] | None = None
         self._held: list[tuple[Connection, int, Message, memoryview | None]] = []
         self._listeners = listen("127.0.0.1:0")
         host, port = self._listeners[0].getsockname()
@@ -238,6 +240,7 @@ class FakeMaster(Fake):
       release_next: the next ResolveTail leases the same chunk again instead of sealing.
       commit_pieces_max: a batch of more ranges is refused as a whole.
       refuse_commit: error codes for the next committed files, one each.
+      writers: inodes that the client may commit to: it opened them for writing.
       lives: False = sessions are dead.
     """
 
@@ -246,6 +249,7 @@ class FakeMaster(Fake):
         self.servers = servers
         self.chunk_bytes = chunk_bytes
         self.files: dict[int, FakeFile] = {}
+        self.writers: set[int] = set()
         self.homes: dict[int, FakeChunkServer] = {}
         self.copies: dict[int, list[FakeChunkServer]] = {}  # asked before the home
         self.sealed: dict[int, int] = {}
@@ -270,6 +274,7 @@ class FakeMaster(Fake):
             return self._landed[message.number]
         if isinstance(message, m.OpenSession):
             self.sessions_opened.append(message)
+            self.writers = set(message.writers)
             if not message.session:
                 self._landed.clear()
             return m.SessionOpened(
@@ -277,7 +282,7 @@ class FakeMaster(Fake):
                 self.chunk_bytes, CLUSTER, self.position, 1,
             )  # fmt: skip
         if isinstance(message, m.Open):
-            return self._open(message.ino)
+            return self._open(message.ino, message.flags)
         if isinstance(message, m.GetAttributes):
             return m.Entries(self.position, [self.entry(ino) for ino in message.inos])
         if isinstance(message, m.GetLayout):
@@ -287,7 +292,10 @@ class FakeMaster(Fake):
             return m.Locations([self._located(handle) for handle in message.handles])
         if isinstance(message, m.Renew):
             return m.Renewed(1, self.position)
-        if isinstance(message, m.CloseFiles | m.CloseSession):
+        if isinstance(message, m.CloseFiles):
+            self.writers -= set(message.written)
+            return m.Ok()
+        if isinstance(message, m.CloseSession):
             return m.Ok()
         if isinstance(message, m.PathOf):
             return m.PathIs(b"/file")
@@ -308,7 +316,9 @@ class FakeMaster(Fake):
         )
         return m.Entry(self.position, ino, inode)
 
-    def _open(self, ino: int) -> m.Opened:
+    def _open(self, ino: int, flags: int) -> m.Opened:
+        if writes(flags):
+            self.writers.add(ino)
         extents, chunks = self._layout(self.files[ino])
         return m.Opened(self.entry(ino), extents, chunks, True, False)
 
@@ -371,7 +381,9 @@ class FakeMaster(Fake):
         if isinstance(operation, m.SealChunk):
             return m.Done(0, sealed=m.Sealed(operation.handle, self._seal(operation.handle)))
         if isinstance(operation, m.Create):
-            return m.Done(0, entry=self.entry(self.new_file()))
+            ino = self.new_file()
+            self.writers.add(ino)
+            return m.Done(0, entry=self.entry(ino))
         if isinstance(operation, m.SetAttributes):
             return self._truncate(operation)
         if isinstance(operation, m.OpenTail):
@@ -400,6 +412,8 @@ class FakeMaster(Fake):
         target = self.files.get(file.ino)
         if target is None:
             return m.Committed(file.ino, "stale-inode", None)
+        if file.ino not in self.writers:
+            return m.Committed(file.ino, "not-permitted", None)
         for laid in file.ranges:
             limit = len(self.homes[laid.extent.handle].replicas[laid.extent.handle].data)
             assert laid.extent.chunk_offset + laid.extent.length <= limit, "committed too early"

@@ -10,11 +10,20 @@ import trio
 
 from gfs import messages as m
 from gfs.client.files import OpenFile
-from gfs.errors import DeadSession, Fenced, MemberFailed, NoSpace, Refused, TooLarge
+from gfs.errors import (
+    DeadSession,
+    Fenced,
+    MemberFailed,
+    NoSpace,
+    PermissionDenied,
+    Refused,
+    TooLarge,
+)
 from gfs.ids import KIB, MIB
 from gfs.messages import Message
 from tests.logcheck import ExpectLog
 from tests.shell.client_fakes import World, world
+from tests.shell.master_server import until
 
 
 async def opened(w: World, flags: int = os.O_RDWR) -> OpenFile:
@@ -257,6 +266,51 @@ async def test_closes_are_told_in_batches_once_everything_is_committed() -> None
         assert told(w) == inos
         messages = [seen for seen in w.master.seen if isinstance(seen, m.CloseFiles)]
         assert len(messages) <= 2
+
+
+async def test_who_opens_again_while_the_last_commit_is_answered_stays_a_writer() -> None:
+    async with world() as w, trio.open_nursery() as nursery:
+        first = await opened(w)
+        await first.write(0, b"old")
+        w.master.hold = (m.Commit, m.Open)
+        await first.flush()
+        first.release()
+        await until(lambda: seen(w, m.Commit) == 1)
+        again: list[OpenFile] = []
+
+        async def open_again() -> None:
+            again.append(await w.client.open(first.ino, os.O_RDWR, w.client.actor))
+
+        nursery.start_soon(open_again)
+        await until(lambda: seen(w, m.Open) == 2)
+        w.master.let_go()  # the commit is answered first, then the open
+        await until(lambda: bool(again))
+        other = await opened(w)
+        other.release()
+        await until(lambda: other.ino in told(w))  # the batch that would tell the first
+        assert first.ino not in told(w)
+        await again[0].write(0, b"new")
+        await again[0].sync()
+        assert w.master.content(first.ino) == b"new"
+        again[0].release()
+
+
+async def test_an_open_that_is_refused_does_not_leave_the_session_a_writer() -> None:
+    async with world() as w:
+        file = await opened(w)
+        await file.write(0, b"x")
+        await w.client.flush_all(durable=False)
+        file.release()
+        w.master.faults.before.append((m.Open, PermissionDenied("no")))
+        with pytest.raises(PermissionDenied):
+            await w.client.open(file.ino, os.O_RDWR, w.client.actor)
+        await until(lambda: file.ino in told(w))
+
+
+def seen(w: World, kind: type[Message]) -> int:
+    """How many of a kind the master has seen, alone or as mutations."""
+    asked = (one.operation if isinstance(one, m.Mutate) else one for one in w.master.seen)
+    return sum(isinstance(one, kind) for one in asked)
 
 
 def told(w: World) -> set[int]:
