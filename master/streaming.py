@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 START_S = 20.0
 PAUSE_S = 1.0
+# The process of a master that was killed may still have the port when this one asks for it.
+FIRST_TRIES = 3
 
 
 def _command(
@@ -53,9 +55,9 @@ async def keep_stream(
     """Tells `task_status` the address; the same one is used again after a crash.
 
     Raises:
-      StorageFailed: it could not be started at all.
+      StorageFailed: it could not be started at all, in a few tries.
     """
-    http, told = config.stream_http, False
+    http, told, tries = config.stream_http, False, 0
     ready = ledger.directory / "stream-ready"
     while True:
         ready.unlink(missing_ok=True)
@@ -64,14 +66,18 @@ async def keep_stream(
         )
         try:
             bound = await _until_ready(process, ready)
+            tries += 1
             if not bound and not told:
-                raise StorageFailed("the change stream's process did not start")
-            http = bound or http
-            if not told:
-                task_status.started(http)
-                told = True
-            code = await process.wait()
-            log.error("stream.ended code=%d", code)
+                if tries == FIRST_TRIES:
+                    raise StorageFailed("the change stream's process did not start")
+                log.warning("stream.not_started tries=%d", tries)
+            else:
+                http = bound or http
+                if not told:
+                    task_status.started(http)
+                    told = True
+                code = await process.wait()
+                log.error("stream.ended code=%d", code)
         finally:
             process.terminate()
         await trio.sleep(PAUSE_S)

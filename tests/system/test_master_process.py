@@ -54,9 +54,18 @@ class MasterProcess:
 
     def start(self) -> None:
         """Start it and wait until it serves."""
+        self.spawn()
+        self.wait_ready()
+
+    def spawn(self) -> None:
+        """Start it; `wait_ready` comes next."""
         self.ready_file.unlink(missing_ok=True)
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(self.command(), stdout=log, stderr=log)
+
+    def wait_ready(self) -> None:
+        """Until it serves; shows its log if it ends instead."""
+        assert self.process is not None
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
             found = read(self.ready_file)
@@ -281,6 +290,27 @@ def test_a_port_in_use_is_named(daemon: MasterProcess, tmp_path: Path) -> None:
         code, said = other.refuse("--address", address)
     assert code == 2
     assert address in said
+
+
+def test_a_port_that_the_stream_of_a_killed_master_still_has_is_waited_for(
+    tmp_path: Path,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        daemon = MasterProcess(tmp_path / "m", "--stream-http", address)
+        try:
+            daemon.spawn()
+            deadline = time.monotonic() + START_S
+            while b"stream.not_started" not in daemon.log_file.read_bytes():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            taken.close()
+            daemon.wait_ready()
+        finally:
+            daemon.end()
+    found = read(daemon.ready_file)
+    assert found is not None
+    assert found.stream_http == address
 
 
 @pytest.mark.parametrize(
