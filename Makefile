@@ -12,7 +12,7 @@ VENV := .venv/bin
 PACKAGES := gfs master chunkd mount projections bench tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status test check sim torture model bench bench-peers bench-views clean
+.PHONY: help setup demo up down status test check install-mount sim torture model bench bench-peers bench-views clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,10 @@ check: setup ## formatting, lint, types, architecture
 	@$(VENV)/ruff check $(PACKAGES)
 	@$(VENV)/mypy
 	@$(VENV)/python -m pytest -q tests/test_architecture.py
+
+install-mount: setup ## let mount(8) and fstab know the type fuse.gfs (root; DESTDIR)
+	@printf '#!/bin/sh\nexec "%s" mount-helper "$$@"\n' "$(abspath $(VENV))/gfs" >"$(DESTDIR)/sbin/mount.fuse.gfs"
+	@chmod 755 "$(DESTDIR)/sbin/mount.fuse.gfs"
 
 torture: setup ## break a real cluster at random for MINUTES, then check everything (root: links too)
 	@$(VENV)/python -m tests.torture --minutes $(MINUTES) $(TORTURE_ARGS)

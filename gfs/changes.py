@@ -107,6 +107,8 @@ class _Actor(Struct, omit_defaults=True):
     pid: int = 0
     host: str = ""
     mount: str = ""
+    said_uid: int = -1
+    said_gid: int = -1
 
 
 def _plain(value: Any) -> Any:
@@ -247,12 +249,12 @@ def _visible(change: Any) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
-def _encoded_actor(uid: int, gid: int, pid: int, host: str, mount: str) -> msgspec.Raw:
-    return msgspec.Raw(_ENCODER.encode(_Actor(uid, gid, pid, host, mount)))
+def _encoded_actor(*actor: Any) -> msgspec.Raw:
+    return msgspec.Raw(_ENCODER.encode(_Actor(*actor)))
 
 
 def _actor(actor: RecordActor) -> msgspec.Raw:
-    return _encoded_actor(actor.uid, actor.gid, actor.pid, actor.host, actor.mount)
+    return _encoded_actor(*msgspec.structs.astuple(actor))
 
 
 def _keys_maker(names: tuple[str, ...]) -> Callable[[Any], Any]:
@@ -326,6 +328,8 @@ class Actor(Struct, gc=False):
     pid: int = 0
     host: str = ""
     mount: str = ""
+    said_uid: int = -1  # on its own host, where that is another number
+    said_gid: int = -1
 
 
 class Keys(Struct, gc=False):

@@ -28,6 +28,7 @@ from gfs.sections import (
     POSITIONAL,
     SECTIONS,
     SHARED,
+    SHORT,
     ChunkdConfig,
     ClientConfig,
     ClusterConfig,
@@ -107,7 +108,7 @@ def load_section(
     ]
     types = field_types(section)
     for name, value, origin in sources:
-        values[name] = _convert(value, types[name], name, origin)
+        values[name] = convert(value, types[name], name, origin)
         origins[name] = origin
     return msgspec.convert(values, kind), origins
 
@@ -242,7 +243,12 @@ def _plain(annotation: object) -> object:
     return annotation
 
 
-def _convert(value: object, annotation: object, name: str, origin: str) -> object:
+def convert(value: object, annotation: object, name: str, origin: str) -> object:
+    """The value of a field of this type, which text may stand for.
+
+    Raises:
+      UsageError: it is none; the text names `origin`.
+    """
     if name.endswith("_bytes") and isinstance(value, str):
         value = _size(value, name, origin)
     try:
@@ -281,8 +287,9 @@ def _option(name: str, annotation: object, default: object) -> click.Option:
         return click.Option(names, default=None, type=bool, help=about + shown)
     many = plain == list[str]
     metavar = _metavar(plain)
+    short = [SHORT[name]] if name in SHORT else []
     return click.Option(
-        [flag_of(name)], multiple=many, metavar=metavar, type=str, help=about + shown
+        [flag_of(name), *short], multiple=many, metavar=metavar, type=str, help=about + shown
     )
 
 

@@ -58,7 +58,7 @@ class Connection:
 
     Attributes:
       closed: why the connection ended, or None.
-      peer: for people and logs.
+      peer: for people and logs; host: the peer's address, "" on a Unix socket or not known.
       peer_uid, peer_gid: from the kernel on a Unix socket, else -1.
       peer_epoch: the master's epoch that the server named in the handshake.
       peer_leads: False when it said that it is a shadow master.
@@ -78,6 +78,7 @@ class Connection:
         self._socket = sock
         self.is_unix = sock.family == socket.AF_UNIX
         self.peer = peer
+        self.host = ""
         self.peer_uid = self.peer_gid = self.peer_pid = -1
         self._tune()
         self._pool = pool or BufferPool(1024 * 1024)

@@ -276,8 +276,12 @@ async def serve(
     async with trio.open_nursery() as nursery:
 
         async def one(sock: socket.socket) -> None:
-            peer = "unix" if sock.family == socket.AF_UNIX else "{}:{}".format(*sock.getpeername())
+            host, peer = "", "unix"
+            if sock.family != socket.AF_UNIX:
+                host, port = sock.getpeername()[:2]
+                peer = f"{host}:{port}"
             connection = Connection(sock, peer=peer, pool=pool, silence_limit_s=silence_limit_s)
+            connection.host = host
             try:
                 await handle(connection)
             except (GfsError, OSError) as error:

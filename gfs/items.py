@@ -144,6 +144,7 @@ class Orphan(Struct, array_like=True, gc=False):
     """An inode without a name that a session still has open. Key: (ino,)."""
 
     since_ns: int
+    parent: int = 0  # directory of its last name; 0: not known
 
 
 class Trash(Struct, array_like=True, gc=False):

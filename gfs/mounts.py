@@ -23,11 +23,36 @@ _ESCAPED = re.compile(rb"\\([0-7]{3})")
 
 @dataclass(frozen=True)
 class Mounted:
-    """One mount of ours: `cluster` is the directory or URL it names."""
+    """One mount of ours: `cluster` is the directory or URL it names, `subtree` its root there."""
 
     mountpoint: bytes
     cluster: str
     device: str  # MAJOR:MINOR; minor names the connection in /sys/fs/fuse/connections
+    subtree: bytes = b"/"
+
+
+def source_of(cluster: str, subtree: str) -> str:
+    """The source of a mount that was given none; `parse_source` takes it apart."""
+    below = subtree.strip("/")
+    return f"{SOURCE_PREFIX}{cluster}//{below}" if below else f"{SOURCE_PREFIX}{cluster}"
+
+
+def parse_source(source: str) -> tuple[str, str]:
+    """Cluster and subtree of a source, as `source_of` makes it or as it stands in fstab.
+
+    There it is ``HOST:PORT[,HOST:PORT][/SUB/TREE]`` or ``DIRECTORY[//SUB/TREE]``.
+
+    >>> parse_source("alpha:7100,beta:7100/sub/tree")
+    ('alpha:7100,beta:7100', '/sub/tree')
+    >>> parse_source("gfs:/srv/cluster//sub"), parse_source("/srv/cluster")
+    (('/srv/cluster', '/sub'), ('/srv/cluster', '/'))
+    """
+    scheme = "gfs://" if source.removeprefix(SOURCE_PREFIX).startswith("gfs://") else ""
+    if not source.startswith("gfs://"):
+        source = source.removeprefix(SOURCE_PREFIX)
+    rest = source.removeprefix(scheme)
+    cluster, _, below = rest.partition("//" if rest.startswith("/") else "/")
+    return scheme + cluster, "/" + below.strip("/")
 
 
 def mounted() -> list[Mounted]:
@@ -37,8 +62,9 @@ def mounted() -> list[Mounted]:
         left, _, right = line.partition(b" - ")
         fields, (kind, source) = left.split(b" "), right.split(b" ")[:2]
         if kind == TYPE.encode():
-            name = os.fsdecode(_unescape(source)).removeprefix(SOURCE_PREFIX)
-            found.append(Mounted(_unescape(fields[4]), name, fields[2].decode()))
+            name, subtree = parse_source(os.fsdecode(_unescape(source)))
+            place = _unescape(fields[4])
+            found.append(Mounted(place, name, fields[2].decode(), os.fsencode(subtree)))
     return found
 
 

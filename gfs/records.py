@@ -113,13 +113,18 @@ TABLE_OF = {kind: table for table, kind in CHANGE_OF.items()}
 
 
 class RecordActor(Struct, array_like=True, gc=False):
-    """Who did it, as far as the session told."""
+    """Who did it, as far as the session told.
+
+    `said_uid`, `said_gid`: the numbers on its own host, if others were made of them; else -1.
+    """
 
     uid: int = 0
     gid: int = 0
     pid: int = 0
     host: str = ""
     mount: str = ""
+    said_uid: int = -1
+    said_gid: int = -1
 
 
 class Copy(Struct, array_like=True, gc=False):

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from gfs.identities import ID_MAX, NOBODY
 from gfs.ids import CHUNK_BYTES, GIB, KIB, MIB
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -54,6 +55,7 @@ class MasterConfig(DaemonConfig):
     """The master; section [master]."""
 
     data_dir: Annotated[str, _about("operation log, state and checkpoints")] = ""
+    exports_file: Annotated[str, _about("who may mount what; empty: all may everything")] = ""
     follow: Annotated[str, _about("be a shadow of the master at HOST:PORT (GFS §5.1.3)")] = ""
     address: Address = "127.0.0.1:0"
     advertise: Advertised = ""
@@ -136,6 +138,22 @@ class MountConfig(DaemonConfig):
     flush_after_s: Annotated[float, _about("written data is sent after", 0.01, 5)] = 1.0
     read_ahead_kib: Annotated[int, _about("kernel read-ahead, set when root", 0)] = 4096
     name: Annotated[str, _about("name in the change stream; empty: the mountpoint")] = ""
+    source: Annotated[str, _about("shown as the mount's source; empty: the cluster")] = ""
+    options: Annotated[
+        list[str], _about("words as mount(8) has them: ro, subtree=/x, allow_other")
+    ] = field(default_factory=list)
+    read_only: Annotated[bool, _about("nothing can be changed through this mount")] = False
+    subtree: Annotated[str, _about("directory that is the root of this mount")] = "/"
+    map_uid: Annotated[list[str], _about("FROM:TO[:COUNT]: users here, and as they are stored")] = (
+        field(default_factory=list)
+    )
+    map_gid: Annotated[
+        list[str], _about("FROM:TO[:COUNT]: groups here, and as they are stored")
+    ] = field(default_factory=list)
+    root_squash: Annotated[bool, _about("root acts as anon_uid and anon_gid")] = False
+    all_squash: Annotated[bool, _about("everybody acts as anon_uid and anon_gid")] = False
+    anon_uid: Annotated[int, _about("user that squashed ones act as", 0, ID_MAX)] = NOBODY
+    anon_gid: Annotated[int, _about("group that squashed ones act as", 0, ID_MAX)] = NOBODY
 
 
 class ProjectionsConfig(DaemonConfig):
@@ -198,3 +216,6 @@ SHARED = {"cluster_id": "id", "key_file": "key_file", "cluster_dir": "dir"}
 
 # Values given as words of the command line instead of a flag.
 POSITIONAL = {"mount": "mountpoint"}
+
+# Letters of flags, as other programs have them.
+SHORT = {"options": "-o"}

@@ -1,4 +1,4 @@
-"""`gfs master`: one master, until SIGTERM or SIGINT.
+"""`gfs master`: one master, until SIGTERM or SIGINT; SIGHUP has it read its exports again.
 
 Exit codes: 0 stopped as asked, 1 failed, 2 a mistake in arguments, configuration or
 data directory.
@@ -45,7 +45,8 @@ async def _run(config: MasterConfig, key: bytes) -> None:
     from master.daemon import Daemon
     from master.leading import until_in_charge
 
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    ends = (signal.SIGTERM, signal.SIGINT)
+    with trio.open_signal_receiver(*ends, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
 
             async def serve_on() -> None:
@@ -54,9 +55,11 @@ async def _run(config: MasterConfig, key: bytes) -> None:
                 await Daemon(opened, key, lead).run()
 
             nursery.start_soon(serve_on)
-            async for _ in signals:
-                nursery.cancel_scope.cancel()
-                break
+            async for number in signals:
+                if number in ends:
+                    nursery.cancel_scope.cancel()
+                    break
+                opened.read_exports()
     opened.ledger.close()
     with suppress(OSError):
         os.unlink(config.unix)

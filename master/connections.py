@@ -9,18 +9,23 @@ from itertools import count
 from gfs.connection import Connection
 from gfs.errors import GfsError
 from gfs.messages import Message
+from master.core.confining import Confines
 from master.core.engine import Answer, Caller
 
 
 @dataclass
 class Peer:
-    """A connection after its handshake. `session` or `server` once it said which it is."""
+    """A connection after its handshake. `session` or `server` once it said which it is.
+
+    `confines`: of a client of a shadow, which has no sessions to hang them on.
+    """
 
     number: int
     connection: Connection
     role: str
     session: int = 0
     server: int = 0
+    confines: Confines | None = None
 
 
 class Peers:
@@ -95,9 +100,11 @@ class Peers:
         peers = (*self._sessions.values(), *self._servers.values())
         return min((peer.connection.silent_for() for peer in peers), default=math.inf)
 
-    def clients(self) -> list[Connection]:
-        """Those of mounts and commands."""
-        return [peer.connection for peer in self._by_number.values() if peer.role == "client"]
+    def close_clients(self, why: GfsError) -> None:
+        """Mounts and commands: they dial anew and take their sessions up again."""
+        for peer in list(self._by_number.values()):
+            if peer.role == "client":
+                peer.connection.close(why)
 
     def post_all(self, message: Message) -> None:
         """One way, to every chunk server."""

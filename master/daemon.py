@@ -77,7 +77,9 @@ class Daemon:
         self.ledger = opened.ledger
         self.core = core_of(self.ledger, config, lead.wait_s)
         self.core.shadows.own = opened.node
-        self.server = Server(self.ledger, self.core, key=key, cluster=self.cluster)
+        self.server = Server(
+            self.ledger, self.core, key=key, cluster=self.cluster, exports=opened.exports
+        )
         self.keeping = Housekeeping(
             self.ledger,
             self.core.engine.sessions.marks,

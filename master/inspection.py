@@ -8,6 +8,7 @@ import msgspec
 import trio
 
 from gfs import messages as m
+from gfs.access import described
 from gfs.items import CHUNKS, SERVERS, Chunk, ChunkState
 from master import directory_drains
 from master.checking import pages
@@ -56,6 +57,7 @@ class Inspection:
             "goal": engine.policy.goal,
             "files": engine.inode_count,
             "sessions": len(engine.sessions.live),
+            "mounts": self._mounts(),
             "sessions_awaited": len(engine.sessions.awaited),
             "servers": self._servers(),
             "repair": self._core.fleet.repair.statistics(),
@@ -66,6 +68,19 @@ class Inspection:
             "recovered": self._recovered(),
             "log_damage": self._ledger.log_damage,
         }
+
+    def _mounts(self) -> list[dict[str, object]]:
+        """Without the numbers of sessions: who knows one could take it up."""
+        live = list(self._core.engine.sessions.live.values())
+        return [
+            {
+                "host": one.host,
+                "mount": one.mount,
+                "may": described([] if one.confines is None else one.confines.limits),
+            }
+            for one in live
+            if one.mount
+        ]
 
     def _recovered(self) -> dict[str, object]:
         recovered = self._ledger.recovered

@@ -6,6 +6,7 @@ led     the last epoch that was begun here; absent: a shadow that was never prom
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from pathlib import Path
@@ -13,9 +14,13 @@ from pathlib import Path
 from gfs.disk import Disk, make_directory
 from gfs.errors import Corrupt, UsageError
 from gfs.sections import MasterConfig
+from master.core.exports import Exports
 from master.core.shadows import registered
+from master.export_file import rules_of
 from master.identity import ID_NAME, cluster_of
 from master.ledger import Ledger
+
+log = logging.getLogger(__name__)
 
 _NODE_BITS = 62
 
@@ -24,13 +29,14 @@ class Opened:
     """See the module's text. `ledger` is replaced when a shadow begins anew.
 
     Raises:
-      UsageError: a new shadow is not told its cluster.
+      UsageError: a new shadow is not told its cluster; the file of exports is none.
       GfsError: in use, damaged, another cluster's, or of a newer release.
     """
 
     def __init__(self, config: MasterConfig, disk: Disk) -> None:
         self.config = config
         self.disk = disk
+        self.exports = Exports(rules_of(config.exports_file))
         self.directory = Path(config.data_dir)
         make_directory(disk, self.directory)
         self._lock = disk.lock(self.directory / "lock")
@@ -61,6 +67,16 @@ class Opened:
         """Begin an epoch; nobody else may."""
         self._write("led", epoch)
         self.ledger.begin_epoch(epoch, loses=loses)
+
+    def read_exports(self) -> None:
+        """Judge sessions by the file of exports as it is now; one that is none changes nothing."""
+        try:
+            rules = rules_of(self.config.exports_file)
+        except UsageError as error:
+            log.error("exports.kept %s", error)
+            return
+        log.info("exports.read rules=%d", len(rules))
+        self.exports.replace(rules)
 
     def close(self) -> None:
         """Let go of the directory; the ledger is closed by whoever uses it."""

@@ -34,6 +34,7 @@ from gfs.records import Record
 from master import directory_drains
 from master.connections import Peer, Peers
 from master.core.engine import Caller, Pending, Ready, Send
+from master.core.exports import OPERATORS, Exports
 from master.core.master import Master
 from master.core.start import LOST_KEY
 from master.following import Following
@@ -55,12 +56,23 @@ Work = Callable[[], None]
 class Server:
     """Joins connections, core and ledger."""
 
-    def __init__(self, ledger: Ledger, core: Master, *, key: bytes, cluster: str) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        core: Master,
+        *,
+        key: bytes,
+        cluster: str,
+        exports: Exports | None = None,
+    ) -> None:
         self._ledger = ledger
         self._core = core
         self._key = key
         self._cluster = cluster
+        self._exports = exports or Exports()
         self._peers = Peers()
+        changed = NotReady("the exports have changed")
+        self._exports.on_change = partial(self._peers.close_clients, changed)
         self._inspection = Inspection(core, ledger, cluster)
         self._fsck = Fsck(core, ledger, self._order, self._do)
         self._inbox: list[Work] = []
@@ -145,6 +157,8 @@ class Server:
         self._in_burst = True
         caller = (peer.number, request)
         kind = type(message)
+        if kind in OPERATORS:
+            self._exports.require_operator(connection.host)
         if kind is m.Mutate:
             assert isinstance(message, m.Mutate)
             self._do(partial(self._mutate, peer, caller, message))
@@ -164,7 +178,8 @@ class Server:
             assert isinstance(message, m.Drain)
             self._do(partial(self._core.fleet.draining.order, caller, message))
         elif kind in (m.ClusterStatus, m.CheckFilesystem, m.DrainDirectory):
-            self._inspect(caller, message)
+            assert self._nursery is not None
+            self._nursery.start_soon(self._answer_inspection, caller, message)
         else:
             self._read(peer, caller, message)
 
@@ -185,7 +200,8 @@ class Server:
 
     def _open_session(self, peer: Peer, caller: Caller, message: m.OpenSession) -> None:
         try:
-            session, again = self._core.joining.open(caller, message, self._cluster)
+            granted = self._exports.access_of(peer.connection.host, message.mount)
+            session, again = self._core.joining.open(caller, message, self._cluster, granted)
         except GfsError as error:
             self._peers.reply(caller, error)
             return
@@ -193,10 +209,6 @@ class Server:
             self._peers.bind_session(peer, session)
             for send in again:
                 self._send(send)
-
-    def _inspect(self, caller: Caller, message: Message) -> None:
-        assert self._nursery is not None
-        self._nursery.start_soon(self._answer_inspection, caller, message)
 
     async def _answer_inspection(self, caller: Caller, message: Message) -> None:
         answer: Message
@@ -343,8 +355,7 @@ class Server:
             self._in_charge_s = now_s
         elif now_s - self._in_charge_s > LOOK_ELSEWHERE_S:
             self._in_charge_s = now_s
-            for connection in self._peers.clients():
-                connection.close(NotReady("not in charge"))
+            self._peers.close_clients(NotReady("not in charge"))
 
     async def _step(self) -> None:
         self._stepping = True

@@ -17,12 +17,13 @@ import trio
 from gfs import messages as m
 from gfs import readiness
 from gfs.connection import Connection
-from gfs.errors import GfsError, NotReady, RemoteProtocolError
+from gfs.errors import DeadSession, GfsError, NotReady, RemoteProtocolError
 from gfs.handshake import accept, listen, serve
 from gfs.items import LANDED
 from gfs.messages import Message
 from gfs.serving import common_application, serve_http
 from master.connections import Peer, Peers
+from master.core.exports import OPERATORS
 from master.core.fleet import HEARTBEAT_S
 from master.core.servers import LiveServer
 from master.follower import BeginAnew, Follower
@@ -50,7 +51,10 @@ class Shadow:
         self._key = key
         self._candidate = candidate
         self._config = opened.config
+        self._exports = opened.exports
         self._peers = Peers()
+        changed = NotReady("the exports have changed")
+        self._exports.on_change = partial(self._peers.close_clients, changed)
         self._connections: dict[int, Connection] = {}  # chunk servers
         self._servers = Reported()
         self._reads = ShadowReads(
@@ -197,23 +201,31 @@ class Shadow:
     ) -> None:  # fmt: skip
         if peer.role == "shadow":
             raise NotReady("a shadow has no log to follow")
+        if type(message) in OPERATORS:
+            self._exports.require_operator(connection.host)
         if isinstance(message, m.OpenSession):
-            connection.reply(request, self._opened_session(message))
+            connection.reply(request, self._opened_session(peer, message))
         elif isinstance(message, m.ClusterStatus):
             connection.reply(request, m.Status(msgspec.json.encode(self.status())))
         elif isinstance(message, m.Promote):
             assert self._nursery is not None
             self._nursery.start_soon(self._promote, connection, request, message)
+        elif self._exports.rules and not peer.session:
+            raise DeadSession("no session is open on this connection")
         else:
-            connection.reply(request, self._reads.answer(message))
+            connection.reply(request, self._reads.answer(message, peer.confines))
 
-    def _opened_session(self, ask: m.OpenSession) -> Message:
+    def _opened_session(self, peer: Peer, ask: m.OpenSession) -> Message:
         if self._candidate or ask.mount:
             raise NotReady("a shadow has no sessions of mounts")
+        granted = self._exports.access_of(peer.connection.host, ask.mount)
+        confines = peer.confines = self._reads.confine(ask, granted)
+        peer.session = 1
         epoch, position = self._applied()
         return m.SessionOpened(
             1, epoch, 0.0, self._config.chunk_bytes, self._opened.cluster, position,
             self._config.goal, notice=self._notice(),
+            limits=[] if confines is None else confines.limits,
         )  # fmt: skip
 
     async def _promote(self, connection: Connection, request: int, ask: m.Promote) -> None:

@@ -14,8 +14,9 @@ from gfs import messages as m
 from gfs.errors import ReadOnly
 from gfs.items import INODES, Chunk, ChunkState
 from gfs.messages import ChainMember, Message, ReplicaReport
-from gfs.open_flags import O_TRUNC, writes
 from master.core.chunks import Chunks
+from master.core.confining import Confines, changes
+from master.core.granting import Sight, confine
 from master.core.permissions import NeedGroups
 from master.core.queries import Queries
 from master.core.registry import Registry
@@ -80,8 +81,13 @@ class ShadowReads:
         chunks = Chunks(servers, random.Random(0))
         self._queries = Queries(reader, Registry(), chunks, sessions)
 
-    def answer(self, message: Message) -> Message:
-        """The answer to a read.
+    def confine(self, ask: m.OpenSession, granted: m.Access) -> Confines | None:
+        """What a session that opens may not do; raises as `granting.confine`."""
+        reader, at = self._reader, lambda: self._position
+        return confine(ask, granted, Sight(self._queries, Registry(), reader, at, reader, at))
+
+    def answer(self, message: Message, confines: Confines | None = None) -> Message:
+        """The answer to a read, of a session with these restrictions.
 
         Raises:
           ReadOnly: it would change something. GfsError: the refusal.
@@ -92,6 +98,10 @@ class ShadowReads:
                 f"{type(message).__name__}: this is a shadow master, changes are the master's"
             )
         try:
+            if confines is not None:
+                message = confines.require(confines.inward(message), in_step=False)
+                answer: Message = confines.outward(handler(self, message))
+                return answer
             return handler(self, message)
         except NeedGroups:
             return m.GroupsNeeded()
@@ -101,7 +111,7 @@ class ShadowReads:
         return self._applied()[1]
 
     def _open(self, ask: m.Open) -> Message:
-        if writes(ask.flags) or ask.flags & O_TRUNC:
+        if changes(ask.flags):
             raise ReadOnly("a shadow master opens for reading alone")
         self._queries.check_open(ask)
         return self._queries.opened(self._position, 0, ask)
@@ -133,7 +143,7 @@ _HANDLERS: dict[type[Message], Callable[[ShadowReads, Any], Message]] = {
     m.GetLayout: lambda self, ask: self._queries.layout(self._position, 0, ask),
     m.Locate: ShadowReads._locate,
     m.Walk: lambda self, ask: self._queries.walk(self._position, 0, ask),
-    m.PathOf: lambda self, ask: m.PathIs(self._queries.path(ask.ino)),
+    m.PathOf: lambda self, ask: m.PathIs(self._queries.path(ask.ino, ask.top)),
     m.DropInterest: _ok,
     m.Renew: ShadowReads._renew,
     m.ListTrash: lambda self, ask: self._queries.trash(ask),

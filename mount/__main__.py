@@ -21,17 +21,19 @@ import pyfuse3
 import trio
 
 from gfs import logs, mounts, readiness
+from gfs.access import wish_of
 from gfs.client.client import Client, open_client
 from gfs.client.settings import Callbacks, ClientSettings, groups_of_process
 from gfs.config import load
 from gfs.errors import GfsError, UsageError
 from gfs.handshake import load_key
-from gfs.messages import DropInterest, Entry
+from gfs.messages import Access, DropInterest, Entry
 from gfs.running import GC_THRESHOLDS, first_of
 from gfs.sections import MountConfig
 from gfs.serving import common_application, serve_http
+from gfs.squashing import Layers
 from gfs.stacks import show_stacks_on_sigusr1
-from mount import mountpoint
+from mount import mountpoint, words
 from mount.answering import Tables
 from mount.guard import end_guard, guard_reads
 from mount.handlers import Handlers
@@ -52,8 +54,12 @@ LAST_CALLS_S = 3.0
 class Mount:
     """One mount process: what its tasks share."""
 
-    def __init__(self, config: MountConfig, place: str, key: bytes | None) -> None:
+    def __init__(
+        self, config: MountConfig, place: str, key: bytes | None, kernel: frozenset[str]
+    ) -> None:
         self.config = config
+        self._kernel = kernel
+        self._wish = wish_of(config)
         self.place = place
         self.key = key
         self.tables = Tables()
@@ -71,7 +77,10 @@ class Mount:
         """
         async with open_client(self._settings(), callbacks=self._callbacks()) as client:
             self.tables.client = client
-            self._mount()
+            limits = client.link.limits
+            self.tables.users = Layers(limits)
+            self.tables.is_subtree = any(access.subtree != b"/" for access in limits)
+            self._mount(limits)
             try:
                 await self._run(client)
             finally:
@@ -88,6 +97,7 @@ class Mount:
             write_back_bytes=config.write_back_bytes,
             flush_after_s=config.flush_after_s,
             connect_timeout_s=CONNECT_S,
+            wish=self._wish,
         )
 
     def _callbacks(self) -> Callbacks:
@@ -121,8 +131,8 @@ class Mount:
         log.error("session.lost what was not committed is lost, caches are dropped")
         self.invalidation.drop_everything()
 
-    def _mount(self) -> None:
-        options, self.notes = mountpoint.options(self.config)
+    def _mount(self, limits: Sequence[Access]) -> None:
+        options, self.notes = mountpoint.options(self.config, limits, self._kernel)
         try:
             handlers = Handlers(self.tables, self.greeted.set, self._statistics)
             pyfuse3.init(handlers, self.place, options)
@@ -246,13 +256,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     log_file = ""
     try:
         config, _ = load("mount", sys.argv[1:] if argv is None else argv)
+        config, kernel = words.applied(config)
         place = mountpoint.prepare(config.mountpoint)
         key = load_key(Path(config.key_file)) if config.key_file else None
         logs.set_up(config.log_level, config.log_file)
         log_file = config.log_file
         show_stacks_on_sigusr1()
         gc.set_threshold(*GC_THRESHOLDS)
-        trio.run(Mount(config, place, key).serve)
+        trio.run(Mount(config, place, key, kernel).serve)
     except (UsageError, GfsError, OSError, BaseExceptionGroup) as error:
         reason = first_of(error)
         if not isinstance(reason, UsageError | GfsError | OSError):

@@ -22,6 +22,7 @@ import trio
 from gfs.errors import DeadSession, ReadOnly, StaleInode, TimedOut
 from gfs.items import Inode
 from gfs.messages import Actor, Done, Entries, Entry, GetAttributes, Message, Operation
+from gfs.squashing import Layers
 from mount.attributes import entry_attributes
 from mount.core.caching import Cache
 from mount.core.hidden import is_hidden
@@ -82,6 +83,8 @@ class Tables:
       trace: told of each request while somebody watches.
       hidden: handlers, by their names, of what is in `.gfs` (mount.hidden).
       dot_gfs_is_ours: the root is known to have nothing of its own that is called so.
+      users: as whom the master takes the users of this host.
+      is_subtree: a part of the filesystem is shown, and directories may move out of it.
     """
 
     client: Client
@@ -97,6 +100,8 @@ class Tables:
         self.trace: Watcher | None = None
         self.hidden: object = None
         self.dot_gfs_is_ours = False
+        self.users = Layers(())
+        self.is_subtree = False
         self.unforeseen = 0  # errors nobody foresaw; each is in the log
 
     def lease_left(self) -> float:

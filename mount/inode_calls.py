@@ -29,6 +29,7 @@ from mount.answering import LIMIT_S, Answering, Tables, actor_of, answer
 from mount.attributes import filesystem
 
 STATFS_S = 1.0  # how old statfs answers may be
+PRIVILEGES = stat.S_ISUID | stat.S_ISGID
 KEPT = (b"user.", b"trusted.", b"security.")  # extended attributes of other kinds are not
 
 
@@ -94,6 +95,8 @@ class InodeCalls(Answering):
         if change is not None:
             if change.mtime_ns is not None or change.mtime_now:
                 self.client.utimens(inode)
+            if (change.mode or 0) & PRIVILEGES and self.client.pending(inode) is not None:
+                await self.client.settle(inode)  # a write that comes after would take them
             done = await self.mutate(change, ctx)
             self.learn_done(done)
             entry = done.entry
@@ -130,8 +133,9 @@ class InodeCalls(Answering):
         # times to now and to nothing else (the kernel has seen to that), so for him
         # it must be "now" at the master too.
         now = False
-        if times and ctx.uid:
-            now = (await self.image(ino, ctx)).uid != ctx.uid
+        uid, _ = self.tables.users.seen(ctx.uid, ctx.gid)
+        if times and uid:
+            now = (await self.image(ino, ctx)).uid != uid
         return SetAttributes(
             ino,
             mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
@@ -151,15 +155,22 @@ class InodeCalls(Answering):
     async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
         """Only asked without default_permissions; the master checks every request anyway."""
         found = await self.image(inode, ctx)
-        if ctx.uid == 0:
+        uid, gid = self.tables.users.seen(ctx.uid, ctx.gid)
+        if uid == 0:
             return not mode & os.X_OK or found.is_directory or bool(found.mode & 0o111)
-        if ctx.uid == found.uid:
+        if uid == found.uid:
             allowed = found.mode >> 6
-        elif ctx.gid == found.gid or found.gid in pyfuse3.get_sup_groups(ctx.pid):
+        elif gid == found.gid or self._in_group(ctx, found.gid):
             allowed = found.mode >> 3
         else:
             allowed = found.mode
         return mode & ~allowed & 7 == 0
+
+    def _in_group(self, ctx: pyfuse3.RequestContext, gid: int) -> bool:
+        """By a supplementary group, which who is squashed has none of."""
+        if self.tables.users.seen(ctx.uid, ctx.gid) != (ctx.uid, ctx.gid):
+            return False
+        return gid in pyfuse3.get_sup_groups(ctx.pid)
 
     # --- extended attributes: part of the inode's image, so reading them costs no request
 

@@ -87,6 +87,9 @@ class Invalidation:
     async def invalidate(self, message: Invalidate) -> None:
         """What the master says has changed elsewhere; returns when it may be acknowledged."""
         tables = self._tables
+        if tables.is_subtree and self._moves_directory(message):
+            tables.cache.outdate(message.position)
+            self._forget_everything()
         tables.cache.invalidate(message.position, message.names, message.inos)
         if self._descriptor < 0:
             return  # not mounted yet: the kernel has nothing
@@ -99,6 +102,14 @@ class Invalidation:
             for dropped in dropping:
                 if dropped is not None:
                     await dropped.wait()
+
+    def _moves_directory(self, message: Invalidate) -> bool:
+        """It may have left the subtree that is shown, and all below with it without a word."""
+        cache = self._tables.cache
+        parents = {pair.parent for pair in message.names}
+        return bool(parents) and any(
+            cache.knows_directory(ino) for ino in message.inos if ino not in parents
+        )
 
     def forget_attributes(self, ino: int) -> None:
         """The kernel asks for this inode's attributes again. Never blocks."""
@@ -157,6 +168,10 @@ class Invalidation:
     def drop_everything(self) -> None:
         """Nothing that is cached here or in the kernel counts any more. Never blocks."""
         self._tables.cache.clear()
+        self._forget_everything()
+
+    def _forget_everything(self) -> None:
+        """The kernel asks for every name and all attributes again. Never blocks."""
         if self._descriptor < 0:
             return
         self.forget_names()

@@ -9,11 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from gfs import mounts
 from gfs.errors import UsageError
+from gfs.messages import Access
 from gfs.sections import MountConfig
+from gfs.squashing import ALL
 
 FUSE_CONF = Path("/etc/fuse.conf")
 MAX_BACKGROUND = 128  # asynchronous reads in flight; the kernel's default of 12 starves read-ahead
@@ -62,15 +65,29 @@ def _recover(path: str) -> None:
             raise UsageError(f"a live mount is at {path} already: fusermount3 -u {path}")
 
 
-def options(config: MountConfig) -> tuple[set[str], list[str]]:
+def options(
+    config: MountConfig, limits: Sequence[Access], kernel: Iterable[str] = ()
+) -> tuple[set[str], list[str]]:
     """Mount options, and notes for people on what is lost without more rights.
+
+    Args:
+      limits: what the master leaves the session of its rights.
+      kernel: words that are the kernel's, as `words.applied` found them.
 
     Raises:
       UsageError: allow_other was asked for and is not permitted.
     """
-    source = mounts.SOURCE_PREFIX + (config.cluster_dir or config.master or config.master_unix)
-    found = {"default_permissions", "subtype=gfs", f"fsname={escaped(source)}"}
+    cluster = config.cluster_dir or config.master or config.master_unix
+    source = config.source or mounts.source_of(cluster, config.subtree)
+    found = {"subtype=gfs", f"fsname={escaped(source)}", *kernel}
+    if not any(access.squash == ALL for access in limits):
+        # Else the kernel would compare owners with whom nobody acts as: the master judges.
+        found.add("default_permissions")
     notes = []
+    if any(access.read_only for access in limits):
+        found = {"ro", *(found - {"rw"})}
+        if not config.read_only:
+            notes.append("the master exports to this host read-only")
     permitted = os.geteuid() == 0 or _user_allow_other()
     if config.allow_other and not permitted:
         raise UsageError(f"allow_other needs the line user_allow_other in {FUSE_CONF}")

@@ -108,9 +108,10 @@ class _Search:
         raw = bytes_of(path)
         if place.path(raw) != raw and (raw.startswith(b"/") or place.inside):
             return shown  # below a mountpoint, or from where one stands in a mount
-        if not place.mountpoints:
+        there = place.on_host(bytes_of(asked_path(place, raw)))
+        if there is None:
             raise UsageError("find: commands need a mount of the cluster on this host")
-        return text_of(place.mountpoints[0] + bytes_of(asked_path(place, raw))).rstrip("/")
+        return text_of(there).rstrip("/")
 
     def run(self, remove: Remove) -> int:
         """Ask and act; the exit code."""

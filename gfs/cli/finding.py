@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -46,6 +46,7 @@ class Place:
       name: directory or URL, as mounts of this cluster carry it.
       here: the current directory inside the filesystem; b"/" outside of mounts.
       inside: whether one stands in a mount of it.
+      subtrees: of mountpoints that show a part of it, which.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Place:
     mountpoints: tuple[bytes, ...] = ()
     here: bytes = b"/"
     inside: bool = False
+    subtrees: Mapping[bytes, bytes] = field(default_factory=dict)
 
     def path(self, given: str | bytes) -> bytes:
         """The absolute path inside the filesystem that `given` means."""
@@ -61,8 +63,19 @@ class Place:
             return self.here.rstrip(b"/") + b"/" + raw
         for point in self.mountpoints:
             if raw == point or raw.startswith(point.rstrip(b"/") + b"/"):
-                return raw[len(point.rstrip(b"/")) :] or b"/"
+                return self._subtree(point) + raw[len(point.rstrip(b"/")) :] or b"/"
         return raw
+
+    def _subtree(self, point: bytes) -> bytes:
+        return self.subtrees.get(point, b"/").rstrip(b"/")
+
+    def on_host(self, path: bytes) -> bytes | None:
+        """A path of this host that leads to a path inside; None: no mount here shows it."""
+        for point in self.mountpoints:
+            below = self._subtree(point)
+            if path == below or path.startswith(below + b"/"):
+                return point + path[len(below) :]
+        return None
 
 
 def actor() -> Actor:
@@ -114,11 +127,11 @@ def reach(cluster: str | None, paths: Sequence[str | bytes] = ()) -> Place:
         config.read_from_shadow = True
     # A mount started by hand may carry the address alone.
     same = {name, name.removeprefix(URL_SCHEME)}
-    own = [one.mountpoint for one in mounts.mounted() if one.cluster in same]
-    own.sort(key=len, reverse=True)
-    place = Place(name, config, tuple(own))
+    subtrees = {one.mountpoint: one.subtree for one in mounts.mounted() if one.cluster in same}
+    own = tuple(sorted(subtrees, key=len, reverse=True))
+    place = Place(name, config, own, subtrees=subtrees)
     inside = any(here == point or here.startswith(point + b"/") for point in own)
-    return Place(name, config, tuple(own), place.path(here), True) if inside else place
+    return replace(place, here=place.path(here), inside=True) if inside else place
 
 
 def _of_mounts(here: bytes, paths: Sequence[str | bytes]) -> str | None:

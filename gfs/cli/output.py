@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _CONTROL = bytes(range(32)) + b"\x7f"
@@ -168,7 +169,7 @@ def _show_waiting(what: str, over: threading.Event) -> None:
 
 def umask() -> int:
     """This process's umask."""
-    for line in open("/proc/self/status", "rb"):  # noqa: SIM115
+    for line in Path("/proc/self/status").read_bytes().splitlines():
         if line.startswith(b"Umask:"):
             return int(line.split()[1], 8)
     mask = os.umask(0o022)

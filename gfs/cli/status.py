@@ -151,6 +151,8 @@ def _print_master(console: Any, master: dict[str, Any]) -> None:
     for server in master.get("servers", []):
         for error in server.get("errors", ()):
             console.print(f"server {server.get('server')}: {error}", style="red", markup=False)
+    if master.get("mounts"):
+        console.print(_mounts(master["mounts"]))
     if master.get("shadows"):
         console.print(_shadows(master["shadows"]))
     if damage := master.get("log_damage"):
@@ -167,6 +169,15 @@ def _since(when_ns: int) -> str:
         return "-"
     hours = max(0, time.time_ns() - when_ns) / 3.6e12
     return f"{hours:.0f} h ago" if hours < 48 else f"{hours / 24:.0f} d ago"
+
+
+def _mounts(mounts: list[dict[str, Any]]) -> Any:
+    from rich.markup import escape
+
+    table = _table("mount", "host", "may")
+    for one in mounts:
+        table.add_row(escape(one["mount"]), escape(one["host"]), one["may"])
+    return table
 
 
 def _shadows(shadows: list[dict[str, Any]]) -> Any:

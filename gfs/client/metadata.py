@@ -31,18 +31,17 @@ from gfs.client.settings import ClientSettings, GroupsOf, groups_of_process
 from gfs.client.waiting import Waiting, name_of, pause
 from gfs.connection import Connection
 from gfs.errors import (
-    BadKey,
     DeadSession,
     GfsError,
-    NewerFormat,
     ProtocolError,
+    Refused,
     RemoteProtocolError,
     TryAgain,
     Unreachable,
     UsageError,
-    WrongCluster,
 )
 from gfs.messages import (
+    Access,
     Actor,
     CloseSession,
     Done,
@@ -64,7 +63,7 @@ log = logging.getLogger(__name__)
 IN_FLIGHT_MAX = 1000  # the master remembers 1,024 numbers above the lowest unanswered
 BACKOFF_MIN_S, BACKOFF_MAX_S = 0.05, 0.25  # a restarted master is there within a second
 SWEEP_S = 0.5  # how exactly time limits are kept
-HOPELESS = (BadKey, WrongCluster, ProtocolError, NewerFormat)  # at the first connection
+HOPELESS = (Refused, ProtocolError)  # at the first connection
 
 Declared = tuple[Sequence[int], Sequence[int], Sequence[int]]
 _M = TypeVar("_M", bound=Message)
@@ -78,7 +77,7 @@ class MasterLink:
     """See the module's text. Start `run` in a nursery before use.
 
     Attributes:
-      session, epoch, cluster, chunk_bytes, goal, notice: as the master said.
+      session, epoch, cluster, chunk_bytes, goal, notice, limits: as the master said.
       lease: for how long cached metadata may be trusted.
       dead: why the session ended, or None.
       doubts: own mutations that ran out of time and may still land.
@@ -90,12 +89,12 @@ class MasterLink:
 
     def __init__(self, settings: ClientSettings) -> None:
         self._settings = settings
-        self.session = 0
-        self.epoch = 0
+        self.session = self._root = self.epoch = 0
         self.cluster = settings.cluster
         self.chunk_bytes = 0
         self.goal = 0
         self.notice = ""
+        self.limits: list[Access] = []
         self.lease_s = 0.0
         self.lease = CacheLease()
         self.lease.on_void = self._lease_void
@@ -343,6 +342,8 @@ class MasterLink:
                 opens=list(opens),
                 writers=list(writers),
                 unanswered=list(self._numbers),
+                wish=self._settings.wish,
+                root=self._root,
             ),
             timeout_s=self._settings.request_timeout_s,
         )
@@ -351,6 +352,7 @@ class MasterLink:
         self.session, self.epoch = opened.session, opened.epoch
         self.cluster, self.chunk_bytes, self.goal = opened.cluster, opened.chunk_bytes, opened.goal
         self.lease_s, self.notice = opened.lease_s, opened.notice
+        self.limits, self._root = opened.limits, opened.root
         granted(opened.lease_s)
         log.info("session.open session=%d epoch=%d", self.session, self.epoch)
 
@@ -399,7 +401,7 @@ class MasterLink:
     def reopen(self) -> None:
         """After death: begin a new session; `declare` is asked what goes into it."""
         self.dead = None
-        self.session = 0
+        self.session = self._root = 0
         self._next_number = 1
         self._numbers.clear()
         self._revive.set()

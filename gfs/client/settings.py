@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfs.ids import MIB
-from gfs.messages import Entry, Invalidate
+from gfs.messages import Access, Entry, Invalidate
 
 GroupsOf = Callable[[int], tuple[int, ...]]
 
@@ -51,6 +51,7 @@ class ClientSettings:
     `connect_timeout_s` bounds the first connection only; None tries for ever.
     `master` and `master_unix` may name several, with commas (gfs.masters). `shadow`: a
     shadow master will do; what it answers may be old, and changes are refused.
+    `wish`: the session is to do no more than this, of whatever the master grants.
     `key` None is right on the master's Unix socket alone: the caller is then
     the user the kernel says it is.
     """
@@ -66,6 +67,7 @@ class ClientSettings:
     request_timeout_s: float = 60.0  # a read
     mutation_timeout_s: float = 80.0  # below the mount's handler limit of 90 s
     shadow: bool = False
+    wish: Access | None = None
 
 
 @dataclass(slots=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import Struct, field
 
+from gfs.identities import NOBODY, Range
 from gfs.items import Extent, Inode
 
 REVISION = 1
@@ -65,6 +66,23 @@ class Actor(Message):
     gid: int
     pid: int = 0
     groups: tuple[int, ...] | None = None
+
+
+class Access(Message):
+    """What a session may do: as its client asks for, or as the master's exports say.
+
+    `subtree`: path of the directory that is its root. `map_uid`, `map_gid`: as of
+    `gfs.identities`. `squash`: "" nobody, "root" who would be root, "all" everybody acts
+    as `anon_uid` and `anon_gid`, after the maps.
+    """
+
+    read_only: bool = False
+    subtree: bytes = b"/"
+    map_uid: list[Range] = field(default_factory=list)
+    map_gid: list[Range] = field(default_factory=list)
+    squash: str = ""
+    anon_uid: int = NOBODY
+    anon_gid: int = NOBODY
 
 
 class Entry(Message):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import field
 
 from gfs.ids import ROOT_INO
-from gfs.messages.base import Actor, Entry, LaidOut, ListedName, Located, Message
+from gfs.messages.base import Access, Actor, Entry, LaidOut, ListedName, Located, Message
 
 
 class OpenSession(Message):
@@ -13,7 +13,8 @@ class OpenSession(Message):
 
     After a reconnection the client declares what it holds, and that replaces what
     it held before; until it has, the master answers no mutation that these could
-    conflict with. `unanswered`: numbers of mutations that it will send again.
+    conflict with. `unanswered`: numbers of mutations that it will send again. `wish`: it is
+    to do no more than this; `root`: of a session taken up, as `SessionOpened` gave it.
     """
 
     session: int
@@ -25,10 +26,17 @@ class OpenSession(Message):
     opens: list[int] = field(default_factory=list)  # inodes open, each once
     writers: list[int] = field(default_factory=list)  # inodes with uncommitted content
     unanswered: list[int] = field(default_factory=list)
+    wish: Access | None = None
+    root: int = 0
 
 
 class SessionOpened(Message):
-    """The session's number and what the client must know of the cluster."""
+    """The session's number and what the client must know of the cluster.
+
+    `limits`: what the master's exports and the client's wish leave of its rights, the wish
+    last; none is all. `root`: inode that is the session's root, 0 that of the filesystem;
+    in everything else that is said it is inode 1.
+    """
 
     session: int
     epoch: int
@@ -38,6 +46,8 @@ class SessionOpened(Message):
     position: int
     goal: int
     notice: str = ""  # of a shadow: how far behind its answers may be
+    limits: list[Access] = field(default_factory=list)
+    root: int = 0
 
 
 class Renew(Message):
@@ -165,13 +175,15 @@ class Walk(Message):
     """Resolve a path from `start` with the permissions of the actor -> `Walked`.
 
     `follow` says whether a symbolic link in last place is followed. A missing
-    last component is not an error: `entry.ino` is 0.
+    last component is not an error: `entry.ino` is 0. `top`: the root, of which ".." is
+    itself; a confined session's is set by the master.
     """
 
     path: bytes
     follow: bool
     actor: Actor
-    start: int = 1
+    start: int = ROOT_INO
+    top: int = ROOT_INO
 
 
 class Walked(Message):
@@ -183,9 +195,13 @@ class Walked(Message):
 
 
 class PathOf(Message):
-    """A path of an inode by its least (parent, name) -> `PathIs`; for messages and views."""
+    """A path of an inode by its least (parent, name) -> `PathIs`; for messages and views.
+
+    From `top`, as of `Walk`: by the least names that lead up to it.
+    """
 
     ino: int
+    top: int = ROOT_INO
 
 
 class PathIs(Message):
@@ -269,9 +285,13 @@ class LookInTrash(Message):
 
 
 class ListSnapshots(Message):
-    """-> `SnapshotListing`: what `gfs snapshot` has made, where the actor can get to it."""
+    """-> `SnapshotListing`: what `gfs snapshot` has made, where the actor can get to it.
+
+    Below `top`, as of `Walk`, and with paths from there.
+    """
 
     actor: Actor
+    top: int = ROOT_INO
 
 
 class SnapshotEntry(Message):

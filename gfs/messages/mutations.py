@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import field
 
+from gfs.ids import ROOT_INO
 from gfs.messages.base import Actor, Entry, LaidOut, Lease, Message
 
 
@@ -126,13 +127,15 @@ class Undelete(Message):
 
     With `part`, a path below the entry, only what lies there. Missing parents are made; a
     taken name gets the suffix ``.undeleted-N``. With `parent`, a directory, `path` is the
-    name that it is to have there, and a taken one is refused as `AlreadyExists`.
+    name that it is to have there, and a taken one is refused as `AlreadyExists`. `top`: where
+    a path begins, as of `Walk`.
     """
 
     ino: int
     path: bytes = b""
     part: bytes = b""
     parent: int = 0
+    top: int = ROOT_INO
 
 
 class EmptyTrash(Message):

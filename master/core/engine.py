@@ -19,6 +19,7 @@ from gfs.messages import Actor, Message
 from gfs.records import InodeChange, OrphanChange, Record, RecordActor, TrashChange
 from master.core.chunks import Chunks
 from master.core.coherence import Stale, inode_holders, stale_for
+from master.core.confining import Confines
 from master.core.decision import Decision, Policy
 from master.core.queries import Queries
 from master.core.registry import Registry
@@ -80,6 +81,8 @@ class Pending:
     number: int = 0  # of a mutation; it is in flight until its answer has left
     tokens: set[int] = field(default_factory=set)
     turn: int = 0
+    confines: Confines | None = None  # of its session: `message` is in the master's terms
+    said: Actor | None = None  # by whom, in the session's own terms
 
 
 @dataclass
@@ -141,6 +144,7 @@ class Engine:
         self.closed_orphans: set[int] = set()  # nobody holds them any more: upkeep reclaims
         self.doomed: dict[int, None] = {}  # trash on its way out, in the order it came up
         self.inode_count = 0
+        self.moves = self.committed_moves = 0  # directories that got another parent
         self.now_s = self.started_s = now_s
         self.now_ns = last_time_ns
         self._inos = self._handles = self._tokens = 0
@@ -203,8 +207,11 @@ class Engine:
                 self._note_orphan(change.key[0], is_one=change.new is not None)
             elif isinstance(change, TrashChange):
                 self._note_trash(change)
-            elif isinstance(change, InodeChange) and (change.old is None or change.new is None):
-                self.inode_count += 1 if change.old is None else -1
+            elif isinstance(change, InodeChange):
+                if change.old is None or change.new is None:
+                    self.inode_count += 1 if change.old is None else -1
+                elif change.old.parent != change.new.parent:
+                    self.moves += 1
 
     def _note_orphan(self, ino: int, *, is_one: bool) -> None:
         if not is_one:
@@ -261,6 +268,9 @@ class Engine:
 
     def _order(self, session: int, server: int, message: Message, on_answer: OnAnswer) -> int:
         self._tokens += 1
+        live = self.sessions.live.get(session) if session else None
+        if live is not None and live.confines is not None:
+            message = live.confines.outward(message)
         self._orders[self._tokens] = _Order(session, server, message, on_answer)
         self._sends.append(Send(session, server, message, self._tokens))
         return self._tokens
@@ -307,7 +317,7 @@ class Engine:
 
     def committed(self) -> Ready:
         """The step's records are durable and the tables committed: what may leave."""
-        self.committed_position = self.position
+        self.committed_position, self.committed_moves = self.position, self.moves
         tokens_of = self._invalidate(self._decided)
         self._decided = []
         ready = Ready(sends=self._sends, ended=self._ended)

@@ -19,16 +19,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 
 from gfs import messages as m
 from gfs.errors import DeadSession, GfsError, NoSpace, NotReady, TooFewServers, TooLarge
 from gfs.items import INODES
 from gfs.messages import Done, GroupsNeeded, Message, Mutate
 from gfs.open_flags import writes
-from gfs.records import Record, RecordActor
+from gfs.records import Record
 from master.core import attributes, commits, extents, namespace, renaming, tails, trash
-from master.core.coherence import Stale
 from master.core.decision import (
     Decision,
     NeedsCuts,
@@ -41,6 +39,7 @@ from master.core.decision import (
 from master.core.engine import Answer, Caller, Engine, Pending
 from master.core.permissions import NeedGroups
 from master.core.reading import Reading
+from master.core.requests import as_of, parents_of, record_actor, shown, translate
 from master.core.seals import Seals
 from master.core.sessions import LiveSession
 from master.core.snapshots import Preparing, snapshot
@@ -92,6 +91,11 @@ class Machine:
         except GfsError as error:
             engine.answer(pending, error)
             return
+        try:
+            translate(pending, live)
+        except GfsError as error:
+            engine.answer(pending, error)
+            return
         pending.number = message.number
         engine.in_flight[session, message.number] = pending
         if engine.sessions.gate_open():
@@ -110,10 +114,16 @@ class Machine:
             self._replay(pending, live, message.operation, landed)
             return
         operation = message.operation
+        if pending.confines is not None:
+            try:
+                pending.confines.require(operation, in_step=True)
+            except GfsError as error:
+                self._finish(pending, error)
+                return
         if self.preparing.holds(pending, operation):
             return
         if live.mount:
-            for parent in _parents(operation):
+            for parent in parents_of(operation):
                 self.engine.registry.add_interest(pending.session, parent)
         decision = self.engine.decision(pending.session, message.actor)
         pending.uncache, decision.recalled = decision.uncache, pending.recalled
@@ -164,7 +174,7 @@ class Machine:
         if landed <= engine.first_position and live.mount:
             if isinstance(operation, m.MakeNode) and ino:
                 engine.registry.add_interest(pending.session, ino)
-            stale = _shown(operation, done)
+            stale = shown(operation, done)
             token = engine.tell(pending.session, stale, engine.committed_position)
             pending.tokens.add(token)
         self._finish(pending, done)
@@ -213,7 +223,7 @@ class Machine:
         if not changes:
             # Nothing to log. What it read may be as new as the last record decided.
             pending.positions.add(engine.position)
-            self._finish(pending, _as_of(done, engine.position))
+            self._finish(pending, as_of(done, engine.position))
             return
         actor = message.actor
         record = Record(
@@ -221,7 +231,7 @@ class Machine:
             engine.epoch,
             engine.now_ns,
             operation_name(message.operation),
-            RecordActor(actor.uid, actor.gid, actor.pid, live.host, live.mount),
+            record_actor(actor, live, pending.said),
             changes,
             pending.session,
             message.number,
@@ -241,6 +251,8 @@ class Machine:
         self._finish(pending, done)
 
     def _finish(self, pending: Pending, answer: Answer) -> None:
+        if pending.confines is not None:
+            answer = pending.confines.outward(answer)
         self.engine.answer(pending, answer)
         self.preparing.over(pending)
 
@@ -315,9 +327,13 @@ class Machine:
         Raises:
           GfsError: the refusal.
         """
-        self._require_session(session)
+        confines = self._live(session).confines
         try:
-            return self.reading.answer(session, message, in_step=False)
+            if confines is None:
+                return self.reading.answer(session, message, in_step=False)
+            inward = confines.require(confines.inward(message), in_step=False)
+            answer: Message = confines.outward(self.reading.answer(session, inward, in_step=False))
+            return answer
         except Suspend:
             return None
         except NeedGroups:
@@ -328,23 +344,33 @@ class Machine:
         live = self.engine.sessions.live.get(session)
         turn = live.turn if live is not None else 0
         pending = Pending(session, caller, message, self.engine.now_s, turn=turn)
+        try:
+            translate(pending, live)
+        except GfsError as error:
+            self.engine.answer(pending, error)
+            return
         if self.engine.sessions.gate_open():
             self._read(pending)
         else:
             self._at_gate.append(pending)
 
-    def _require_session(self, session: int) -> None:
+    def _live(self, session: int) -> LiveSession:
         """Who has no session could be registered as holder, and never be told to let go."""
-        if session not in self.engine.sessions.live:
+        live = self.engine.sessions.live.get(session)
+        if live is None:
             raise DeadSession("no session is open on this connection")
+        return live
 
     def _read(self, pending: Pending) -> None:
         if self._asker(pending) is None:
             return
+        message = pending.message
         try:
+            if pending.confines is not None:  # reads are of what is committed
+                message = pending.confines.require(message, in_step=False)
             answer = self.reading.answer(
                 pending.session,
-                pending.message,
+                message,
                 in_step=True,
                 uncache=pending.uncache,
                 recalled=pending.recalled,
@@ -403,37 +429,3 @@ def operation_name(operation: Message) -> str:
     """The record's and the stream's name of an operation."""
     kind = type(operation)
     return _NAMES.get(kind, kind.__name__.lower())
-
-
-def _parents(operation: Any) -> tuple[int, ...]:
-    """Directories whose entries the answer will tell the session about."""
-    parent = getattr(operation, "parent", 0)
-    other = getattr(operation, "new_parent", 0)
-    return tuple(ino for ino in (parent, other) if ino)
-
-
-def _shown(operation: Any, done: Done) -> Stale:
-    """What an answer tells its session about."""
-    names = {
-        (parent, name)
-        for parent, name in (
-            (getattr(operation, "parent", 0), getattr(operation, "name", b"")),
-            (getattr(operation, "new_parent", 0), getattr(operation, "new_name", b"")),
-        )
-        if parent
-    }
-    if isinstance(operation, m.MakeNode) and done.entry is not None:
-        names.add((done.entry.ino, b""))  # that it is empty: others may have used it since
-    entries = [done.entry, *done.parents, *(file.entry for file in done.committed)]
-    return Stale(names, {entry.ino for entry in entries if entry is not None and entry.ino})
-
-
-def _as_of(done: Done, position: int) -> Done:
-    """The answer of a decision that changed nothing, dated by what it had read."""
-    entry = done.entry
-    return replace(
-        done,
-        position=position,
-        entry=None if entry is None else replace(entry, position=position),
-        parents=[replace(parent, position=position) for parent in done.parents],
-    )

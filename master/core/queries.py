@@ -101,8 +101,8 @@ class Queries:
             raise NameTooLong("name too long")
         return self.entry(position, session, self._child(ask.parent, directory, ask.name))
 
-    def _child(self, parent: int, directory: Inode, name: bytes) -> int:
-        if name == b".":
+    def _child(self, parent: int, directory: Inode, name: bytes, top: int = ROOT_INO) -> int:
+        if name == b"." or (name == b".." and parent == top):
             return parent
         if name == b"..":
             return directory.parent or ROOT_INO
@@ -182,21 +182,22 @@ class Queries:
         """Resolve a path as path_resolution(7) says."""
         if len(ask.path) > PATH_BYTES_MAX:
             raise NameTooLong(f"path of {len(ask.path)} bytes")
-        parent = here = ROOT_INO if ask.path.startswith(b"/") else ask.start
+        top = ask.top
+        parent = here = top if ask.path.startswith(b"/") else ask.start
         name = b""
         left = [part for part in reversed(ask.path.split(b"/")) if part]
         links = 0
         while left:
             part = left.pop()
             directory = self._searchable(here, ask.actor)
-            child = self._child(here, directory, part)
+            child = self._child(here, directory, part, top)
             inode: Inode | None = self._tables.get(INODES, (child,)) if child else None
             if inode is not None and stat.S_ISLNK(inode.mode) and (left or ask.follow):
                 links += 1
                 if links > SYMLINKS_MAX:
                     raise LinkLoop("too many symbolic links")
                 left += [part for part in reversed(inode.target.split(b"/")) if part]
-                here = ROOT_INO if inode.target.startswith(b"/") else here
+                here = top if inode.target.startswith(b"/") else here
                 continue
             if not child:
                 if left:
@@ -212,18 +213,28 @@ class Queries:
         require(directory, actor, EXECUTE)
         return directory
 
-    def path(self, ino: int) -> bytes:
-        """A path of the inode by its least name; raises StaleInode."""
+    def path(self, ino: int, top: int = ROOT_INO) -> bytes:
+        """A path of the inode from `top`, by its least name that has one; raises StaleInode."""
+        if ino == top:
+            return b"/"
+        for parent, name in self._tables.by_index(LINKS_BY_INO, ino):
+            above = self._directory_path(int(parent), top)
+            if above is not None:
+                return above + b"/" + bytes(name)
+        raise StaleInode("not reachable from the root")
+
+    def _directory_path(self, ino: int, top: int) -> bytes | None:
+        """Path of a directory, b"" for `top` itself; None: it lies elsewhere."""
         parts: list[bytes] = []
         for _ in range(_DEPTH_MAX):
-            if ino == ROOT_INO:
-                return b"/" + b"/".join(reversed(parts))
+            if ino == top:
+                return b"".join(b"/" + part for part in reversed(parts))
             keys = self._tables.by_index(LINKS_BY_INO, ino, limit=1)
             if not keys or keys[0][0] == TRASH_INO:
-                break
+                return None
             ino = int(keys[0][0])
             parts.append(bytes(keys[0][1]))
-        raise StaleInode("not reachable from the root")
+        return None
 
     def trash(self, ask: ListTrash) -> TrashListing:
         """Newest inode numbers last; root sees all, others what they deleted."""
@@ -260,15 +271,15 @@ class Queries:
 
     def snapshots(self, ask: ListSnapshots) -> SnapshotListing:
         """Those that stand below the root, by a path that the actor may walk."""
-        found = (self._snapshot(ino, ask.actor) for ino in marked(self._tables))
+        found = (self._snapshot(ino, ask) for ino in marked(self._tables))
         return SnapshotListing([entry for entry in found if entry is not None])
 
-    def _snapshot(self, ino: int, actor: Actor) -> SnapshotEntry | None:
+    def _snapshot(self, ino: int, ask: ListSnapshots) -> SnapshotEntry | None:
         try:
-            inode, path = self.inode(ino), self.path(ino)
-            here = int(ROOT_INO)
+            inode, path = self.inode(ino), self.path(ino, ask.top)
+            here = ask.top
             for part in path.split(b"/")[1:]:
-                here = self._child(here, self._searchable(here, actor), part)
+                here = self._child(here, self._searchable(here, ask.actor), part)
         except Refused:
             return None
         return SnapshotEntry(ino, path, inode.created_ns, stat.S_IFMT(inode.mode))

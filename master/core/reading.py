@@ -141,7 +141,7 @@ class Reading:
         return walked
 
     def _path(self, session: int, ask: m.PathOf, step: bool, _: _Uncache | None) -> Message:
-        return m.PathIs(self._queries.path(ask.ino))
+        return m.PathIs(self._queries.path(ask.ino, ask.top))
 
     def _drop_interest(
         self, session: int, ask: m.DropInterest, step: bool, _: _Uncache | None

@@ -48,7 +48,7 @@ def drop_link(
     elif to_trash and not decision.registry.is_open(ino) and wants_trash(decision, parent, inode):
         move_to_trash(decision, parent, name, ino, inode)
     else:
-        reclaim_or_orphan(decision, ino, inode)
+        reclaim_or_orphan(decision, ino, inode, parent)
 
 
 def wants_trash(decision: Decision, parent: int, inode: Inode) -> bool:
@@ -202,11 +202,11 @@ def _remove_directory(decision: Decision, parent: int, ino: int) -> None:
     decision.touch_directory(parent, decision.inode(parent), links=-1)
 
 
-def reclaim_or_orphan(decision: Decision, ino: int, inode: Inode) -> None:
+def reclaim_or_orphan(decision: Decision, ino: int, inode: Inode, parent: int = 0) -> None:
     """No name is left: a file that is open waits for its close, a scattered one for upkeep."""
     is_open = decision.registry.is_open(ino) and not inode.is_directory
     if is_open or (inode.is_file and extents.is_scattered(decision.tx, ino, inode)):
         decision.put_inode(ino, replace(inode, nlink=0, version=inode.version + 1))
-        decision.tx.put(ORPHANS, (ino,), Orphan(decision.now_ns))
+        decision.tx.put(ORPHANS, (ino,), Orphan(decision.now_ns, parent))
     else:
         reclaim(decision, ino, inode)

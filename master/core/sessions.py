@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gfs.errors import Overloaded, Refused
+from master.core.confining import Confines
 
 NUMBERS_MAX = 1024  # unanswered at once, and results kept in memory
 NUMBER_LIMIT = 1 << 62  # keys of the tables end there
@@ -39,6 +40,7 @@ class LiveSession:
     landed: OrderedDict[int, int] = field(default_factory=OrderedDict)
     created: dict[int, tuple[int, bool]] = field(default_factory=dict)
     turn: int = 0
+    confines: Confines | None = None  # what it may do; None: everything
 
     def position_of(self, number: int, low: int) -> int | None:
         """Where the request landed, or None: decide it.

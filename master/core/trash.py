@@ -67,14 +67,25 @@ def _require_live(decision: Decision, directory: int) -> None:
 def _old_place(
     decision: Decision, op: Undelete, item: Trash, below: list[bytes]
 ) -> tuple[int, bytes]:
-    """Where it was, or the path that is asked for: directory and free name."""
+    """Where it was, or the path that is asked for: directory and free name.
+
+    What is to come back below `op.top` goes to the directory that it was in, wherever its
+    path would lead by now.
+    """
+    if op.top != ROOT_INO and not op.path:
+        return _free_place(decision, item.parent, [item.name, *below])
     path = op.path or b"/".join((item.path, *below))
     parts = [part for part in path.split(b"/") if part]
     if not parts or parts[0] == b"?":
         parts = [below[-1] if below else item.name]
+    return _free_place(decision, op.top, parts)
+
+
+def _free_place(decision: Decision, home: int, parts: list[bytes]) -> tuple[int, bytes]:
+    """The directory at the end of these names below `home`, and a free one there."""
     for part in parts:
         check_name(part)
-    parent = _make_parents(decision, parts[:-1])
+    parent = _make_parents(decision, home, parts[:-1])
     require(decision.directory(parent), decision.actor, WRITE | EXECUTE)
     return parent, _free_name(decision, parent, parts[-1])
 
@@ -110,8 +121,8 @@ def _require_own(item: Trash, actor: Actor) -> None:
         raise NotPermitted("deleted by another user")
 
 
-def _make_parents(decision: Decision, parts: list[bytes]) -> int:
-    here: int = ROOT_INO
+def _make_parents(decision: Decision, home: int, parts: list[bytes]) -> int:
+    here = home
     for part in parts:
         require(decision.directory(here), decision.actor, EXECUTE)
         dirent = decision.dirent(here, part)

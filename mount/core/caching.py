@@ -90,6 +90,13 @@ class Recent:
         if len(self._positions) > RECENT_MAX:
             self._floor = max(self._floor, self._positions.popitem(last=False)[1])
 
+    def note_all(self, position: int) -> None:
+        """Everything was invalidated then."""
+        self._positions = OrderedDict(
+            (key, at) for key, at in self._positions.items() if at > position
+        )
+        self._floor = max(self._floor, position)
+
     def at(self, key: int) -> int:
         return self._positions.get(key, self._floor)
 
@@ -266,6 +273,19 @@ class Cache:
             elif known.position < position:
                 known.inode = None
                 known.invalid_at = max(known.invalid_at, position)
+
+    def knows_directory(self, ino: int) -> bool:
+        """Are names in this directory known?"""
+        return ino in self._directories
+
+    def outdate(self, position: int) -> None:
+        """Whatever was learned as of before `position` counts no more."""
+        for directory in self._directories.values():
+            directory.invalid_at = max(directory.invalid_at, position)
+            self._strip(directory, directory.trusted_until)
+        self._recent_directories.note_all(position)
+        self.invalidate(position, (), list(self._attributes))
+        self._recent_inodes.note_all(position)
 
     def doubt(self, names: Iterable[NamePair], inos: Iterable[int]) -> None:
         """These may change without a word, until `settle` is called as often."""

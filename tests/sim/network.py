@@ -88,6 +88,7 @@ class SimConnection(Connection):
         self.end = end
         self.is_unix = False
         self.peer = peer
+        self.host = ""  # nobody is restricted by where it is
         self.peer_uid = self.peer_gid = self.peer_pid = -1
         self._pool = pool or BufferPool(1024 * 1024)
         self._silence_limit_s = silence_limit_s

@@ -146,3 +146,16 @@ def test_the_collector_has_nothing_to_look_through_in_lines_of_the_stream() -> N
     (line,) = changes.decode_lines(changes.encode(events))
     for one in (*events, line, line.keys, line.old, line.new, line.actor):
         assert not gc.is_tracked(one)
+
+
+def test_an_actor_with_other_numbers_at_home_shows_both() -> None:
+    made = DirentChange((1, b"n"), None, Dirent(5, FILE))
+    squashed = msgspec.structs.replace(
+        record(made), actor=RecordActor(65534, 7, 1, "h", "/m", 0, 8)
+    )
+    for one, said in ((record(made), (-1, -1)), (squashed, (0, 8))):
+        (line,) = changes.decode_lines(changes.encode(changes.events_of(one)))
+        assert line.actor is not None
+        assert (line.actor.said_uid, line.actor.said_gid) == said
+    shown = json.loads(changes.encode(changes.events_of(record(made))))["actor"]
+    assert shown == {"uid": 7, "gid": 8, "pid": 9, "host": "h", "mount": "/m"}

@@ -38,6 +38,18 @@ def test_a_path_below_a_mountpoint_means_the_file_there(given: str | bytes, mean
     assert place().path(given) == meant
 
 
+def test_a_mount_of_a_subtree_shows_what_lies_there() -> None:
+    mnt, sub = b"/mnt", b"/srv/sub"
+    here = Place("c", ClientConfig(), (sub, mnt), subtrees={sub: b"/a/b", mnt: b"/"})
+    assert here.path(b"/srv/sub/x") == b"/a/b/x"
+    assert here.path(b"/srv/sub") == b"/a/b"
+    assert here.path(b"/mnt") == b"/"
+    assert here.on_host(b"/a/b/x") == b"/srv/sub/x"
+    assert here.on_host(b"/a/bc") == b"/mnt/a/bc"
+    only = Place("c", ClientConfig(), (sub,), subtrees={sub: b"/a/b"})
+    assert only.on_host(b"/a") is None
+
+
 def test_a_relative_path_starts_where_one_stands() -> None:
     assert place(b"/dir").path("x") == b"/dir/x"
     assert place(b"/dir").path("../x") == b"/dir/../x"

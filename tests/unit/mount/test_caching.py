@@ -71,6 +71,25 @@ def test_late_reply_about_a_name_is_not_kept(cache: Cache) -> None:
     assert cache.learn_name(directory, b"f", F, 6)
 
 
+def test_what_is_outdated_is_asked_again_and_late_replies_are_not_kept(cache: Cache) -> None:
+    cache.made_directory(D, 5)
+    looked_up(cache, b"f", entry(5))
+    cache.pin(F)
+    directory = cache.directory(D)
+    cache.outdate(9)
+    assert cache.knows_directory(D)
+    assert not cache.is_complete(D)
+    assert cache.lookup(D, b"f") == UNKNOWN
+    assert cache.attributes(F) is None
+    assert not cache.learn_name(directory, b"f", F, 8)
+    cache.learn(entry(8))
+    assert cache.attributes(F) is None
+    assert not cache.learn_name(cache.directory(77), b"new", F, 8)  # not known before either
+    assert cache.learn_name(directory, b"f", F, 9)
+    cache.learn(entry(9))
+    assert cache.attributes(F) is not None
+
+
 def test_late_reply_about_attributes_is_used_but_not_trusted(cache: Cache) -> None:
     looked_up(cache, b"f", entry(5, size=1))
     cache.invalidate(9, [], [F])

@@ -245,11 +245,20 @@ class ChunkServer:
 class Client:
     """One session. With `automatic` it acknowledges whatever the master asks at once."""
 
-    def __init__(self, cluster: Cluster, name: str, mount: str, actor: Actor) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        name: str,
+        mount: str,
+        actor: Actor,
+        granted: m.Access | None = None,
+        wish: m.Access | None = None,
+    ) -> None:
         self.cluster = cluster
         self.name = name
         self.mount = mount
         self.actor = actor
+        self.granted, self.wish, self.root = granted, wish, 0
         self.automatic = True
         self.connected = True
         self.asked: list[Send] = []  # of the master, not answered
@@ -266,11 +275,14 @@ class Client:
         self.connected = True
         call = Call(self, 0, m.Ok())
         caller = cluster.caller(call)
-        ask = m.OpenSession(self.session, "host", self.mount, 1, self.actor.uid, **declared)
+        ask = m.OpenSession(
+            self.session, "host", self.mount, 1, self.actor.uid,
+            **declared, wish=self.wish, root=self.root,
+        )  # fmt: skip
         again: list[Send] = []
 
         def work() -> None:
-            session, sends = cluster.core.joining.open(caller, ask, "c")
+            session, sends = cluster.core.joining.open(caller, ask, "c", self.granted)
             if session:
                 self.session = session
                 cluster.sessions[session] = self
@@ -284,6 +296,7 @@ class Client:
         cluster.settle()
         answer = call.answer
         assert isinstance(answer, m.SessionOpened)
+        self.root = answer.root
         return answer
 
     def close(self) -> None:
@@ -606,8 +619,15 @@ class Cluster:
 
     # --- who is there
 
-    def client(self, mount: str = "/m", actor: Actor = ROOT) -> Client:
-        client = Client(self, mount, mount, actor)
+    def client(
+        self,
+        mount: str = "/m",
+        actor: Actor = ROOT,
+        *,
+        granted: m.Access | None = None,
+        wish: m.Access | None = None,
+    ) -> Client:
+        client = Client(self, mount, mount, actor, granted, wish)
         self.clients.append(client)
         return client
 
