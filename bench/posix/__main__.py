@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -80,7 +81,6 @@ def main(
     directory: Path,
 ) -> None:
     """See HELP."""
-    signal.signal(signal.SIGTERM, _interrupted)
     programs = choose_programs(only)
     kinds = choose_targets(targets)
     findings = Findings.load(json_file)
@@ -91,9 +91,10 @@ def main(
         findings.machine = machine.facts(work)
         for kind in kinds:
             target = kind(work / kind.name)
-            for name, outcome in _tried(target, programs, findings, logs or work / "logs"):
-                findings.add(name, target.name, outcome)
-                findings.save(json_file)  # after each: a run takes long, and may be interrupted
+            with closing(_tried(target, programs, findings, logs or work / "logs")) as tried:
+                for name, outcome in tried:
+                    findings.add(name, target.name, outcome)
+                    findings.save(json_file)  # after each: a run may be interrupted
     page.print_summary(findings)
     if page_file:
         page.write(findings, page_file)
@@ -102,8 +103,9 @@ def main(
 
 def _tried(
     target: Target, programs: Sequence[Program], findings: Findings, logs: Path
-) -> Iterator[tuple[str, Outcome]]:
+) -> Generator[tuple[str, Outcome]]:
     """Outcomes on one target, which is up only meanwhile; one that stops answering is replaced."""
+    signal.signal(signal.SIGTERM, _interrupted)
     try:
         target.check()
         findings.targets[target.name] = target.version()
@@ -125,6 +127,7 @@ def _tried(
                 target.fresh()
                 target.start()
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # taking down takes seconds, not minutes
         target.stop()
 
 
