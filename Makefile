@@ -6,13 +6,14 @@ WORKERS ?= 4
 BENCH_ARGS ?=
 MINUTES ?= 2
 TORTURE_ARGS ?=
+POSIX_ARGS ?=
 export PYTHON
 
 VENV := .venv/bin
 PACKAGES := gfs master chunkd mount projections bench tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status test check install-mount sim torture model bench bench-peers bench-views clean
+.PHONY: help setup demo up down status test check install-mount sim torture model posix bench bench-peers bench-views clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +63,9 @@ sim: setup ## simulate a cluster under faults: SEEDS=200 of them, or SEED=n with
 model: setup ## random programs on two mounts and on a local directory: STEPS=10000, SEED=n
 	@GFS_MODEL_STEPS=$(or $(STEPS),10000) $(VENV)/python -m pytest -q tests/fuse/test_model.py \
 		$(if $(SEED),--hypothesis-seed=$(SEED))
+
+posix: setup ## run real programs on ext4 and on a mount; writes docs/programs.md unless POSIX_ARGS
+	@$(VENV)/python -m bench.posix $(or $(POSIX_ARGS),--page docs/programs.md)
 
 bench: setup ## measure this project beside the local disk
 	@$(VENV)/python -m bench --targets local,ours $(BENCH_ARGS)

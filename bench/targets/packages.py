@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 
 from bench.targets.commands import run
 from bench.targets.target import TargetFailed, Unavailable
@@ -21,9 +22,22 @@ def require(programs: dict[str, str]) -> None:
     Raises:
       Unavailable: one is missing and cannot be installed; the message is the command.
     """
-    missing = sorted({package for program, package in programs.items() if not _found(program)})
-    if not missing:
+    _require({package for program, package in programs.items() if not _found(program)})
+
+
+def require_packages(packages: Iterable[str]) -> None:
+    """Make sure that each Debian package is installed.
+
+    Raises:
+      Unavailable: one is missing and cannot be installed; the message is the command.
+    """
+    _require({package for package in packages if not installed(package)})
+
+
+def _require(packages: set[str]) -> None:
+    if not packages:
         return
+    missing = sorted(packages)
     command = f"apt-get install --no-install-recommends {' '.join(missing)}"
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         raise Unavailable(f"needs root and: {command}")
@@ -48,6 +62,14 @@ def require_root() -> None:
 def version_of(package: str) -> str:
     """Installed version of a Debian package."""
     return run("dpkg-query", "-W", "-f", "${Version}", package)
+
+
+def installed(package: str) -> bool:
+    """Whether a Debian package is; False where there are none."""
+    try:
+        return run("dpkg-query", "-W", "-f", "${db:Status-Status}", package) == "installed"
+    except TargetFailed:
+        return False
 
 
 def _found(program: str) -> bool:
