@@ -5,6 +5,7 @@ from __future__ import annotations
 import duckdb
 
 from gfs.changes import Line
+from projections.analytics_kept import keep_copy
 from projections.core.following import SourceDiffers
 from projections.core.owning import owning
 
@@ -50,3 +51,4 @@ def apply_copy(line: Line, connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(_DIRENTS)
     connection.execute(_XATTRS.format(kept=owner.kept))
     connection.execute("DROP TABLE copied")
+    keep_copy(connection, copy)
