@@ -125,6 +125,7 @@ def finish(connection: apsw.Connection) -> None:
     execute("DELETE FROM directories")
     connection.executemany(_PUT_DIRECTORY, _directories(connection))
     execute(INDEXES["directories_path"])
+    execute(INDEXES["directories_parent"])
     execute(_OWNERS)
     execute(_EXTENSIONS)
     execute(_NAMES)

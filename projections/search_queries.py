@@ -200,16 +200,14 @@ def sums_at(connection: apsw.Connection, path: str, depth: int, most: int) -> li
         return _dicts(connection, file, (path, ino))
     if depth == 0:
         return own
-    if depth == 1:
-        # A directory counts where its name is, and names have an index.
-        named = "d.ino IN (SELECT e.ino FROM dirents e WHERE e.parent = ?1)"
-        where = f"{named} AND d.parent = ?1 ORDER BY d.path LIMIT ?2"
-        return own + _dicts(connection, sums + where, (ino, most + 1))
-    spelled = "" if ino == ROOT else own[0]["path"]
-    limits = "length(substr(d.path, ?3)) - length(replace(substr(d.path, ?3), '/', '')) <= ?4"
-    where = f"d.path > ?1 AND d.path < ?2 AND {limits} ORDER BY d.path LIMIT ?5"
-    bound = (spelled + "/", spelled + "0", len(spelled) + 1, depth, most + 1)
-    return own + _dicts(connection, sums + where, bound)
+    # Level by level, by the index of parents: a directory's files are not looked at.
+    below = (
+        "WITH RECURSIVE level (ino, depth) AS (SELECT ino, 1 FROM directories WHERE parent = ?1"
+        " UNION ALL SELECT x.ino, l.depth + 1 FROM level l CROSS JOIN directories x"
+        " ON x.parent = l.ino WHERE l.depth < ?2) "
+    )
+    where = "d.ino IN (SELECT ino FROM level) ORDER BY d.path LIMIT ?3"
+    return own + _dicts(connection, below + sums + where, (ino, depth, most + 1))
 
 
 def _dicts(connection: apsw.Connection, sql: str, bound: Any = ()) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ INDEXES = {  # a load into an empty view makes them last
     "dirents_ino": "CREATE INDEX dirents_ino ON dirents (ino)",
     "inodes_size": f"CREATE INDEX inodes_size ON inodes (size) WHERE size >= {LARGE_BYTES}",
     "directories_path": "CREATE INDEX directories_path ON directories (path)",
+    "directories_parent": "CREATE INDEX directories_parent ON directories (parent)",
 }
 # Columns of `inodes` as they are stored, behind `ino`.
 STORED = (
