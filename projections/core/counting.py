@@ -8,6 +8,7 @@ that integer division by DuckDB gives, so that rows and counts can be compared.
 from __future__ import annotations
 
 import stat
+from typing import Any
 
 from gfs.changes import Image
 from projections.core.following import Items
@@ -44,25 +45,27 @@ def keys_of(image: Image) -> tuple[int, ...]:
 
 def counted(items: Items) -> Counts:
     """What is to be added to the counts; nothing that adds up to nothing."""
-    found: Counts = {}
+    alike: dict[tuple[int, ...], list[int]] = {}  # by all keys of a file: few in most batches
     for ino, new in items.inodes.items():
         old = items.old_inodes.get(ino)
         before = None if old is None or not stat.S_ISREG(old.mode) else keys_of(old)
         after = None if new is None or not stat.S_ISREG(new.mode) else keys_of(new)
-        if before == after and (old is None or new is None or old.size == new.size):
-            continue
         if before is not None and old is not None:
-            _add(found, before, -1, -old.size)
+            _add(alike, before, -1, -old.size)
         if after is not None and new is not None:
-            _add(found, after, 1, new.size)
+            _add(alike, after, 1, new.size)
+    found: Counts = {}
+    for keys, (files, size) in alike.items():
+        if files or size:
+            for key in zip((SIZES, *AGES), keys, strict=True):
+                _add(found, key, files, size)
     return {key: sums for key, sums in found.items() if sums[0] or sums[1]}
 
 
-def _add(found: Counts, keys: tuple[int, ...], files: int, size: int) -> None:
-    for key in zip((SIZES, *AGES), keys, strict=True):
-        sums = found.get(key)
-        if sums is None:
-            found[key] = [files, size]
-        else:
-            sums[0] += files
-            sums[1] += size
+def _add(found: dict[Any, list[int]], key: Any, files: int, size: int) -> None:
+    sums = found.get(key)
+    if sums is None:
+        found[key] = [files, size]
+    else:
+        sums[0] += files
+        sums[1] += size
