@@ -34,6 +34,14 @@ _COLUMNS = (
     "ino, size, uid, make_timestamp_ns(mtime_ns) AS mtime,"
     " make_timestamp_ns(atime_ns) AS atime, nlink"
 )
+# Where the inodes of `best` are: their least name, its directory's path.
+_LEAST = (
+    "least AS (SELECT ino, home.parent AS parent, home.name AS name FROM ("
+    "SELECT ino, min({'parent': parent, 'name': name}) AS home"
+    " FROM dirents SEMI JOIN best USING (ino) GROUP BY ino))"
+)
+_PATH = "coalesce(p.path, '<orphans>') || '/' || coalesce(l.name, b.ino::VARCHAR)"
+_PLACED = "best b LEFT JOIN least l USING (ino) LEFT JOIN places p ON p.ino = l.parent"
 _DAYS = (0, 1, 7, 30, 90, 365, 1095)  # an age counts at the greatest that is not above it
 _BUCKET = "CASE {} ELSE 1095 END".format(
     " ".join(f"WHEN days < {above} THEN {low}" for low, above in itertools.pairwise(_DAYS))
@@ -61,16 +69,26 @@ def _top(order: str, condition: str = _OWN, table: str = "") -> Callable[[Words]
         return (
             f"{_begin(words)}, best AS MATERIALIZED ("
             f"SELECT {_COLUMNS} FROM {table or _source(words)}"
-            f" WHERE {condition} ORDER BY {order}, ino LIMIT $n), least AS ("
-            "SELECT ino, home.parent AS parent, home.name AS name FROM ("
-            "SELECT ino, min({'parent': parent, 'name': name}) AS home"
-            f" FROM dirents SEMI JOIN best USING (ino) GROUP BY ino)){climbing('least')}"
-            " SELECT coalesce(p.path, '<orphans>') || '/' || coalesce(l.name, b.ino::VARCHAR)"
-            " AS path, b.* FROM best b LEFT JOIN least l USING (ino)"
-            f" LEFT JOIN places p ON p.ino = l.parent ORDER BY {order}, b.ino"
+            f" WHERE {condition} ORDER BY {order}, ino LIMIT $n), {_LEAST}{climbing('least')}"
+            f" SELECT {_PATH} AS path, b.* FROM {_PLACED} ORDER BY {order}, b.ino"
         )
 
     return sql
+
+
+def _duplicates(words: Words) -> str:
+    """Files of the same size and digest, a row each: those with most bytes to spare first."""
+    like = f"{_FILE} AND size > 0 AND digest <> 0"
+    return (
+        f"{_begin(words)}, source AS MATERIALIZED (SELECT ino, size, uid, digest"
+        f" FROM {_source(words)} WHERE {like}), alike AS MATERIALIZED (SELECT size, digest,"
+        " count(*) AS files, (count(*) - 1) * size AS spare_bytes FROM source"
+        " GROUP BY size, digest HAVING count(*) > 1 ORDER BY spare_bytes DESC, digest LIMIT $n"
+        "), best AS MATERIALIZED (SELECT s.*, a.files, a.spare_bytes FROM source s"
+        f" JOIN alike a ON a.size = s.size AND a.digest = s.digest), {_LEAST}{climbing('least')}"
+        f" SELECT {_PATH} AS path, b.* FROM {_PLACED}"
+        " ORDER BY spare_bytes DESC, digest, path"
+    )
 
 
 def _crowded(words: Words) -> str:
@@ -167,6 +185,11 @@ REPORTS = {
         _top("size DESC", f"{_FILE} AND greatest(atime_ns, mtime_ns) < $since"),
         ("path", "n", "since_ns"),
         since_days=90,
+    ),
+    "duplicates": Report(
+        "Files that are likely alike, by size and digest: `n` contents of most bytes to spare",
+        _duplicates,
+        ("path", "n"),
     ),
     "crowded": Report("Directories with most entries", _crowded, ("path", "n")),
     "sizes": Report("Histogram of sizes, by powers of two", _sizes, ("path",)),

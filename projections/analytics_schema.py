@@ -25,6 +25,7 @@ INODE_COLUMNS = {
     "data_version": "BIGINT",
     "rdev": "BIGINT",
     "target": "VARCHAR",
+    "digest": "BIGINT",
 }
 DIRENT_COLUMNS = {"parent": "BIGINT", "name": "VARCHAR", "ino": "BIGINT", "kind": "INTEGER"}
 
