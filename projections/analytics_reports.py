@@ -36,7 +36,7 @@ _COLUMNS = (
 )
 # Where the inodes of `best` are: their least name, its directory's path.
 _LEAST = (
-    "least AS (SELECT ino, home.parent AS parent, home.name AS name FROM ("
+    "least AS MATERIALIZED (SELECT ino, home.parent AS parent, home.name AS name FROM ("
     "SELECT ino, min({'parent': parent, 'name': name}) AS home"
     " FROM dirents SEMI JOIN best USING (ino) GROUP BY ino))"
 )
