@@ -360,6 +360,7 @@ class Image(Struct, gc=False):
     tail: int = 0
     created_ns: int = 0
     attributes: dict[str, str] = field(default_factory=dict)
+    digest: int = 0
     ino: int = 0
     kind: int = 0
 

@@ -55,6 +55,7 @@ class Inode(Struct, array_like=True, gc=False):
     tail_offset: int = 0  # file offset at which the tail chunk begins
     created_ns: int = 0
     attributes: dict[bytes, bytes] = field(default_factory=dict)  # xattrs
+    digest: int = 0  # of all `size` bytes (`gfs.checksum`), 0 if not known; of an empty file 0
 
     @property
     def is_directory(self) -> bool:
@@ -92,6 +93,7 @@ class Extent(Struct, array_like=True, gc=False):
     length: int
     handle: int
     chunk_offset: int
+    digest: int = 0  # of its bytes, as their writer computed it (`gfs.checksum`); 0: not known
 
 
 class Member(Struct, array_like=True, gc=False):

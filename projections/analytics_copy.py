@@ -5,6 +5,7 @@ from __future__ import annotations
 import duckdb
 
 from gfs.changes import Line
+from projections.analytics_kept import keep_copy
 from projections.core.following import SourceDiffers
 from projections.core.owning import owning
 
@@ -19,7 +20,7 @@ _INODES = """
 INSERT INTO inodes
 SELECT c.new, {mode}, {uid}, {gid},
   CASE WHEN i.nlink = 1 OR i.mode & 61440 = 16384 THEN i.nlink ELSE coalesce(l.links, 1) END,
-  i.size, i.stored, i.atime_ns, i.mtime_ns, $time, $time, 0, i.rdev, i.target
+  i.size, i.stored, i.atime_ns, i.mtime_ns, $time, $time, 0, i.rdev, i.target, i.digest
 FROM copied c JOIN inodes i ON i.ino = c.old LEFT JOIN (
   SELECT d.ino, count(*) AS links FROM dirents d JOIN copied p ON d.parent = p.old GROUP BY d.ino
 ) l ON l.ino = c.old
@@ -50,3 +51,4 @@ def apply_copy(line: Line, connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(_DIRENTS)
     connection.execute(_XATTRS.format(kept=owner.kept))
     connection.execute("DROP TABLE copied")
+    keep_copy(connection, copy)

@@ -20,10 +20,11 @@ from starlette.requests import Request
 
 from gfs.errors import InvalidArgument, NotFound
 from projections import analytics_growth as growth
+from projections.analytics_kept import POWER, day
 from projections.analytics_tree import BELOW, NOTHING, Words, climbing, inode_at
+from projections.core.counting import AGES, DAY_NS, SIZES
 from projections.queries import number, parameters
 
-DAY_NS = 86400 * 10**9
 ROWS_DEFAULT, ROWS_MAX = 20, 10_000
 TIME_MAX_NS = (1 << 63) - 1
 PATTERN_CHARACTERS_MAX = 1000
@@ -33,6 +34,14 @@ _COLUMNS = (
     "ino, size, uid, make_timestamp_ns(mtime_ns) AS mtime,"
     " make_timestamp_ns(atime_ns) AS atime, nlink"
 )
+# Where the inodes of `best` are: their least name, its directory's path.
+_LEAST = (
+    "least AS MATERIALIZED (SELECT ino, home.parent AS parent, home.name AS name FROM ("
+    "SELECT ino, min({'parent': parent, 'name': name}) AS home"
+    " FROM dirents SEMI JOIN best USING (ino) GROUP BY ino))"
+)
+_PATH = "coalesce(p.path, '<orphans>') || '/' || coalesce(l.name, b.ino::VARCHAR)"
+_PLACED = "best b LEFT JOIN least l USING (ino) LEFT JOIN places p ON p.ino = l.parent"
 _DAYS = (0, 1, 7, 30, 90, 365, 1095)  # an age counts at the greatest that is not above it
 _BUCKET = "CASE {} ELSE 1095 END".format(
     " ".join(f"WHEN days < {above} THEN {low}" for low, above in itertools.pairwise(_DAYS))
@@ -53,22 +62,33 @@ def _begin(words: Words) -> str:
     return BELOW if words.in_tree else NOTHING
 
 
-def _top(order: str, condition: str = _OWN) -> Callable[[Words], str]:
-    """Files in some order, each with the path of its least name."""
+def _top(order: str, condition: str = _OWN, table: str = "") -> Callable[[Words], str]:
+    """Files in some order, each with the path of its least name; of `table` instead of all."""
 
     def sql(words: Words) -> str:
         return (
-            f"{_begin(words)}, best AS (SELECT {_COLUMNS} FROM {_source(words)}"
-            f" WHERE {condition} ORDER BY {order}, ino LIMIT $n), least AS ("
-            "SELECT ino, home.parent AS parent, home.name AS name FROM ("
-            "SELECT ino, min({'parent': parent, 'name': name}) AS home"
-            f" FROM dirents SEMI JOIN best USING (ino) GROUP BY ino)){climbing('least')}"
-            " SELECT coalesce(p.path, '<orphans>') || '/' || coalesce(l.name, b.ino::VARCHAR)"
-            " AS path, b.* FROM best b LEFT JOIN least l USING (ino)"
-            f" LEFT JOIN places p ON p.ino = l.parent ORDER BY {order}, b.ino"
+            f"{_begin(words)}, best AS MATERIALIZED ("
+            f"SELECT {_COLUMNS} FROM {table or _source(words)}"
+            f" WHERE {condition} ORDER BY {order}, ino LIMIT $n), {_LEAST}{climbing('least')}"
+            f" SELECT {_PATH} AS path, b.* FROM {_PLACED} ORDER BY {order}, b.ino"
         )
 
     return sql
+
+
+def _duplicates(words: Words) -> str:
+    """Files of the same size and digest, a row each: those with most bytes to spare first."""
+    like = f"{_FILE} AND size > 0 AND digest <> 0"
+    return (
+        f"{_begin(words)}, source AS MATERIALIZED (SELECT ino, size, uid, digest"
+        f" FROM {_source(words)} WHERE {like}), alike AS MATERIALIZED (SELECT size, digest,"
+        " count(*) AS files, (count(*) - 1) * size AS spare_bytes FROM source"
+        " GROUP BY size, digest HAVING count(*) > 1 ORDER BY spare_bytes DESC, digest LIMIT $n"
+        "), best AS MATERIALIZED (SELECT s.*, a.files, a.spare_bytes FROM source s"
+        f" JOIN alike a ON a.size = s.size AND a.digest = s.digest), {_LEAST}{climbing('least')}"
+        f" SELECT {_PATH} AS path, b.* FROM {_PLACED}"
+        " ORDER BY spare_bytes DESC, digest, path"
+    )
 
 
 def _crowded(words: Words) -> str:
@@ -84,21 +104,33 @@ def _crowded(words: Words) -> str:
 
 
 def _sizes(words: Words) -> str:
+    if not words.in_tree:
+        return (
+            "SELECT key AS from_bytes, sum(files)::BIGINT AS files, sum(bytes)::BIGINT AS bytes"
+            f" FROM counts WHERE of = '{SIZES}' GROUP BY key HAVING sum(files) <> 0 ORDER BY 1"
+        )
     return (
-        f"{_begin(words)} SELECT CASE WHEN size = 0 THEN 0"
-        " ELSE 1::BIGINT << floor(log2(size))::INTEGER END AS from_bytes,"
+        f"{_begin(words)} SELECT {POWER} AS from_bytes,"
         " count(*) AS files, sum(size)::BIGINT AS bytes"
         f" FROM {_source(words)} WHERE {_FILE} GROUP BY ALL ORDER BY 1"
     )
 
 
 def _ages(words: Words) -> str:
-    age = "greatest(atime_ns, mtime_ns)" if words.of == "used" else f"{words.of}_ns"
+    """Days are those of UTC: what was changed yesterday is a day old, at any hour."""
+    if words.in_tree:
+        rows = (
+            f"SELECT $now // {DAY_NS} - {day(words.of)} AS days, 1 AS files, size AS bytes"
+            f" FROM {_source(words)} WHERE {_FILE}"
+        )
+    else:
+        rows = (
+            f"SELECT $now // {DAY_NS} - key AS days, files, bytes FROM counts"
+            f" WHERE of = '{words.of}'"
+        )
     return (
-        f"{_begin(words)} SELECT {_BUCKET} AS from_days, count(*) AS files,"
-        " sum(size)::BIGINT AS bytes FROM (SELECT size,"
-        f" ($now - {age}) // {DAY_NS} AS days FROM {_source(words)} WHERE {_FILE})"
-        " GROUP BY ALL ORDER BY 1"
+        f"{_begin(words)} SELECT {_BUCKET} AS from_days, sum(files)::BIGINT AS files,"
+        f" sum(bytes)::BIGINT AS bytes FROM ({rows}) GROUP BY ALL HAVING sum(files) <> 0 ORDER BY 1"
     )
 
 
@@ -135,10 +167,16 @@ class Report:
     by: tuple[str, ...] = ("",)  # what `by` may be, the default first
     of: tuple[str, ...] = ("",)
     rows: int = ROWS_DEFAULT  # default of `n`
+    large: Callable[[Words], str] | None = None  # the same of the files in `large`
 
 
 REPORTS = {
-    "largest": Report("Files by size", _top("size DESC"), ("path", "n")),
+    "largest": Report(
+        "Files by size",
+        _top("size DESC"),
+        ("path", "n"),
+        large=_top("size DESC", "true", table="large"),
+    ),
     "newest": Report("Files by time of change", _top("mtime DESC"), ("path", "n")),
     "oldest": Report("Files not changed for longest", _top("mtime"), ("path", "n")),
     "links": Report("Files with most names", _top("nlink DESC"), ("path", "n")),
@@ -148,13 +186,18 @@ REPORTS = {
         ("path", "n", "since_ns"),
         since_days=90,
     ),
+    "duplicates": Report(
+        "Files that are likely alike, by size and digest: `n` contents of most bytes to spare",
+        _duplicates,
+        ("path", "n"),
+    ),
     "crowded": Report("Directories with most entries", _crowded, ("path", "n")),
     "sizes": Report("Histogram of sizes, by powers of two", _sizes, ("path",)),
     "ages": Report(
         "Histogram of ages in days: of mtime, atime, ctime, created, used (read or written)",
         _ages,
         ("path", "of"),
-        of=("mtime", "atime", "ctime", "created", "used"),
+        of=AGES,
     ),
     "extensions": Report("Histogram of extensions", _extensions, ("path", "n"), rows=ROWS_MAX),
     "sums": Report(
@@ -209,8 +252,8 @@ class Asked:
     """A report and the values somebody gave it."""
 
     report: Report
-    sql: str
-    bound: dict[str, Any]
+    words: Words
+    values: dict[str, Any]
     path: str | None
 
     def statement(self, connection: duckdb.DuckDBPyConnection) -> tuple[str, dict[str, Any]]:
@@ -219,7 +262,17 @@ class Asked:
         Raises: UsageError, NotFound: there is no such path.
         """
         top = {} if self.path is None else {"top": inode_at(connection, self.path)}
-        return self.sql, self.bound | top
+        sql = self._source(connection)(self.words)
+        bound = {key: one for key, one in self.values.items() if re.search(rf"\${key}\b", sql)}
+        return sql, bound | top
+
+    def _source(self, connection: duckdb.DuckDBPyConnection) -> Callable[[Words], str]:
+        """Of all inodes, or of the largest files if enough of them are kept."""
+        large = self.report.large
+        if large is None or self.path is not None:
+            return self.report.sql
+        kept = connection.execute("SELECT count(*) FROM large").fetchone()
+        return large if kept is not None and kept[0] >= self.values["n"] else self.report.sql
 
 
 def asked_report(request: Request, name: str, *chosen: str) -> Asked:
@@ -238,10 +291,7 @@ def asked_report(request: Request, name: str, *chosen: str) -> Asked:
         in_tree=path is not None,
         per_owner=number(request, "owner", 0, 1) == 1,
     )
-    sql = report.sql(words)
-    values = _values(request, report)
-    bound = {key: value for key, value in values.items() if re.search(rf"\${key}\b", sql)}
-    return Asked(report, sql, bound, path)
+    return Asked(report, words, _values(request, report), path)
 
 
 def _values(request: Request, report: Report) -> dict[str, Any]:

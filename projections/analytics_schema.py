@@ -2,11 +2,13 @@
 
 `inodes` and `dirents` hold the namespace as it is; `files` and `directories` are views
 over them with paths and times one can read. `history` is another database, attached:
-growth by hour and owner, who deleted what, and what happened to each file. The contract
-of `gfs sql --view analytics`.
+growth by hour and owner, who deleted what, and what happened to each file. What is kept
+besides is `projections.analytics_kept`. The contract of `gfs sql --view analytics`.
 """
 
 from __future__ import annotations
+
+from projections.analytics_kept import KEPT
 
 INODE_COLUMNS = {
     "ino": "BIGINT",
@@ -23,6 +25,7 @@ INODE_COLUMNS = {
     "data_version": "BIGINT",
     "rdev": "BIGINT",
     "target": "VARCHAR",
+    "digest": "BIGINT",
 }
 DIRENT_COLUMNS = {"parent": "BIGINT", "name": "VARCHAR", "ino": "BIGINT", "kind": "INTEGER"}
 
@@ -40,7 +43,7 @@ CREATE TABLE dirents (
   extension VARCHAR NOT NULL  -- of a regular file's name, kept: to compute it takes longer
 );
 CREATE TABLE xattrs (ino BIGINT NOT NULL, name VARCHAR NOT NULL, value VARCHAR NOT NULL);
-
+{KEPT}
 CREATE MACRO kind_of(mode) AS CASE mode & 61440
   WHEN 32768 THEN 'f' WHEN 16384 THEN 'd' WHEN 40960 THEN 'l' WHEN 8192 THEN 'c'
   WHEN 24576 THEN 'b' WHEN 4096 THEN 'p' WHEN 49152 THEN 's' ELSE '?' END;
@@ -63,7 +66,7 @@ WITH RECURSIVE tree (ino, parent, depth, path) AS (
   SELECT * FROM (VALUES (1::BIGINT, 0::BIGINT, 0, ''), (2::BIGINT, 0::BIGINT, 0, '<trash>'))
   UNION ALL
   SELECT d.ino, d.parent, t.depth + 1, t.path || '/' || d.name
-  FROM dirents d JOIN tree t ON d.parent = t.ino WHERE d.kind = 16384
+  FROM directory_names d JOIN tree t ON d.parent = t.ino
 )
 SELECT * FROM tree;
 

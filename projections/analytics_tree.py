@@ -28,7 +28,7 @@ NOTHING = "WITH RECURSIVE nothing AS (SELECT 1)"  # so that CTEs can follow
 # Directories of the tree of the inode bound as $top.
 TREE = """WITH RECURSIVE tree (ino) AS (
   SELECT $top::BIGINT
-  UNION ALL SELECT d.ino FROM dirents d JOIN tree t ON d.parent = t.ino WHERE d.kind = 16384
+  UNION ALL SELECT d.ino FROM directory_names d JOIN tree t ON d.parent = t.ino
 )"""
 # All inodes of it, for SEMI JOIN: those with several names may come twice.
 BELOW = f"""{TREE}, below AS (
@@ -38,7 +38,7 @@ BELOW = f"""{TREE}, below AS (
 """
 # Directories and what they lie in; those in the trash and those gone, what they lay in last.
 _LINEAGE = """lying_dirs AS (
-  SELECT ino, parent FROM dirents WHERE kind = 16384 AND parent <> 2
+  SELECT ino, parent FROM directory_names WHERE parent <> 2
 ), lineage AS (
   SELECT * FROM lying_dirs
   UNION ALL SELECT ino, arg_max(from_parent, position) FROM history.events
@@ -62,7 +62,7 @@ def climbing(rows: str) -> str:
 , up (leaf, above, path) AS (
   SELECT DISTINCT parent, parent, '' FROM {rows}
   UNION ALL SELECT u.leaf, d.parent, '/' || d.name || u.path
-  FROM up u JOIN dirents d ON d.ino = u.above WHERE d.kind = 16384
+  FROM up u JOIN directory_names d ON d.ino = u.above
 ), places AS (
   SELECT leaf AS ino, CASE above WHEN 2 THEN '<trash>' ELSE '' END || path AS path
   FROM up WHERE above IN (1, 2)

@@ -9,7 +9,7 @@ the inode has one name only: a comparison of a million names costs ten times a s
 from __future__ import annotations
 
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -17,15 +17,15 @@ from typing import Any
 
 import duckdb
 
-from gfs.changes import Line
+from gfs.changes import START, Line
 from gfs.config import ProjectionsConfig
 from gfs.routes import Operation
-from projections import analytics_routes
+from projections import analytics_kept, analytics_routes
 from projections.analytics_copy import apply_copy
 from projections.analytics_history import EventHistory
 from projections.analytics_queries import AnalyticsQueries
 from projections.analytics_schema import DIRENT_COLUMNS, HISTORY, INODE_COLUMNS, SCHEMA
-from projections.core.comparing import Compared
+from projections.core.comparing import Compared, Difference
 from projections.core.facts import Deletion, facts_of
 from projections.core.following import Batch, Items, stages
 from projections.projection import DuckProjection
@@ -44,7 +44,7 @@ class AnalyticsView(DuckProjection):
     """Histograms, growth, top lists, free SQL."""
 
     name = "analytics"
-    format = 2
+    format = 3
     schema = SCHEMA
     history_schema = HISTORY
     compared = Compared(
@@ -66,8 +66,18 @@ class AnalyticsView(DuckProjection):
     def apply(self, batch: Batch, connection: Any) -> None:
         for items, copy in stages(batch.lines):
             apply_items(items, connection)
+            if not batch.snapshot:
+                analytics_kept.keep(items, connection)
             if copy is not None:
                 apply_copy(copy, connection)
+        if batch.snapshot and (batch.cursor != START or not batch.lines):  # all items are in
+            analytics_kept.fill(connection)
+
+    def contradictions(self, after: int, last: int, connection: Any) -> Iterable[Difference]:
+        return analytics_kept.contradictions_of_names(connection, after, last)
+
+    def contradictions_of_sums(self, connection: Any) -> Iterable[Difference]:
+        return analytics_kept.contradictions(connection)
 
     def record(self, lines: list[Line], history: Any, connection: Any) -> None:
         facts = facts_of(lines)

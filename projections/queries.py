@@ -41,6 +41,7 @@ T = TypeVar("T")
 BLOCK_BYTES = 256 * 1024  # of a streamed answer handed over at a time
 AGAIN_S = 0.05  # between interruptions of a query that goes on
 QUERIES_MAX = 16  # at once; more wait
+REPLACED_MAX = 3  # times a query begins again because a rebuilt view took the place of its own
 _ENCODER = msgspec.json.Encoder()
 WAIT = Parameter("wait", "answer once everything up to this cursor is in", "cursor", example="0-0")
 SQL_PARAMETERS = (
@@ -134,6 +135,7 @@ class QueryService:
             await self.view.wait_for(cursor, self.config.wait_s, history=history)
         else:
             await self.view.freshen()
+            await self.view.in_place()
         if self.view.store is None:
             raise NotReady(f"view {self.view.name} is being built")
         now = self.now()
@@ -146,7 +148,24 @@ class QueryService:
         return Freshness(view.cursor, view.lag_ms, view.rebuilding, view.paused, suspect)
 
     async def run(self, query: Callable[[], T]) -> T:
-        """Run a query in a thread.
+        """Run a query in a thread; once more if the view's file was replaced under it.
+
+        Raises: NotReady: it was replaced again and again. TimedOut. What the query raises.
+        """
+        told = self.view.cursor  # what the answer says that it is true for
+        for _ in range(REPLACED_MAX):
+            generation = self.view.generation
+            try:
+                return await self.run_once(query)
+            except NotReady:
+                if self.view.generation == generation:
+                    raise
+            await self.view.in_place()
+            await self.view.wait_for(told, self.config.wait_s)
+        return await self.run_once(query)
+
+    async def run_once(self, query: Callable[[], T]) -> T:
+        """Run a part of a query, of which other parts are done.
 
         Raises: NotReady: the view's file was replaced under it. What the query raises.
         """
@@ -215,7 +234,7 @@ class RowsResponse(Response):
         self._nul = nul
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        run = self._service.run
+        run = self._service.run_once
         rows = await run(self._rows.__enter__)
         try:
             first = await run(partial(self._block, rows))

@@ -14,7 +14,7 @@ import apsw
 
 from gfs.changes import Image
 from projections.core.following import DirentKey, Items
-from projections.search_schema import NOWHERE, ORPHANS, ROOT, TRASH, extension_of
+from projections.search_schema import NOWHERE, ORPHANS, ROOT, STORED, TRASH, extension_of
 from projections.search_tree import Tree
 
 _GET_DIRENT = "SELECT id, ino FROM dirents WHERE parent = ? AND name = ?"
@@ -30,12 +30,16 @@ _COLUMNS = (
     " data_version, rdev, target, home, extension, xattrs"
 )
 _GET_INODE = f"SELECT {_COLUMNS} FROM inodes WHERE ino = ?"
-_PUT_INODE = f"REPLACE INTO inodes (ino, {_COLUMNS}) VALUES ({', '.join('?' * 17)})"
-_SET_INODE = (
-    "UPDATE inodes SET mode = ?, uid = ?, gid = ?, nlink = ?, size = ?, stored = ?,"
-    " atime_ns = ?, mtime_ns = ?, ctime_ns = ?, created_ns = ?, data_version = ?, rdev = ?,"
-    " target = ?, home = ?, extension = ?, xattrs = ? WHERE ino = ?"
-)
+_PUT_INODE = f"""
+REPLACE INTO inodes (ino, {STORED})
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 - ?9, ?9, ?10 - ?9, ?11 - ?10, ?12, ?13, ?14, ?15, ?16, ?17)
+"""
+_SET_INODE = """
+UPDATE inodes SET mode = ?1, uid = ?2, gid = ?3, nlink = ?4, size = ?5, stored = ?6,
+  atime_after = ?7 - ?8, mtime_ns = ?8, ctime_after = ?9 - ?8, created_after = ?10 - ?9,
+  data_version = ?11, rdev = ?12, target = ?13, home = ?14, extension = ?15, xattrs = ?16
+WHERE ino = ?17
+"""
 _DROP_INODE = "DELETE FROM inodes WHERE ino = ?"
 _MODE, _UID, _SIZE, _STORED, _HOME, _EXTENSION, _XATTRS = 0, 1, 4, 5, 13, 14, 15
 ADD_OWNER = """
@@ -77,6 +81,7 @@ class _Application:
             write = self._inode(ino)
             if write is not None:
                 writes.append(write)
+        self.execute("")  # ends the last reading, which would forbid a new index
         # Sums at old and new homes come after the moves: a moved directory takes the
         # sums of what it held with it, so places must be those of after the batch.
         self.tree.place(self.places)

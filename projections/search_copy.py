@@ -16,7 +16,7 @@ from projections.copied import copied_inodes
 from projections.core.following import SourceDiffers
 from projections.core.owning import owning
 from projections.search_apply import ADD_EXTENSION, ADD_OWNER
-from projections.search_schema import ORPHANS, extension_of
+from projections.search_schema import ORPHANS, STORED, extension_of
 from projections.search_tree import Sums, Tree
 
 _DIRECTORY, _FILE, _TYPE = 0o040000, 0o100000, 0o170000
@@ -34,11 +34,11 @@ INSERT INTO xattrs SELECT c.new, x.name, x.value
 FROM temp.copied c JOIN xattrs x ON x.ino = c.old WHERE {kept}
 """
 _INODES = f"""
-INSERT INTO inodes
+INSERT INTO inodes (ino, {STORED})
 SELECT c.new, {{mode}}, {{uid}}, {{gid}},
   CASE WHEN i.nlink = 1 OR i.mode & {_TYPE} = {_DIRECTORY} THEN i.nlink
     ELSE (SELECT count(*) FROM dirents WHERE ino = c.new) END,
-  i.size, i.stored, i.atime_ns, i.mtime_ns, :time, :time, 0, i.rdev, i.target,
+  i.size, i.stored, i.atime_after, i.mtime_ns, :time - i.mtime_ns, 0, 0, i.rdev, i.target,
   coalesce((SELECT h.new FROM temp.copied h WHERE h.old = i.home), {ORPHANS}), i.extension,
   CASE WHEN i.xattrs = 0 THEN 0 ELSE (SELECT count(*) FROM xattrs WHERE ino = c.new) END
 FROM temp.copied c JOIN inodes i ON i.ino = c.old

@@ -17,6 +17,7 @@ from projections.search_schema import (
     NOWHERE,
     ORPHANS,
     ROOT,
+    STORED,
     TRASH,
     extension_of,
 )
@@ -33,8 +34,10 @@ _PUT_DIRENT = "INSERT INTO dirents (parent, name, ino) VALUES (?, ?, ?)"
 _PUT_XATTR = "INSERT INTO xattrs VALUES (?, ?, ?)"
 _DIRECTORY, _FILE, _TYPE = 0o040000, 0o100000, 0o170000
 _INODES = f"""
-INSERT INTO inodes (ino, {_ATTRIBUTES}, home, extension, xattrs)
-SELECT l.ino, {_ATTRIBUTES},
+INSERT INTO inodes (ino, {STORED})
+SELECT l.ino, mode, uid, gid, nlink, size, stored,
+  atime_ns - mtime_ns, mtime_ns, ctime_ns - mtime_ns, created_ns - ctime_ns,
+  data_version, rdev, target,
   CASE WHEN l.ino IN ({ROOT}, {TRASH}) THEN {NOWHERE} ELSE ifnull(d.parent, {ORPHANS}) END,
   CASE WHEN l.mode & {_TYPE} = {_FILE} THEN extension_of(ifnull(d.name, '')) ELSE '' END, l.xattrs
 FROM temp.loading l LEFT JOIN dirents d ON d.id = (
@@ -122,6 +125,7 @@ def finish(connection: apsw.Connection) -> None:
     execute("DELETE FROM directories")
     connection.executemany(_PUT_DIRECTORY, _directories(connection))
     execute(INDEXES["directories_path"])
+    execute(INDEXES["directories_parent"])
     execute(_OWNERS)
     execute(_EXTENSIONS)
     execute(_NAMES)

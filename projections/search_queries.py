@@ -17,7 +17,7 @@ from projections.find_queries import FindQueries
 from projections.find_run import COLUMNS, SELECTED
 from projections.patterns import glob_of
 from projections.queries import QueryService, number, parameters, sql_request
-from projections.search_schema import ROOT
+from projections.search_schema import LARGE_BYTES, ROOT
 from projections.sql_guard import Readers, run_sql
 
 T = TypeVar("T")
@@ -158,19 +158,28 @@ def largest(connection: apsw.Connection, path: str, count: int) -> list[Any]:
     """
     ino, spelled = find_run.directory_of(connection, path)
     files: dict[Any, Any] = {row[0]: row[1] for row in connection.execute(_FILES, (ino, ROOT))}
+    bound = (ino, spelled + "/", spelled + "0", count)
     if files[ino] ** 2 <= files[ROOT] * count:
         source = "directories d CROSS JOIN inodes i ON i.ino IN (SELECT x.ino FROM dirents x"
         source += " WHERE x.parent = d.ino) AND i.home = d.ino"
-    else:  # from the top of the index of sizes: such a tree has a file among every few
-        source = "inodes i INDEXED BY inodes_size CROSS JOIN directories d ON d.ino = i.home"
-    sql = (
+        return connection.execute(_largest(source), bound).fetchall()
+    # From the top of the index of sizes: such a tree has a file among every few.
+    source = "inodes i INDEXED BY inodes_size CROSS JOIN directories d ON d.ino = i.home"
+    rows = connection.execute(_largest(source, f"i.size >= {LARGE_BYTES}"), bound).fetchall()
+    if len(rows) == min(count, files[ino]):
+        return rows
+    source = "inodes i CROSS JOIN directories d ON d.ino = i.home"
+    return connection.execute(_largest(source), bound).fetchall()
+
+
+def _largest(source: str, condition: str = "true") -> str:
+    return (
         f"SELECT {_PLACE}, {SELECTED} FROM {source}"
         " CROSS JOIN dirents e ON e.ino = i.ino AND e.parent = i.home"
-        f" WHERE {_TREE} AND i.mode & 61440 != 16384"
+        f" WHERE {condition} AND {_TREE} AND i.mode & 61440 != 16384"
         " AND e.name = (SELECT min(x.name) FROM dirents x"
         " WHERE x.ino = i.ino AND x.parent = i.home) ORDER BY i.size DESC LIMIT ?4"
     )
-    return connection.execute(sql, (ino, spelled + "/", spelled + "0", count)).fetchall()
 
 
 def sums_at(connection: apsw.Connection, path: str, depth: int, most: int) -> list[dict[str, Any]]:
@@ -191,16 +200,14 @@ def sums_at(connection: apsw.Connection, path: str, depth: int, most: int) -> li
         return _dicts(connection, file, (path, ino))
     if depth == 0:
         return own
-    if depth == 1:
-        # A directory counts where its name is, and names have an index.
-        named = "d.ino IN (SELECT e.ino FROM dirents e WHERE e.parent = ?1)"
-        where = f"{named} AND d.parent = ?1 ORDER BY d.path LIMIT ?2"
-        return own + _dicts(connection, sums + where, (ino, most + 1))
-    spelled = "" if ino == ROOT else own[0]["path"]
-    limits = "length(substr(d.path, ?3)) - length(replace(substr(d.path, ?3), '/', '')) <= ?4"
-    where = f"d.path > ?1 AND d.path < ?2 AND {limits} ORDER BY d.path LIMIT ?5"
-    bound = (spelled + "/", spelled + "0", len(spelled) + 1, depth, most + 1)
-    return own + _dicts(connection, sums + where, bound)
+    # Level by level, by the index of parents: a directory's files are not looked at.
+    below = (
+        "WITH RECURSIVE level (ino, depth) AS (SELECT ino, 1 FROM directories WHERE parent = ?1"
+        " UNION ALL SELECT x.ino, l.depth + 1 FROM level l CROSS JOIN directories x"
+        " ON x.parent = l.ino WHERE l.depth < ?2) "
+    )
+    where = "d.ino IN (SELECT ino FROM level) ORDER BY d.path LIMIT ?3"
+    return own + _dicts(connection, below + sums + where, (ino, depth, most + 1))
 
 
 def _dicts(connection: apsw.Connection, sql: str, bound: Any = ()) -> list[dict[str, Any]]:

@@ -9,11 +9,18 @@ from __future__ import annotations
 ORPHANS, ROOT, TRASH = 0, 1, 2  # rows of `directories` that hang on nothing
 NOWHERE = -1  # home of the roots themselves: counted nowhere
 
+LARGE_BYTES = 4096  # the largest files are looked for among those from here on
 INDEXES = {  # a load into an empty view makes them last
     "dirents_ino": "CREATE INDEX dirents_ino ON dirents (ino)",
-    "inodes_size": "CREATE INDEX inodes_size ON inodes (size)",
+    "inodes_size": f"CREATE INDEX inodes_size ON inodes (size) WHERE size >= {LARGE_BYTES}",
     "directories_path": "CREATE INDEX directories_path ON directories (path)",
+    "directories_parent": "CREATE INDEX directories_parent ON directories (parent)",
 }
+# Columns of `inodes` as they are stored, behind `ino`.
+STORED = (
+    "mode, uid, gid, nlink, size, stored, atime_after, mtime_ns, ctime_after, created_after,"
+    " data_version, rdev, target, home, extension, xattrs"
+)
 SCHEMA = f"""
 CREATE TABLE dirents (           -- one row a name
   id INTEGER PRIMARY KEY,        -- means nothing outside this file
@@ -31,16 +38,19 @@ CREATE TABLE inodes (            -- one row a file, directory, link, ...
   nlink INTEGER NOT NULL,
   size INTEGER NOT NULL,         -- bytes, as stat says
   stored INTEGER NOT NULL,       -- bytes that extents cover
-  atime_ns INTEGER NOT NULL,
+  atime_after INTEGER NOT NULL,  -- since mtime; times are mostly alike, and 0 takes no byte
   mtime_ns INTEGER NOT NULL,
-  ctime_ns INTEGER NOT NULL,
-  created_ns INTEGER NOT NULL,
+  ctime_after INTEGER NOT NULL,  -- since mtime
+  created_after INTEGER NOT NULL,-- since ctime
   data_version INTEGER NOT NULL,
   rdev INTEGER NOT NULL,
   target TEXT NOT NULL,          -- symbolic links
   home INTEGER NOT NULL,         -- directory at which it counts: of the least (parent, name)
   extension TEXT NOT NULL,       -- of that name, lower case, without the dot
-  xattrs INTEGER NOT NULL        -- how many
+  xattrs INTEGER NOT NULL,       -- how many
+  atime_ns INTEGER AS (mtime_ns + atime_after),
+  ctime_ns INTEGER AS (mtime_ns + ctime_after),
+  created_ns INTEGER AS (mtime_ns + ctime_after + created_after)
 );
 
 CREATE TABLE xattrs (

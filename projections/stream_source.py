@@ -15,11 +15,11 @@ import msgspec
 import trio
 
 from gfs.bearer import authorization, is_tls
-from gfs.changes import Cursor, Line, decode_lines
+from gfs.changes import RESET, Cursor, Line, decode_lines
 from gfs.errors import BadKey, NotReady, RemoteProtocolError, Unreachable
 from gfs.masters import places
 from gfs.stream_proof import LineCutter
-from projections.core.following import Batch, Follower
+from projections.core.following import Batch, Follower, HistoryLost
 
 SILENCE_S = 5.0  # heartbeats come each second
 CONNECT_S = 3.0
@@ -79,6 +79,21 @@ class StreamSource:
             raise Unreachable(f"change stream: {error!r}") from error
         except msgspec.MsgspecError as error:
             raise RemoteProtocolError(f"change stream: {error}") from error
+
+    async def require(self, cursor: Cursor) -> None:
+        """Ask whether the log has this place.
+
+        Raises: HistoryLost: it has not. Unreachable and the like.
+        """
+        query = {"from": str(cursor), "follow": "0", "limit": "1"}
+        async with (
+            self.lines("/stream", **query) as blocks,
+            aclosing(blocks),  # type: ignore[type-var]
+        ):
+            async for lines in blocks:
+                for line in lines:
+                    if line.kind == RESET:
+                        raise HistoryLost(line.reason)
 
 
 async def _check(answer: httpx.Response) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 
@@ -65,6 +64,7 @@ class View:
         self._built: Rebuild | None = None  # one that is done, to be put in place
         self.error = ""  # why the stream is not heard
         self.rebuild_error = ""  # why the last rebuild that was asked for failed
+        self._swapping = False
         self._lost = False  # the log is not the one that the history had followed
         self.cursor = changes.START
         self.figures = Figures()
@@ -94,6 +94,11 @@ class View:
         """Somebody wants an answer: what waits is applied soon, now and for a while."""
         self._asked_at = trio.current_time()
         self._asked.set()
+
+    async def in_place(self) -> None:
+        """Return when no other file is just being put in this one's place."""
+        while self._swapping:
+            await self._moved.wait()
 
     async def freshen(self) -> None:
         """Return when what came more than `batch_s` ago is in the view, or will be late."""
@@ -293,7 +298,7 @@ class View:
             start = store.history_cursor
         try:
             if start != store.cursor:  # that the log has one place does not prove the other
-                await self._check(store.cursor)
+                await self._source.require(store.cursor)
         except HistoryLost as error:
             start = store.cursor
             log.warning("stream.reset view=%s from=%s %s", self.name, start, error)
@@ -308,21 +313,6 @@ class View:
                 store.write_history(_nothing, store.cursor)
                 return
             await self._rebuild(lost=True)
-
-    async def _check(self, cursor: Cursor) -> None:
-        """Ask whether the log has this place.
-
-        Raises: HistoryLost.
-        """
-        query = {"from": str(cursor), "follow": "0", "limit": "1"}
-        async with (
-            self._source.lines("/stream", **query) as blocks,
-            aclosing(blocks),  # type: ignore[type-var]
-        ):
-            async for lines in blocks:
-                for line in lines:
-                    if line.kind == changes.RESET:
-                        raise HistoryLost(line.reason)
 
     async def _open(self) -> None:
         opened = partial(self.projection.open_store, self.path, self.history_path)
@@ -431,11 +421,16 @@ class View:
 
     async def _swap(self, built: Rebuild) -> None:
         self.rebuild = None
-        self._close()
-        remove_view(self.path)
-        built.path.rename(self.path)
-        self.figures.events_total += built.items
-        await self._open()
+        self._swapping = True
+        try:
+            self._close()
+            remove_view(self.path)
+            built.path.rename(self.path)
+            self.figures.events_total += built.items
+            await self._open()
+        finally:
+            self._swapping = False
+            self._move(self.cursor)
         assert self.store is not None
         if self._lost and self.store.history_cursor is not None:
             self.store.write_history(_nothing, self.store.cursor)

@@ -66,7 +66,13 @@ messages = Console(stderr=True, highlight=False)
 
 @click.command(help=__doc__)
 @click.option("--files", default=1_000_000, show_default=True, type=click.IntRange(1000))
-@click.option("--mutations", default=120_000, show_default=True, help="Of each backlog.")
+@click.option(
+    "--mutations",
+    default=120_000,
+    show_default=True,
+    type=click.IntRange(1000),
+    help="Of each backlog.",
+)
 @click.option("--rate", default=1000, show_default=True, help="Mutations a second, for the lag.")
 @click.option("--seconds", default=15.0, show_default=True, help="For the lag.")
 @click.option("--only", default=",".join(PARTS), show_default=True, help="Parts, by commas.")

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import apsw
+import click
 import duckdb
 import trio
 
@@ -48,6 +49,8 @@ def backlog(stage: Stage, views: tuple[str, ...], target: int) -> dict[str, Any]
     for one in running:
         first, last = found[one.name][0], _reached(found[one.name], end)
         events = last.events - first.events
+        if not events or last.at_s <= first.at_s:
+            raise click.ClickException(f"{one.name} had it all at the first look: more --mutations")
         result[one.name] = {
             "events": events,
             "events_per_s": round(events / (last.at_s - first.at_s)),

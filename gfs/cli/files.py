@@ -120,9 +120,13 @@ def append(context: click.Context, path: bytes, local: bytes) -> None:
 # --- reading -------------------------------------------------------------------------
 
 
-async def _content(
+async def content_of(
     files: Filesystem, path: bytes, on_size: Callable[[int], None]
 ) -> AsyncGenerator[bytes | bytearray | memoryview, None]:
+    """The bytes of a file, a mebibyte at a time; `on_size` is told how many there are.
+
+    Raises: GfsError: with the path in its text.
+    """
     with about(path):
         opened = await files.open(path)
     try:
@@ -137,7 +141,7 @@ async def _content(
 
 
 async def _to_stdout(files: Filesystem, path: bytes) -> None:
-    async with contextlib.aclosing(_content(files, path, _ignore)) as content:
+    async with contextlib.aclosing(content_of(files, path, _ignore)) as content:
         async for data in content:
             await _emit(sys.stdout.fileno(), data)
 
@@ -181,7 +185,7 @@ async def _fill(files: Filesystem, source: bytes, descriptor: int, *, sparse: bo
             nonlocal step
             step = stack.enter_context(progress(os.fsdecode(os.path.basename(source)), size))
 
-        content = contextlib.aclosing(_content(files, source, on_size))
+        content = contextlib.aclosing(content_of(files, source, on_size))
         async for data in await stack.enter_async_context(content):
             # A hole stays a hole: a sparse file may be larger than this disk.
             if sparse and data == memoryview(_ZEROS)[: len(data)]:

@@ -8,7 +8,9 @@ import time
 from typing import Any
 
 import click
+import trio
 
+from gfs.cli.alike import verified
 from gfs.cli.finding import reach
 from gfs.cli.output import out, remark
 from gfs.cli.queries import ask_view, asked_path, print_rows, print_standing, question
@@ -43,6 +45,7 @@ def moment(text: str, now_ns: int) -> int:
 @click.option("--of", help="ages: of mtime, atime, ctime, created or used (read or written).")
 @click.option("--uid", type=click.IntRange(0), help="Only this user's; active, deleted: by him.")
 @click.option("--name", "glob", help="deleted: a shell pattern for the name.")
+@click.option("--verify", is_flag=True, help="duplicates: read the files and compare them.")
 @click.pass_context
 def report(
     context: click.Context,
@@ -55,6 +58,7 @@ def report(
     of: str | None,
     uid: int | None,
     glob: str | None,
+    verify: bool,
     wait: bool,
     as_json: bool,
 ) -> None:
@@ -74,7 +78,13 @@ def report(
     target = "/report" if name is None else f"/report/{name}"
     if name is not None and not re.fullmatch("[a-z]{1,40}", name):
         raise UsageError(f"{name[:40]!r} is no report; `gfs report` lists them")
+    if verify and name != "duplicates":
+        raise UsageError("--verify is for the report duplicates")
     found: dict[str, Any] = ask_view(place, "analytics", target, asked, wait=wait)
+    if verify:
+        said = trio.run(verified, place, found)
+        found["columns"].append("verified")
+        found["rows"] = [[*row, one] for row, one in zip(found["rows"], said, strict=True)]
     if as_json:
         out(json.dumps(found))
         return

@@ -12,7 +12,9 @@ from collections import deque
 from typing import NamedTuple
 
 import trio
+from msgspec.structs import replace
 
+from gfs.checksum import joined_digest
 from gfs.client.chunks import ChunkWriter
 from gfs.client.ranges import Buffer, Overlay, Piece
 from gfs.errors import GfsError
@@ -155,10 +157,10 @@ def merged(pieces: list[DirtyPiece]) -> list[LaidOut]:
                 and last.file_offset + last.extent.length == laid.file_offset
                 and last.extent.chunk_offset + last.extent.length == laid.extent.chunk_offset
             ):
+                last.extent.digest = joined_digest(
+                    last.extent.digest, laid.extent.digest, laid.extent.length
+                )
                 last.extent.length += laid.extent.length
             else:
-                extent = type(laid.extent)(
-                    laid.extent.length, laid.extent.handle, laid.extent.chunk_offset
-                )
-                ranges.append(LaidOut(laid.file_offset, extent))
+                ranges.append(LaidOut(laid.file_offset, replace(laid.extent)))
     return ranges

@@ -7,6 +7,7 @@ A packed frame is not cut where a chunk ends: a small file lies in one chunk.
 
 from __future__ import annotations
 
+from gfs.checksum import digest_of
 from gfs.client.dirty import DirtyPiece
 from gfs.client.parts import Frame, OnFailed, OnPlaced, Placed
 from gfs.ids import FRAME_BYTES
@@ -44,13 +45,15 @@ class PieceFrame(Frame):
     def lay(self, placed: Placed) -> list[DirtyPiece]:
         """Note in the pieces where their bytes landed; returns those now wholly placed."""
         complete: list[DirtyPiece] = []
+        payload = memoryview(self.payload)
         end = placed.start + placed.length
         for start, attempt, piece in self.contents:
             first, last = max(start, placed.start), min(start + piece.length, end)
             if first >= last or piece.attempts != attempt or piece.gone:
                 continue
             chunk_offset = placed.chunk_offset + first - placed.start
-            extent = Extent(last - first, placed.handle, chunk_offset)
+            digest = digest_of(payload[first:last])
+            extent = Extent(last - first, placed.handle, chunk_offset, digest)
             piece.placements.append(LaidOut(piece.offset + first - start, extent))
             piece.missing -= last - first
             if not piece.missing:

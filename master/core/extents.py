@@ -4,7 +4,8 @@ A file is a sorted list of extents; what none covers is a hole. Chunk bytes
 are never overwritten: new content is a new extent that cuts old ones away.
 
 Invariant: `chunk.references` = sum of the lengths of the extents into it;
-`inode.stored` = sum of the lengths of the inode's extents.
+`inode.stored` = sum of the lengths of the inode's extents. A digest of an extent or of
+an inode is that of its bytes, or unknown: never that of others.
 
 Departs from GFS §2.6.1, where a file offset names a chunk by arithmetic: see
 docs/departures.md.
@@ -17,7 +18,8 @@ from typing import Any, Protocol
 
 from msgspec.structs import replace
 
-from gfs.errors import Misplaced, TooLarge
+from gfs.checksum import DIGEST_OF_NOTHING, DIGEST_UNKNOWN, is_digest, joined_digest
+from gfs.errors import InvalidArgument, Misplaced, TooLarge
 from gfs.items import CHUNKS, EXTENTS, INODES, Chunk, ChunkState, Extent, Inode, Key
 from gfs.messages import LaidOut
 from master.core.decision import Decision, NeedsCuts
@@ -25,6 +27,7 @@ from master.core.transaction import Transaction
 
 FILE_BYTES_MAX = 1 << 62
 EXTENTS_AT_ONCE = 100  # of one file among hundreds in a record; more are given back by themselves
+DIGESTED_EXTENTS = 16  # of a file rewritten in its middle: looked at to know its digest again
 CUT_AT_ONCE = 5000  # by a truncation; more are cut in records before its own
 
 
@@ -93,7 +96,7 @@ def punch(tx: Transaction, ino: int, begin: int, end: int, references: Reference
         left, right = max(begin - offset, 0), max(stop - end, 0)
         tx.delete(EXTENTS, (ino, offset))
         if left:
-            tx.put(EXTENTS, (ino, offset), replace(extent, length=left))
+            tx.put(EXTENTS, (ino, offset), replace(extent, length=left, digest=0))
         if right:
             tx.put(
                 EXTENTS,
@@ -104,6 +107,12 @@ def punch(tx: Transaction, ino: int, begin: int, end: int, references: Reference
         references.add(extent.handle, -cut)
         gone += cut
     return gone
+
+
+def joined_extents(first: Extent, second: Extent) -> Extent:
+    """One extent of two that lie behind each other in the file and in the chunk."""
+    digest = joined_digest(first.digest, second.digest, second.length)
+    return replace(first, length=first.length + second.length, digest=digest)
 
 
 def insert(
@@ -122,7 +131,7 @@ def insert(
     if before:
         start, left = before[0]
         if left.handle == extent.handle and left.chunk_offset + left.length == extent.chunk_offset:
-            tx.put(EXTENTS, (ino, start), replace(left, length=left.length + extent.length))
+            tx.put(EXTENTS, (ino, start), joined_extents(left, extent))
             return extent.length - gone
     tx.put(EXTENTS, (ino, offset), extent)
     return extent.length - gone
@@ -135,19 +144,44 @@ def commit(decision: Decision, ino: int, inode: Inode, ranges: list[LaidOut]) ->
       Misplaced: a range lies in a chunk that may not be referenced (any more), so
         the writer must write the bytes elsewhere.
       TooLarge: beyond the largest file.
+      InvalidArgument: what is said to be a digest is none.
     """
     tx, references = decision.tx, References(decision)
     stored, size = inode.stored, inode.size
+    digest = inode.digest if size else DIGEST_OF_NOTHING
     for laid_out in ranges:  # all checks first: a refusal must leave no trace in the batch
         end = laid_out.file_offset + laid_out.extent.length
         if laid_out.file_offset < 0 or end > FILE_BYTES_MAX or laid_out.extent.length <= 0:
             raise TooLarge(f"range up to {end}")
+        if not is_digest(laid_out.extent.digest):
+            raise InvalidArgument(f"digest {laid_out.extent.digest:x}")
         _check_target(decision, laid_out.extent)
     for laid_out in ranges:
         stored += insert(tx, ino, laid_out, references, stored=stored)
+        digest = _continued(digest, size, laid_out)
         size = max(size, laid_out.file_offset + laid_out.extent.length)
     references.settle()
-    return replace(inode, size=size, stored=stored)
+    if not digest and stored == size:
+        digest = _digest_of_extents(tx, ino)
+    return replace(inode, size=size, stored=stored, digest=digest if size else DIGEST_UNKNOWN)
+
+
+def _continued(digest: int, size: int, laid_out: LaidOut) -> int:
+    """Digest of a file of `size` bytes that had `digest`, once this is part of it."""
+    extent = laid_out.extent
+    if laid_out.file_offset == size:
+        return joined_digest(digest, extent.digest, extent.length)
+    whole = laid_out.file_offset == 0 and extent.length >= size
+    return extent.digest if whole else DIGEST_UNKNOWN
+
+
+def _digest_of_extents(tx: Transaction, ino: int) -> int:
+    """Of a file without holes; unknown if it has many extents, or one whose digest is unknown."""
+    found = tx.range(EXTENTS, ino, limit=DIGESTED_EXTENTS + 1)
+    digest = DIGEST_OF_NOTHING if len(found) <= DIGESTED_EXTENTS else DIGEST_UNKNOWN
+    for _, extent in found:
+        digest = joined_digest(digest, extent.digest, extent.length)
+    return digest
 
 
 def _check_target(decision: Decision, extent: Extent) -> None:
@@ -203,7 +237,8 @@ def truncate(decision: Decision, ino: int, inode: Inode, size: int) -> Inode:
         references = References(decision)
         stored -= punch(decision.tx, ino, size, FILE_BYTES_MAX, references)
         references.settle()
-    return replace(inode, size=size, stored=stored)
+    digest = inode.digest if size == inode.size else DIGEST_UNKNOWN
+    return replace(inode, size=size, stored=stored, digest=digest)
 
 
 def is_scattered(tx: Transaction, ino: int, inode: Inode) -> bool:

@@ -27,7 +27,7 @@ from gfs.items import (
     Key,
 )
 from master.core.decision import Decision
-from master.core.extents import References
+from master.core.extents import References, joined_extents
 
 OPERATION = "relocate"
 EXTENTS_MAX = 2000  # swapped by one record
@@ -104,7 +104,7 @@ def swap(decision: Decision, new: int, places: Places, checksum: int) -> int:
             at = places.find(extent)
             if at is None or swapped == EXTENTS_MAX:
                 continue
-            decision.tx.put(EXTENTS, (ino, offset), Extent(extent.length, new, at))
+            decision.tx.put(EXTENTS, (ino, offset), Extent(extent.length, new, at, extent.digest))
             references.add(handle, -extent.length)
             references.add(new, extent.length)
             touched.setdefault(ino, []).append(offset)
@@ -130,7 +130,7 @@ def _join(decision: Decision, ino: int, offsets: list[int]) -> None:
         extent: Extent = tx.get(EXTENTS, (ino, offset))
         follows = run.chunk_offset + run.length == extent.chunk_offset
         if offset == first + run.length and follows and run.handle == extent.handle:
-            run = replace(run, length=run.length + extent.length)
+            run = joined_extents(run, extent)
             tx.put(EXTENTS, (ino, first), run)
             tx.delete(EXTENTS, (ino, offset))
         else:

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
+from gfs.checksum import DIGEST_UNKNOWN
 from gfs.items import (
     CHUNKS,
     EXTENTS,
@@ -218,6 +219,7 @@ def grow(decision: Decision, ino: int, inode: Inode, end: int, mtime_ns: int = 0
         inode,
         size=max(inode.size, offset + end),
         stored=inode.stored + end - had,
+        digest=DIGEST_UNKNOWN,  # records come from many, and only the servers have all bytes
         mtime_ns=mtime_ns,
         ctime_ns=max(inode.ctime_ns, mtime_ns),
         data_version=inode.data_version + 1,

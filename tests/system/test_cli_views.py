@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -322,6 +323,28 @@ def test_reports_answer_about_a_tree_of_the_mount(cluster: LocalCluster) -> None
     ]
     assert b"largest" in cluster.out("report")
     assert cluster.gfs("report", "ages", "--of", "size", code=2).stderr.startswith(b"gfs: ")
+
+
+def test_duplicates_are_found_and_compared(cluster: LocalCluster) -> None:
+    place = cluster.first / "twins"
+    place.mkdir()
+    data = os.urandom(300_000)
+    (place / "one").write_bytes(data)
+    with open(place / "piece by piece", "wb", buffering=0) as file:
+        file.writelines(data[start : start + 7001] for start in range(0, len(data), 7001))
+    shutil.copy(place / "one", place / "copied")
+    (place / "other").write_bytes(data[::-1])
+    with open(place / "appended", "ab") as file:
+        file.write(data)
+    found = cluster.json("report", "duplicates", place, "--wait", "--verify", "--json")
+    rows = [dict(zip(found["columns"], row, strict=True)) for row in found["rows"]]
+    assert {row["path"]: row["verified"] for row in rows} == {
+        "/twins/copied": "same",
+        "/twins/one": "same",
+        "/twins/piece by piece": "same",
+    }
+    assert {row["spare_bytes"] for row in rows} == {2 * len(data)}
+    assert cluster.gfs("report", "largest", "--verify", code=2).stderr.startswith(b"gfs: ")
 
 
 def test_history_tells_what_was_done_on_the_mount(cluster: LocalCluster) -> None:

@@ -22,6 +22,7 @@ from gfs.cluster.report import view_client
 from gfs.cluster.up import client_config
 from gfs.errors import GfsError
 from gfs.messages import Barrier, BarrierDone
+from projections.analytics_kept import ADDED_UP
 from tests.system.clusters import LocalCluster
 from tests.system.faults.processes import SHORT_LEASES, FaultyCluster
 from tests.system.faults.works import Background, amount
@@ -40,7 +41,10 @@ TABLES = {
         *(f"SELECT * FROM {one}" for one in ("inodes", "xattrs", "directories", "owners",
                                              "extensions")),
     ),
-    "analytics": tuple(f"SELECT * FROM {one}" for one in ("inodes", "dirents", "xattrs")),
+    "analytics": (
+        *(f"SELECT * FROM {one}" for one in ("inodes", "dirents", "xattrs", "directory_names")),
+        ADDED_UP,
+    ),
 }  # fmt: skip
 
 

@@ -23,6 +23,7 @@ import pytest
 from bench.events import Stage, apply_to_state, staged, wait_at
 from bench.namespace_model import EPOCH, NamespaceModel, random_step
 from gfs.records import Record
+from projections.search_schema import STORED
 
 pytestmark = [pytest.mark.slow, pytest.mark.kill, pytest.mark.timeout(90)]
 VIEWS = ("search", "analytics")
@@ -146,7 +147,7 @@ def test_a_view_follows_while_it_is_built_anew_beside_itself(cluster: Cluster, v
         assert after["rebuilds_total"] == before["rebuilds_total"] + 1
         assert after["state"] == "following"
         assert not after["problem"]
-        assert all("replaced" in one or "being built" in one for one in gaps), gaps
+        assert not gaps
         assert verified(client)["differences"] == 0
         assert not list(cluster.path(view).parent.glob("*.new"))
 
@@ -177,8 +178,7 @@ CORRUPTIONS = {
         "attributes": f"UPDATE inodes SET size = size + 1 {nth(0)}",
         "missing": f"DELETE FROM inodes {nth(1)}",
         "surplus": f"""
-            INSERT INTO inodes SELECT ino + 100000, mode, uid, gid, nlink, size, stored, atime_ns,
-              mtime_ns, ctime_ns, created_ns, data_version, rdev, target, home, extension, xattrs
+            INSERT INTO inodes (ino, {STORED}) SELECT ino + 100000, {STORED}
             FROM inodes {nth(2)}""",
         "links": "UPDATE dirents SET name = name || 'x' WHERE id = (SELECT max(id) FROM dirents)",
         "xattrs": f"INSERT INTO xattrs SELECT ino, 'user.x', 'y' FROM inodes {nth(3)}",
@@ -195,6 +195,11 @@ CORRUPTIONS = {
         "missing": f"DELETE FROM inodes {nth(1)}",
         "links": f"DELETE FROM dirents {nth(0, 'dirents')}",
         "xattrs": f"INSERT INTO xattrs SELECT ino, 'user.x', 'y' FROM inodes {nth(3)}",
+        "kind": f"UPDATE dirents SET kind = 49152 {nth(2, 'dirents')}",
+        "extension": f"UPDATE dirents SET extension = 'none' {nth(4, 'dirents')}",
+        "counts": "INSERT INTO counts VALUES ('mtime', 12345, 1, 1)",
+        "large": "DELETE FROM large WHERE size = (SELECT max(size) FROM large)",
+        "directory_names": "UPDATE directory_names SET name = name || '?'",
     },
 }
 

@@ -15,6 +15,7 @@ from gfs.changes import bytes_of, text_of
 from gfs.ids import TRASH_INO
 from gfs.items import Dirent
 from gfs.records import Copy, DirentChange
+from projections import analytics_kept
 from tests.unit.projections.analytics import Asker, analytics_view, asking
 from tests.unit.projections.views import history
 
@@ -184,6 +185,8 @@ async def test_copies_count_as_growth_where_they_lie(
         grown = await ask.rows("/report/growing", by="tree", path="/", since_ns=0)
         assert {row["path"]: row["bytes"] for row in grown} == {"/a": 500, "/to": 500}
     assert view.store is not None
+    with view.store.snapshot() as (connection, _):
+        assert not list(analytics_kept.contradictions(connection))
     view.store.close()
 
 

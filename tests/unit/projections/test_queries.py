@@ -137,6 +137,11 @@ async def test_du_of_every_directory_is_the_sum_below_it(served: Served) -> None
     assert names == {
         name for name, ino in model.children[1].items() if model.inodes[ino].is_directory
     }
+    deeper = await get(served, "/du", path="/", depth=3)
+    paths = {path for ino in model.children if (path := visible(model, ino)) and ino != 1}
+    assert {bytes_of(row["path"]) for row in deeper["below"]} == {
+        path for path in paths if path.count(b"/") <= 3
+    }
 
 
 async def test_search_finds_parts_of_names_in_any_case(served: Served) -> None:

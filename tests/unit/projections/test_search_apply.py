@@ -12,6 +12,7 @@ from gfs import messages as m
 from gfs.changes import Cursor, text_of
 from gfs.ids import ROOT_INO
 from gfs.records import Record
+from projections import search_tree
 from projections.core.following import Batch
 from projections.search_schema import TRASH
 from projections.search_view import SearchView
@@ -89,7 +90,11 @@ def test_same_events_twice_change_nothing(tmp_path: Path) -> None:
     store.close()
 
 
-def test_moving_a_big_tree_moves_its_sums_and_paths(tmp_path: Path) -> None:
+@pytest.mark.parametrize("many", [1, 5000], ids=["index made anew", "index changed"])
+def test_moving_a_big_tree_moves_its_sums_and_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: int
+) -> None:
+    monkeypatch.setattr(search_tree, "MANY", many)
     model = NamespaceModel()
     records = [model.format(), model.mkdir(1, b"a"), model.mkdir(1, b"b")]
     a, b = model.dirents[1, b"a"].ino, model.dirents[1, b"b"].ino
@@ -105,7 +110,25 @@ def test_moving_a_big_tree_moves_its_sums_and_paths(tmp_path: Path) -> None:
     assert_same(dump(store), expected_search(model))
     found = store.connection.execute("SELECT path, bytes FROM directories WHERE ino = ?", (a,))
     assert found.fetchall() == [("/c/x", 300_000)]
+    found = store.connection.execute("SELECT ino FROM directories WHERE path = '/c/x/d7'")
+    assert found.get == model.dirents[a, b"d7"].ino
+    assert store.connection.pragma("integrity_check") == "ok"
+    indexes = store.connection.execute("SELECT name FROM sqlite_schema WHERE type = 'index'")
+    assert "directories_path" in {name for (name,) in indexes}
     store.close()
+
+
+def test_moves_among_other_changes_may_make_the_index_of_paths_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_tree, "MANY", 1)
+    for seed in range(3):
+        model, records = history(seed, 300)
+        view, store = opened(tmp_path, f"{seed}.db")
+        apply_split(view, store, records, random.Random(seed))
+        assert_same(dump(store), expected_search(model))
+        store.close()
+        (tmp_path / "history.db").unlink()
 
 
 def test_swapped_directories_in_one_batch(tmp_path: Path) -> None:

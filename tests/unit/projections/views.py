@@ -20,9 +20,13 @@ from projections.storage import Store
 
 Tables = dict[str, list[tuple[Any, ...]]]
 
+INODE = (
+    "ino, mode, uid, gid, nlink, size, stored, atime_ns, mtime_ns, ctime_ns, created_ns,"
+    " data_version, rdev, target, home, extension, xattrs"
+)
 SEARCH_DUMPS = {
     "dirents": "SELECT parent, name, ino FROM dirents",
-    "inodes": "SELECT * FROM inodes",
+    "inodes": f"SELECT {INODE} FROM inodes",
     "xattrs": "SELECT * FROM xattrs",
     "directories": "SELECT * FROM directories",
     "owners": "SELECT * FROM owners",

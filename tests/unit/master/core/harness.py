@@ -423,8 +423,8 @@ class Client:
         assert lease is not None
         return lease
 
-    def commit(self, ino: int, *ranges: tuple[int, int, int, int], seen: int = -1) -> m.Committed:
-        """Ranges are (file offset, length, handle, chunk offset)."""
+    def commit(self, ino: int, *ranges: tuple[int, ...], seen: int = -1) -> m.Committed:
+        """Ranges are (file offset, length, handle, chunk offset), perhaps with a digest."""
         done = self.do(m.Commit([file_commit(ino, *ranges, seen=seen)]))
         return done.committed[0]
 
@@ -448,11 +448,10 @@ class Client:
 
 
 def file_commit(
-    ino: int, *ranges: tuple[int, int, int, int], seen: int = -1, mtime_ns: int = 0
+    ino: int, *ranges: tuple[int, ...], seen: int = -1, mtime_ns: int = 0
 ) -> m.FileCommit:
-    laid_out = [
-        m.LaidOut(offset, Extent(length, handle, at)) for offset, length, handle, at in ranges
-    ]
+    """Ranges are (file offset, length, handle, chunk offset), perhaps with a digest behind."""
+    laid_out = [m.LaidOut(offset, Extent(*extent)) for offset, *extent in ranges]
     return m.FileCommit(ino, laid_out, mtime_ns, seen)
 
 

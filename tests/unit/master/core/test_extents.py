@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gfs import messages as m
+from gfs.checksum import DIGEST_UNKNOWN, digest_of
 from gfs.ids import ROOT_INO
 from gfs.items import CHUNKS, EXTENTS, ChunkState
 from tests.unit.master.core.harness import CHUNK, Client, Cluster, file_commit
@@ -48,7 +49,7 @@ class Model:
             data = numbers.randbytes(length)
             at = self.c.append(lease, length) - length
             self.chunks[lease.handle] += data
-            laid_out.append((offset, length, lease.handle, at))
+            laid_out.append((offset, length, lease.handle, at, digest_of(data)))
             if len(self.content) < offset + length:
                 self.content += bytes(offset + length - len(self.content))
             self.content[offset : offset + length] = data
@@ -82,9 +83,13 @@ class Model:
         used = dict.fromkeys(self.chunks, 0)
         for _, extent in self.c.tables.range(EXTENTS, self.ino):
             used[extent.handle] += extent.length
+            at = extent.chunk_offset
+            data = self.chunks[extent.handle][at : at + extent.length]
+            assert extent.digest in (DIGEST_UNKNOWN, digest_of(data))
         inode = self.c.item(self.ino)
         assert inode is not None
         assert inode.stored == sum(used.values())
+        assert inode.digest in (DIGEST_UNKNOWN, digest_of(self.content))
         for handle, length in used.items():
             chunk = self.c.chunk(handle)
             assert chunk.references == length
@@ -92,6 +97,69 @@ class Model:
                 self.condemned.add(handle)
             # Once sealed, a chunk that was referenced is condemned when nothing is left.
             assert (handle in self.condemned) == (chunk.state is not ChunkState.OPEN and not length)
+
+
+@pytest.fixture
+def model(c: Cluster, a: Client) -> Model:
+    return Model(c, a, ino=a.create(b"f"))
+
+
+def digest(model: Model) -> int:
+    inode = model.c.item(model.ino)
+    assert inode is not None
+    return inode.digest
+
+
+def test_a_file_written_in_order_has_the_digest_of_its_bytes(model: Model) -> None:
+    for start in range(0, 400, 50):
+        model.write([(start, 20), (start + 20, 30)], start)
+        assert digest(model) == digest_of(model.content)
+        if start == 200:
+            model.seal()
+    model.truncate(400)
+    assert digest(model) == digest_of(model.content)
+    model.write([(0, 400)], 1)
+    assert digest(model) == digest_of(model.content)
+    model.truncate(0)
+    assert digest(model) == DIGEST_UNKNOWN
+    model.write([(0, 7)], 2)
+    assert digest(model) == digest_of(model.content)
+
+
+def test_a_digest_is_not_known_while_an_extent_is_cut_and_is_again(model: Model) -> None:
+    model.write([(0, 100), (100, 100)], 1)
+    model.write([(50, 20)], 2)
+    assert digest(model) == DIGEST_UNKNOWN
+    model.write([(0, 50), (70, 130)], 3)
+    assert digest(model) == digest_of(model.content)
+
+
+def test_holes_and_shorter_files_have_no_digest(model: Model) -> None:
+    model.write([(10, 20)], 1)
+    assert digest(model) == DIGEST_UNKNOWN
+    model.write([(0, 10)], 2)
+    assert digest(model) == digest_of(model.content)
+    model.truncate(25)
+    assert digest(model) == DIGEST_UNKNOWN
+    model.truncate(30)
+    assert digest(model) == DIGEST_UNKNOWN
+
+
+def test_appended_records_have_none(c: Cluster, a: Client, model: Model) -> None:
+    model.write([(0, 10)], 1)
+    tail = a.open_tail(model.ino)
+    c.append(tail.lease, 5, writer=7, sequence=1)
+    a.do(m.ResolveTail(model.ino, 7, tail.lease.handle, tail.lease.version))
+    inode = c.item(model.ino)
+    assert inode is not None
+    assert (inode.size, inode.digest) == (15, DIGEST_UNKNOWN)
+
+
+def test_what_is_no_digest_is_refused(c: Cluster, a: Client, model: Model) -> None:
+    lease = model.chunk()
+    c.append(lease, 10)
+    assert a.commit(model.ino, (0, 10, lease.handle, 0, 5)).code == "invalid-argument"
+    assert c.item(model.ino).size == 0  # type: ignore[union-attr]
 
 
 RANGE = st.tuples(st.integers(0, SIZE), st.integers(1, SIZE // 2))

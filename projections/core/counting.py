@@ -1,0 +1,71 @@
+"""What a batch changes in the histograms of all regular files: sizes, and ages by the day.
+
+Counts are kept as differences that add up, so that a question about everything reads some
+thousand rows and no inode. A day is one of UTC since 1970; what lies before counts on the day
+that integer division by DuckDB gives, so that rows and counts can be compared.
+"""
+
+from __future__ import annotations
+
+import stat
+from typing import Any
+
+from gfs.changes import Image
+from projections.core.following import Items
+
+DAY_NS = 86400 * 10**9
+SIZES = "size"
+AGES = ("mtime", "atime", "ctime", "created", "used")
+
+Counts = dict[tuple[str, int], list[int]]  # (of what, key) -> files and bytes more or less
+
+
+def power_of(size: int) -> int:
+    """The power of two that `size` counts at: the greatest not above it, 0 for nothing."""
+    return 1 << (size.bit_length() - 1) if size else 0
+
+
+def day_of(time_ns: int) -> int:
+    """The day that a time counts at."""
+    return time_ns // DAY_NS if time_ns >= 0 else -(-time_ns // DAY_NS)
+
+
+def keys_of(image: Image) -> tuple[int, ...]:
+    """Where a file counts: by size, then by each of `AGES`."""
+    atime, mtime = day_of(image.atime_ns), day_of(image.mtime_ns)
+    return (
+        power_of(image.size),
+        mtime,
+        atime,
+        day_of(image.ctime_ns),
+        day_of(image.created_ns),
+        max(atime, mtime),
+    )
+
+
+def counted(items: Items) -> Counts:
+    """What is to be added to the counts; nothing that adds up to nothing."""
+    alike: dict[tuple[int, ...], list[int]] = {}  # by all keys of a file: few in most batches
+    for ino, new in items.inodes.items():
+        old = items.old_inodes.get(ino)
+        before = None if old is None or not stat.S_ISREG(old.mode) else keys_of(old)
+        after = None if new is None or not stat.S_ISREG(new.mode) else keys_of(new)
+        if before is not None and old is not None:
+            _add(alike, before, -1, -old.size)
+        if after is not None and new is not None:
+            _add(alike, after, 1, new.size)
+    found: Counts = {}
+    for keys, (files, size) in alike.items():
+        if files or size:
+            for key in zip((SIZES, *AGES), keys, strict=True):
+                _add(found, key, files, size)
+    return {key: sums for key, sums in found.items() if sums[0] or sums[1]}
+
+
+def _add(found: dict[Any, list[int]], key: Any, files: int, size: int) -> None:
+    sums = found.get(key)
+    if sums is None:
+        found[key] = [files, size]
+    else:
+        sums[0] += files
+        sums[1] += size

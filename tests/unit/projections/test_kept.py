@@ -1,0 +1,127 @@
+"""What the analytics view keeps besides items is what the items say, however they came about."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from bench.namespace_model import NamespaceModel
+from gfs.changes import Image
+from projections import analytics_kept
+from projections.analytics_view import AnalyticsView
+from projections.core.counting import AGES, DAY_NS, SIZES, counted, power_of
+from projections.core.following import Items, items_of
+from tests.unit.projections.analytics import analytics_view, asking
+from tests.unit.projections.views import config, history, lines_of, load, snapshot_of
+
+
+def differences(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    return [f"{one.kind}: {one.text}" for one in analytics_kept.contradictions(connection)]
+
+
+def in_counts(connection: duckdb.DuckDBPyConnection) -> int:
+    ((rows,),) = connection.execute("SELECT count(*) FROM counts").fetchall()
+    return int(rows)
+
+
+@pytest.mark.parametrize("large", [4, 4000])
+def test_kept_follows_every_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int
+) -> None:
+    monkeypatch.setattr(analytics_kept, "LARGE_FILES", large)
+    monkeypatch.setattr(analytics_kept, "COUNTS_ROWS", 60)
+    _, records = history(large, 500)
+    view = analytics_view(tmp_path, records)
+    assert view.store is not None
+    with view.store.snapshot() as (connection, _):
+        assert differences(connection) == []
+    view.store.close()
+
+
+def test_kept_of_a_loaded_view_goes_on(tmp_path: Path) -> None:
+    model, _ = history(3, 200)
+    settings = config(tmp_path)
+    projection = AnalyticsView(settings)
+    store = projection.open_store(tmp_path / "a.duckdb", None)
+    load(projection, store, snapshot_of(model), random.Random(2))
+    with store.snapshot() as (connection, _):
+        assert differences(connection) == []
+        assert in_counts(connection) > 10
+    store.close()
+
+
+def test_differences_are_added_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(analytics_kept, "COUNTS_ROWS", 0)
+    _, records = history(8, 60)
+    view = analytics_view(tmp_path, records)
+    assert view.store is not None
+    with view.store.snapshot() as (connection, _):
+        keys = connection.execute("SELECT count(DISTINCT (of, key)) FROM counts").fetchall()
+        assert keys == [(in_counts(connection),)]
+    view.store.close()
+
+
+async def test_histograms_of_all_and_of_the_root_say_the_same(tmp_path: Path) -> None:
+    """One from what is kept, the other from the inodes; a tree leaves out the trash."""
+    model = NamespaceModel()
+    records = [model.format(), *(model.create(1, b"f%d" % number) for number in range(40))]
+    for number in range(40):
+        ino = model.dirents[1, b"f%d" % number].ino
+        records.append(model.commit(ino, number * number * 37))
+    view = analytics_view(tmp_path, records)
+    async with asking(view) as ask:
+        for name, of in (("sizes", {}), *(("ages", {"of": of}) for of in AGES)):
+            whole = await ask.rows(f"/report/{name}", **of)
+            assert whole == await ask.rows(f"/report/{name}", path="/", **of)
+            assert sum(row["files"] for row in whole) == 40
+    assert view.store is not None
+    view.store.close()
+
+
+async def test_largest_are_the_same_from_few_and_from_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(analytics_kept, "LARGE_FILES", 12)
+    _, records = history(12, 400)
+    view = analytics_view(tmp_path, records)
+    assert view.store is not None
+    with view.store.snapshot() as (connection, _):
+        ((kept,),) = connection.execute("SELECT count(*) FROM large").fetchall()
+    assert 6 <= kept <= 36
+    async with asking(view) as ask:
+        few = await ask.rows("/report/largest", n=6)
+        assert few == (await ask.rows("/report/largest", n=1000))[:6]
+    view.store.close()
+
+
+def test_counts_of_a_batch_are_those_of_its_records_one_by_one() -> None:
+    _, records = history(5, 300)
+    sums: dict[tuple[str, int], list[int]] = {}
+    for record in records:
+        for key, (files, size) in counted(items_of(lines_of([record]))).items():
+            one = sums.setdefault(key, [0, 0])
+            one[0] += files
+            one[1] += size
+    assert {key: one for key, one in sums.items() if any(one)} == counted(
+        items_of(lines_of(records))
+    )
+
+
+def test_a_file_that_only_grew_counts_once_more_nowhere() -> None:
+    old = Image(mode=0o100644, size=5, mtime_ns=3 * DAY_NS)
+    new = Image(mode=0o100644, size=7, mtime_ns=3 * DAY_NS)
+    found = counted(Items(inodes={9: new}, old_inodes={9: old}))
+    assert found[SIZES, 4] == [0, 2]
+    assert found["mtime", 3] == [0, 2]
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 1023, 1024, (1 << 48) - 1, (1 << 53) - 1, 1 << 62])
+def test_sizes_count_at_a_power_of_two_here_and_in_sql(tmp_path: Path, size: int) -> None:
+    with duckdb.connect() as connection:
+        connection.execute(analytics_kept.KEPT)
+        assert connection.execute("SELECT power_of(?::BIGINT)", [size]).fetchall() == [
+            (power_of(size),)
+        ]
