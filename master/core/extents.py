@@ -18,12 +18,12 @@ from typing import Any, Protocol
 from msgspec.structs import replace
 
 from gfs.errors import Misplaced, TooLarge
+from gfs.ids import SIZE_MAX
 from gfs.items import CHUNKS, EXTENTS, INODES, Chunk, ChunkState, Extent, Inode, Key
 from gfs.messages import LaidOut
 from master.core.decision import Decision, NeedsCuts
 from master.core.transaction import Transaction
 
-FILE_BYTES_MAX = 1 << 62
 EXTENTS_AT_ONCE = 100  # of one file among hundreds in a record; more are given back by themselves
 CUT_AT_ONCE = 5000  # by a truncation; more are cut in records before its own
 
@@ -140,7 +140,7 @@ def commit(decision: Decision, ino: int, inode: Inode, ranges: list[LaidOut]) ->
     stored, size = inode.stored, inode.size
     for laid_out in ranges:  # all checks first: a refusal must leave no trace in the batch
         end = laid_out.file_offset + laid_out.extent.length
-        if laid_out.file_offset < 0 or end > FILE_BYTES_MAX or laid_out.extent.length <= 0:
+        if laid_out.file_offset < 0 or end > SIZE_MAX or laid_out.extent.length <= 0:
             raise TooLarge(f"range up to {end}")
         _check_target(decision, laid_out.extent)
     for laid_out in ranges:
@@ -174,7 +174,7 @@ def cut_some(decision: Decision, ino: int, size: int) -> None:
     From the end: who looks meanwhile, or after a crash, sees a truncation half done.
     """
     inode: Inode | None = decision.tx.get(INODES, (ino,))
-    at = FILE_BYTES_MAX
+    at = SIZE_MAX
     for _ in range(CUT_AT_ONCE):
         found = decision.tx.floor(EXTENTS, (ino, at - 1))
         if found is None or found[0][1] < size:
@@ -196,12 +196,12 @@ def cut_some(decision: Decision, ino: int, size: int) -> None:
 
 def truncate(decision: Decision, ino: int, inode: Inode, size: int) -> Inode:
     """The inode at `size` bytes: cut off, or a hole at the end."""
-    if not 0 <= size <= FILE_BYTES_MAX:
+    if not 0 <= size <= SIZE_MAX:
         raise TooLarge(f"size {size}")
     stored = inode.stored
     if size < inode.size:
         references = References(decision)
-        stored -= punch(decision.tx, ino, size, FILE_BYTES_MAX, references)
+        stored -= punch(decision.tx, ino, size, SIZE_MAX, references)
         references.settle()
     return replace(inode, size=size, stored=stored)
 
