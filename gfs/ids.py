@@ -34,6 +34,7 @@ BLOCK_BYTES = 64 * KIB  # checksum unit, GFS §5.2
 FRAME_BYTES = 1 * MIB  # payload of one append; smaller frames cost CPU per byte
 RECORD_BYTES_MAX = 1_044_480  # one direct_io write(2) is one FUSE WRITE up to here
 PACK_BYTES_MAX = 4 * MIB  # files up to here share packed chunks
+SIZE_MAX = 1 << 62  # of a file; sums of offsets fit in 64 bits
 NAME_BYTES_MAX = 255
 PATH_BYTES_MAX = 4096
 SYMLINK_BYTES_MAX = 4095

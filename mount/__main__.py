@@ -189,6 +189,7 @@ class Mount:
         tables = self.tables
         return {
             "lease_left_s": tables.lease_left(),
+            "master_requests_total": tables.client.link.requests_total,
             "directories": len(tables.cache.directories()),
             "inodes": len(tables.inodes),
             "files": len(tables.files),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import statistics
 import time
 from collections.abc import Callable
 from multiprocessing import Pipe
@@ -21,6 +20,12 @@ from bench import channel
 POLL_S = 0.0001  # leaves the core to the daemons; the resolution of the figure
 UNSEEN_S = 5.0  # counted as this when the change has not been seen by then
 Poll = Callable[[str], object]
+NAMES = {
+    "create": "seen elsewhere: create",
+    "append": "seen elsewhere: append + fsync",
+    "rename": "seen elsewhere: rename over",
+    "unlink": "seen elsewhere: unlink",
+}
 
 
 def _exists(path: str) -> object:
@@ -70,8 +75,8 @@ KINDS: dict[str, tuple[Callable[[str], None] | None, Callable[[str], None], Poll
 }
 
 
-def measure(kind: str, here: str, there: str, count: int) -> float:
-    """Median seconds from the return of the change in `here` to its sight in `there`."""
+def measure(kind: str, here: str, there: str, count: int) -> list[float]:
+    """Seconds from the return of each change in `here` to its sight in `there`, sorted."""
     prepare, change, poll = KINDS[kind]
     ours, theirs = Pipe()
     child = os.fork()
@@ -96,7 +101,7 @@ def measure(kind: str, here: str, there: str, count: int) -> float:
         delays.append(max(0.0, float(ours.recv()) - returned))
     ours.close()
     os.waitpid(child, 0)
-    return statistics.median(delays)
+    return sorted(delays)
 
 
 def _watch(pipe: Connection, poll: Poll) -> None:

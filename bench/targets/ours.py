@@ -102,6 +102,10 @@ class Ours(Target):
         for pid in filter(alive, pids):
             signal_process(pid, signal.SIGKILL)
 
+    def command(self, *words: str | Path) -> str:
+        """What a command of `gfs` on this cluster prints."""
+        return self._gfs("--cluster", self.directory, *words)
+
     def _up(self) -> None:
         counts = ("--chunkservers", str(SERVERS), "--mounts", str(MOUNTS))
         self._gfs("cluster", "up", "--dir", self.directory, *counts)

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from bench.drivers import visibility
-from bench.stage import Better, Figure, Stage, Workload
+from bench.drivers.visibility import NAMES
+from bench.stage import Better, Figure, Stage, Workload, median
 
 CHANGES = 20
-NAMES = {
-    "create": "seen elsewhere: create",
-    "append": "seen elsewhere: append + fsync",
-    "rename": "seen elsewhere: rename over",
-    "unlink": "seen elsewhere: unlink",
-}
 
 
 def run(stage: Stage) -> None:
@@ -19,8 +14,8 @@ def run(stage: Stage) -> None:
     stage.make_place()
     count = stage.scaled(CHANGES, 5)
     for kind, name in NAMES.items():
-        seconds = stage.call(visibility.measure, kind, stage.place(0), stage.place(1), count)
-        stage.record(name, seconds * 1e3)
+        delays = stage.call(visibility.measure, kind, stage.place(0), stage.place(1), count)
+        stage.record(name, median(delays) * 1e3)
 
 
 VISIBILITY = Workload(

@@ -111,7 +111,8 @@ def _table(told: dict[str, Any]) -> None:
     mount = told["mount"]
     out(
         f"{time.strftime('%H:%M:%S')}  {mount['files']} open files, {mount['inodes']} inodes and"
-        f" {mount['directories']} directories known, lease {mount['lease_left_s']:.1f} s"
+        f" {mount['directories']} directories known, lease {mount['lease_left_s']:.1f} s,"
+        f" {mount['master_requests_total']} requests to the master so far"
     )
     for row in rows:
         out(f"  {row[0]:<12}" + "".join(f"{word:>12}" for word in row[1:]))

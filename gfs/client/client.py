@@ -35,6 +35,7 @@ from gfs.messages import (
     Done,
     Entry,
     Invalidate,
+    LaidOut,
     Lease,
     Located,
     Message,
@@ -156,7 +157,7 @@ class Client:
             return await self.open(entry, flags, actor), done
         inode = self._hold(entry.ino, flags)
         inode.learn(entry)
-        self.reader.seed_empty(entry.ino, entry.position, asked=clears)
+        self.reader.seed_empty(entry.ino, entry, asked=clears)
         if clears != self.reader.layouts.clears:
             inode.distrust()
         return self._open_file(inode, entry, flags, actor), done
@@ -331,8 +332,8 @@ class Client:
         if self.writeback.pending(ino) is None:
             self._idle(ino)
 
-    def _committed(self, ino: int, entry: Entry) -> None:
-        self.reader.drop(ino, entry.position)
+    def _committed(self, ino: int, entry: Entry, ranges: Sequence[LaidOut] | None) -> None:
+        self.reader.committed(ino, ranges, entry)
         inode = self._inodes.get(ino)
         if inode is not None:
             inode.learn(entry)

@@ -27,8 +27,10 @@ RETRY_S = 0.1
 class Owner(Protocol):
     """Who keeps the pieces (the write-back)."""
 
-    def committed(self, file: DirtyFile, pieces: list[DirtyPiece], entry: Entry | None) -> None:
-        """Logged."""
+    def committed(
+        self, file: DirtyFile, pieces: list[DirtyPiece], entry: Entry | None, *, whole: bool
+    ) -> None:
+        """Logged; `whole`: and nothing else of the file was in the commit."""
 
     def give_up(self, file: DirtyFile, pieces: list[DirtyPiece], error: GfsError) -> None:
         """Refused for good."""
@@ -111,7 +113,8 @@ class Committer:
         self.files_total += len(batch)
         answers = {answer.ino: answer for answer in done.committed}
         for (file, pieces), tries in zip(batch, attempts, strict=True):
-            self._answered(file, _same(pieces, tries), answers.get(file.ino))
+            left = _same(pieces, tries)
+            self._answered(file, left, answers.get(file.ino), whole=len(left) == len(pieces))
 
     async def _commit_halves(self, tried: list[_Tried], error: TooLarge) -> None:
         """The batch changes more than one record holds."""
@@ -134,12 +137,12 @@ class Committer:
             self._owner.give_up(file, pieces, DeadSession("the session is dead"))
 
     def _answered(
-        self, file: DirtyFile, pieces: list[DirtyPiece], answer: Committed | None
+        self, file: DirtyFile, pieces: list[DirtyPiece], answer: Committed | None, *, whole: bool
     ) -> None:
         if answer is None:
             self._refused(file, pieces, GfsError("the master did not answer for this file"))
         elif not answer.code:
-            self._owner.committed(file, pieces, answer.entry)
+            self._owner.committed(file, pieces, answer.entry, whole=whole)
         else:
             self._refused(file, pieces, from_wire(answer.code, f"commit: {answer.code}"))
 

@@ -19,8 +19,8 @@ from gfs.client.ranges import Segment, covers
 from gfs.client.reading import Reader
 from gfs.client.tails import TailSizes
 from gfs.client.writing import WriteBack
-from gfs.errors import GfsError, InvalidArgument
-from gfs.ids import RECORD_BYTES_MAX
+from gfs.errors import GfsError, InvalidArgument, TooLarge
+from gfs.ids import RECORD_BYTES_MAX, SIZE_MAX
 from gfs.messages import Actor, Done, Entry
 from gfs.open_flags import appends, reads, writes
 
@@ -153,6 +153,8 @@ class OpenFile:
             return False
         if dirty.error is not None or self._inode.busy_appending:
             return False
+        if offset + len(data) > SIZE_MAX:
+            return False
         return self._client.writeback.write_nowait(dirty, offset, data)
 
     async def write(self, offset: int, data: Buffer) -> int:
@@ -163,6 +165,7 @@ class OpenFile:
 
         Raises:
           GfsError: a kept error of earlier bytes, once; or these cannot be written.
+          TooLarge: the file would be.
         """
         if not self.writable:
             raise InvalidArgument("the file is not open for writing")
@@ -170,6 +173,8 @@ class OpenFile:
         if self.appending:
             await self._append(data)
             return len(data)
+        if offset + len(data) > SIZE_MAX:
+            raise TooLarge(f"a file of {offset + len(data)} bytes")
         if self._inode.busy_appending:
             await self._inode.wait_for_appends()
         dirty = self._inode.dirty

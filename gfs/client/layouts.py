@@ -1,21 +1,24 @@
 """Where the bytes of files lie: what this process knows of extents and chunk locations.
 
 A layout is as of a log position; one older than the last invalidation of its
-inode is used once and not kept. Layouts of files with many extents are kept by
-windows, so a file of any size costs memory only where it is read.
+inode is used once and not kept. What this process commits itself is entered into the layout it
+has, so that writing here and there does not mean to ask for all of it again. Layouts of files
+with many extents are kept by windows, so a file of any size costs memory only where it is read.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from gfs.ids import MIB
+from gfs.items import Extent
 from gfs.messages import LaidOut, Layout, Located
 
-WINDOW_BYTES = 256 * MIB
+WINDOW_BYTES = 32 * MIB  # at most 8,192 pages are asked for at once, however scattered
+EXTENTS_MAX = 1 << 16  # entered into one layout; then it is asked for again
 FILES_MAX = 8192
 CHUNKS_MAX = 65536
 POSITIONS_MAX = 16384
@@ -33,12 +36,13 @@ class Span(NamedTuple):
 
 
 class FileLayout:
-    """Extents of one inode, sorted. `windows` None: all of them are here."""
+    """Extents of one inode at `version`, its data_version. `windows` None: all are here."""
 
-    __slots__ = ("_extents", "_starts", "windows")
+    __slots__ = ("_extents", "_starts", "version", "windows")
 
-    def __init__(self, extents: Sequence[LaidOut], *, complete: bool) -> None:
+    def __init__(self, extents: Sequence[LaidOut], *, complete: bool, version: int = -1) -> None:
         self.windows: set[int] | None = None if complete else set()
+        self.version = version
         self._extents = sorted(extents, key=lambda laid: laid.file_offset)
         self._starts = [laid.file_offset for laid in self._extents]
 
@@ -58,6 +62,45 @@ class FileLayout:
         wanted = range(start // WINDOW_BYTES, (end - 1) // WINDOW_BYTES + 1)
         return [window for window in wanted if window not in self.windows]
 
+    def committed(self, ranges: Sequence[LaidOut]) -> FileLayout | None:
+        """The layout one version later, when these were its content, in this order.
+
+        None: that cannot be told, since one lies partly where no extents are known.
+        """
+        known: list[LaidOut] = []
+        for laid in ranges:
+            end = laid.file_offset + laid.extent.length
+            missing = self.missing(laid.file_offset, end)
+            if not missing:
+                known.append(laid)
+            elif laid.file_offset // WINDOW_BYTES != (end - 1) // WINDOW_BYTES:
+                return None
+        if len(self._extents) + len(known) > EXTENTS_MAX:
+            return None
+        later = FileLayout([], complete=True, version=self.version + 1)
+        later.windows = None if self.windows is None else set(self.windows)
+        later._extents, later._starts = self._extents.copy(), self._starts.copy()
+        for laid in known:
+            later._lay(laid)
+        return later
+
+    def _lay(self, laid: LaidOut) -> None:
+        """Put an extent over those that are there."""
+        begin, end = laid.file_offset, laid.file_offset + laid.extent.length
+        extents = self._extents
+        first = bisect_left(self._starts, begin)
+        if first and _end(extents[first - 1]) > begin:
+            first -= 1
+        last = bisect_left(self._starts, end)
+        kept = [laid]
+        if first < last:
+            if extents[first].file_offset < begin:
+                kept.insert(0, _part(extents[first], extents[first].file_offset, begin))
+            if _end(extents[last - 1]) > end:
+                kept.append(_part(extents[last - 1], end, _end(extents[last - 1])))
+        extents[first:last] = kept
+        self._starts[first:last] = [one.file_offset for one in kept]
+
     def spans(self, start: int, end: int) -> list[Span]:
         """What of [start, end) lies in chunks, in order; the rest is holes."""
         found: list[Span] = []
@@ -71,6 +114,17 @@ class FileLayout:
                 found.append(Span(first, last - first, extent.handle, offset, extent_end))
             at += 1
         return found
+
+
+def _end(laid: LaidOut) -> int:
+    return laid.file_offset + laid.extent.length
+
+
+def _part(laid: LaidOut, start: int, end: int) -> LaidOut:
+    """File range [start, end) of an extent."""
+    extent = laid.extent
+    offset = extent.chunk_offset + start - laid.file_offset
+    return LaidOut(start, Extent(end - start, extent.handle, offset))
 
 
 class LayoutCache:
@@ -112,7 +166,7 @@ class LayoutCache:
         current = asked == self.clears and self.is_current(ino, answer.position)
         layout = self._files.get(ino) if current else None
         if layout is None:
-            layout = FileLayout([], complete=False)
+            layout = FileLayout([], complete=False, version=answer.data_version)
             self.keep(ino, layout, answer.position, asked=asked)
         layout.add_window(window, answer.extents)
         return layout
@@ -124,6 +178,21 @@ class LayoutCache:
         while len(self._invalid_at) > POSITIONS_MAX:
             _, oldest = self._invalid_at.popitem(last=False)
             self._floor = max(self._floor, oldest)
+
+    def committed(
+        self, ino: int, ranges: Sequence[LaidOut] | None, version: int, position: int
+    ) -> None:
+        """This process's commit of these ranges made content `version` at `position`.
+
+        None: of which ranges is not certain.
+        """
+        layout = self._files.get(ino)
+        self.drop(ino, position)
+        if layout is None or ranges is None or layout.version + 1 != version:
+            return
+        later = layout.committed(ranges)
+        if later is not None:
+            self._files[ino] = later
 
     def clear(self) -> None:
         """Trust nothing any more, nor what is on its way (the session was lost)."""

@@ -81,6 +81,7 @@ class MasterLink:
       lease: for how long cached metadata may be trusted.
       dead: why the session ended, or None.
       doubts: own mutations that ran out of time and may still land.
+      requests_total: sent to the master; renewals of the lease are not counted.
       declare, on_invalidate, on_recall, on_dead, on_reconnected, on_new_epoch, on_resumed,
         groups_of: the owner's;
       before_mutation: called before one is sent, to send what must go first.
@@ -109,7 +110,7 @@ class MasterLink:
         self.before_mutation: Callable[[Operation], None] = lambda _: None
         self.on_unheard: Callable[[Message, Message | GfsError], None] = lambda *_: None
         self.groups_of: GroupsOf = groups_of_process
-        self.reconnections = 0
+        self.reconnections = self.requests_total = 0
         self._closing = False
         self._connection: Connection | None = None
         self._waiting: dict[Waiting, None] = {}
@@ -221,6 +222,7 @@ class MasterLink:
     async def _answer(self, waiting: Waiting) -> Message:
         if self.dead is not None:
             waiting.finish(DeadSession(str(self.dead)))
+        self.requests_total += 1
         self._waiting[waiting] = None
         try:
             if waiting.answer is None:
@@ -241,6 +243,7 @@ class MasterLink:
         """
         if self._connection is None:
             return False
+        self.requests_total += 1
         self._connection.request(message, lambda *_: None)
         return True
 

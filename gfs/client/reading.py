@@ -7,6 +7,7 @@ request is handed on without a copy.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import trio
@@ -19,7 +20,7 @@ from gfs.client.prefetch import Prefetcher
 from gfs.client.replicas import Replicas
 from gfs.errors import GfsError
 from gfs.ids import MIB
-from gfs.messages import Actor, GetLayout, Layout, Opened
+from gfs.messages import Actor, Entry, GetLayout, LaidOut, Layout, Opened
 
 PART_BYTES = MIB  # of one fetch
 
@@ -44,12 +45,21 @@ class Reader:
         """Keep what the answer to Open says about layout and locations; `asked` as in `keep`."""
         self.layouts.learn(opened.chunks)
         if opened.complete:
-            layout = FileLayout(opened.extents, complete=True)
+            inode = opened.entry.inode
+            version = -1 if inode is None else inode.data_version
+            layout = FileLayout(opened.extents, complete=True, version=version)
             self.layouts.keep(ino, layout, opened.entry.position, asked=asked)
 
-    def seed_empty(self, ino: int, position: int, *, asked: int) -> None:
+    def seed_empty(self, ino: int, entry: Entry, *, asked: int) -> None:
         """A file just created has no extents."""
-        self.layouts.keep(ino, FileLayout([], complete=True), position, asked=asked)
+        version = -1 if entry.inode is None else entry.inode.data_version
+        layout = FileLayout([], complete=True, version=version)
+        self.layouts.keep(ino, layout, entry.position, asked=asked)
+
+    def committed(self, ino: int, ranges: Sequence[LaidOut] | None, entry: Entry) -> None:
+        """Content that this process committed; None: it is not certain which ranges."""
+        version = -1 if entry.inode is None else entry.inode.data_version
+        self.layouts.committed(ino, ranges, version, entry.position)
 
     def drop(self, ino: int, position: int) -> None:
         """The content of `ino` changed at `position`."""

@@ -23,7 +23,7 @@ import trio
 
 from gfs.client.chunks import ChunkWriter
 from gfs.client.committing import Committer
-from gfs.client.dirty import DirtyFile, DirtyPiece, Pending
+from gfs.client.dirty import DirtyFile, DirtyPiece, Pending, merged
 from gfs.client.leasing import ChunkSource
 from gfs.client.metadata import MasterLink
 from gfs.client.packing import Packer, PieceFrame
@@ -31,7 +31,7 @@ from gfs.client.parts import Frame, Placed
 from gfs.client.ranges import Buffer, Segment
 from gfs.errors import GfsError
 from gfs.ids import FRAME_BYTES, MIB, PACK_BYTES_MAX
-from gfs.messages import Actor, Entry, PathIs, PathOf
+from gfs.messages import Actor, Entry, LaidOut, PathIs, PathOf
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +40,16 @@ COMMIT_BYTES = 16 * MIB  # so much placed makes a commit due
 COMMIT_FILES = 256
 ATTEMPTS_MAX = 5  # times the master may refuse where a piece lies
 
+OnCommitted = Callable[[int, Entry, list[LaidOut] | None], None]
+
 
 class WriteBack:
     """See the module's text. Everything but the waits is synchronous.
 
     Attributes:
       dirty_bytes: taken over from writers and not yet committed.
-      on_committed: called with (inode, its entry as answered).
+      on_committed: called with (inode, its entry as answered, the ranges committed, None if
+        it is not certain which).
       on_idle: called when nothing of an inode waits any more and no handle writes it.
     """
 
@@ -62,7 +65,7 @@ class WriteBack:
         self.dirty_bytes = 0
         self.limit_bytes = limit_bytes
         self.flush_after_s = flush_after_s
-        self.on_committed: Callable[[int, Entry], None] = _heard
+        self.on_committed: OnCommitted = _heard
         self.on_idle: Callable[[int], None] = _idle
         self._link = link
         self._source = source
@@ -224,13 +227,15 @@ class WriteBack:
 
     # --- what the committer reports
 
-    def committed(self, file: DirtyFile, pieces: list[DirtyPiece], entry: Entry | None) -> None:
-        """These pieces are in the operation log."""
+    def committed(
+        self, file: DirtyFile, pieces: list[DirtyPiece], entry: Entry | None, *, whole: bool
+    ) -> None:
+        """These pieces are in the operation log; `whole`: and nothing else was in the commit."""
         if entry is not None:
             if entry.inode is not None:
                 file.data_version = entry.inode.data_version
                 file.conditional = False
-            self.on_committed(file.ino, entry)
+            self.on_committed(file.ino, entry, merged(pieces) if whole else None)
         self._settled(file, pieces)
 
     def give_up(self, file: DirtyFile, pieces: list[DirtyPiece], error: GfsError) -> None:
@@ -330,7 +335,8 @@ class WriteBack:
         file = self._files.get(ino)
         if file is None or not file.pieces:
             return None
-        mtime_ns = max(piece.mtime_ns for piece in file.pieces)
+        # Of the last one written; there may be thousands.
+        mtime_ns = next((piece.mtime_ns for piece in reversed(file.pieces) if piece.mtime_ns), 0)
         return Pending(file.overlay.end, mtime_ns, file.overlay)
 
     def keep_mtime(self, ino: int) -> None:
@@ -391,7 +397,7 @@ class WriteBack:
         }
 
 
-def _heard(_ino: int, _entry: Entry) -> None:
+def _heard(_ino: int, _entry: Entry, _ranges: list[LaidOut] | None) -> None:
     return None
 
 

@@ -20,12 +20,12 @@ from msgspec.structs import replace
 
 from gfs.checksum import DIGEST_OF_NOTHING, DIGEST_UNKNOWN, is_digest, joined_digest
 from gfs.errors import InvalidArgument, Misplaced, TooLarge
+from gfs.ids import SIZE_MAX
 from gfs.items import CHUNKS, EXTENTS, INODES, Chunk, ChunkState, Extent, Inode, Key
 from gfs.messages import LaidOut
 from master.core.decision import Decision, NeedsCuts
 from master.core.transaction import Transaction
 
-FILE_BYTES_MAX = 1 << 62
 EXTENTS_AT_ONCE = 100  # of one file among hundreds in a record; more are given back by themselves
 DIGESTED_EXTENTS = 16  # of a file rewritten in its middle: looked at to know its digest again
 CUT_AT_ONCE = 5000  # by a truncation; more are cut in records before its own
@@ -151,7 +151,7 @@ def commit(decision: Decision, ino: int, inode: Inode, ranges: list[LaidOut]) ->
     digest = inode.digest if size else DIGEST_OF_NOTHING
     for laid_out in ranges:  # all checks first: a refusal must leave no trace in the batch
         end = laid_out.file_offset + laid_out.extent.length
-        if laid_out.file_offset < 0 or end > FILE_BYTES_MAX or laid_out.extent.length <= 0:
+        if laid_out.file_offset < 0 or end > SIZE_MAX or laid_out.extent.length <= 0:
             raise TooLarge(f"range up to {end}")
         if not is_digest(laid_out.extent.digest):
             raise InvalidArgument(f"digest {laid_out.extent.digest:x}")
@@ -208,7 +208,7 @@ def cut_some(decision: Decision, ino: int, size: int) -> None:
     From the end: who looks meanwhile, or after a crash, sees a truncation half done.
     """
     inode: Inode | None = decision.tx.get(INODES, (ino,))
-    at = FILE_BYTES_MAX
+    at = SIZE_MAX
     for _ in range(CUT_AT_ONCE):
         found = decision.tx.floor(EXTENTS, (ino, at - 1))
         if found is None or found[0][1] < size:
@@ -230,12 +230,12 @@ def cut_some(decision: Decision, ino: int, size: int) -> None:
 
 def truncate(decision: Decision, ino: int, inode: Inode, size: int) -> Inode:
     """The inode at `size` bytes: cut off, or a hole at the end."""
-    if not 0 <= size <= FILE_BYTES_MAX:
+    if not 0 <= size <= SIZE_MAX:
         raise TooLarge(f"size {size}")
     stored = inode.stored
     if size < inode.size:
         references = References(decision)
-        stored -= punch(decision.tx, ino, size, FILE_BYTES_MAX, references)
+        stored -= punch(decision.tx, ino, size, SIZE_MAX, references)
         references.settle()
     digest = inode.digest if size == inode.size else DIGEST_UNKNOWN
     return replace(inode, size=size, stored=stored, digest=digest)

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from gfs.ids import MIB, SIZE_MAX
 from gfs.items import (
     CHUNKS,
     EXTENTS,
@@ -30,7 +31,9 @@ from master.core.decision import Decision
 from master.core.extents import References, joined_extents
 
 OPERATION = "relocate"
-EXTENTS_MAX = 2000  # swapped by one record
+EXTENTS_MAX = 2000  # moved at once, and looked at for one record
+SKIPPED_MAX = 256  # of the file's own extents, read before they are passed over
+LARGE_BYTES = MIB  # an extent of this length is read as fast alone as with its neighbours
 
 
 class Range(NamedTuple):
@@ -86,39 +89,105 @@ class Places:
         return places[at][2] + start - places[at][0]
 
 
-def swap(decision: Decision, new: int, places: Places, checksum: int) -> int:
-    """Lead every extent that lies in the places to the new chunk; returns how many.
+class Swap:
+    """Leads every extent that lies in the places to the new chunk, a bounded record at a time.
 
-    `checksum`: as all who built it computed it. Neighbours that have become one run are
-    joined. At most `EXTENTS_MAX`, the rest stays.
+    Extents of the file that is being brought together first, then whoever else refers to
+    these chunks: a snapshot or a clone that shares a range goes along. What a page has not come
+    to yet leads to the old chunk, which is as good.
+
+    Args:
+      new: the chunk, sealed, of the places' length and nobody's yet.
+      checksum: of it, as all who built it computed it.
+      ino, first, last: the file, and the first and last byte of it that was looked at.
     """
-    chunk: Chunk | None = decision.tx.get(CHUNKS, (new,))
-    if chunk is None or chunk.state is not ChunkState.SEALED or chunk.length != places.length:
-        return 0
-    references = References(decision)
-    touched: dict[int, list[int]] = {}
-    swapped = 0
-    for handle in places.handles:
-        for ino, offset in decision.tx.by_index(EXTENTS_BY_HANDLE, handle, limit=EXTENTS_MAX):
+
+    def __init__(
+        self,
+        new: int,
+        places: Places,
+        checksum: int,
+        *,
+        ino: int = 0,
+        first: int = 0,
+        last: int = 0,
+    ) -> None:
+        self._new, self._places, self._checksum = new, places, checksum
+        self._ino, self._next, self._last = ino, first, last
+        self._handles = places.handles
+        self._after: Key | None = None  # in the first of the handles
+        self._own_left = bool(ino)
+
+    @property
+    def done(self) -> bool:
+        """Everybody has been asked."""
+        return not self._own_left and not self._handles
+
+    def page(self, decision: Decision) -> int:
+        """Look at `EXTENTS_MAX` more extents; returns how many of them were led on.
+
+        Neighbours that have become one run are joined.
+        """
+        chunk: Chunk | None = decision.tx.get(CHUNKS, (self._new,))
+        if (
+            chunk is None
+            or chunk.state is not ChunkState.SEALED
+            or chunk.length != self._places.length
+        ):
+            self._own_left, self._handles = False, []
+            return 0
+        references = References(decision)
+        touched: dict[int, list[int]] = {}
+        for ino, offset in self._next_keys(decision):
             extent: Extent = decision.tx.get(EXTENTS, (ino, offset))
-            at = places.find(extent)
-            if at is None or swapped == EXTENTS_MAX:
+            at = self._places.find(extent)
+            if at is None:
                 continue
-            decision.tx.put(EXTENTS, (ino, offset), Extent(extent.length, new, at, extent.digest))
-            references.add(handle, -extent.length)
-            references.add(new, extent.length)
+            decision.tx.put(
+                EXTENTS, (ino, offset), Extent(extent.length, self._new, at, extent.digest)
+            )
+            references.add(extent.handle, -extent.length)
+            references.add(self._new, extent.length)
             touched.setdefault(ino, []).append(offset)
-            swapped += 1
-    references.settle()
-    if swapped:
-        settled: Chunk = decision.tx.get(CHUNKS, (new,))
-        decision.tx.put(CHUNKS, (new,), replace(settled, checksum=checksum))
-    for ino, offsets in touched.items():
-        _join(decision, ino, sorted(offsets))
-        inode: Inode | None = decision.tx.get(INODES, (ino,))
-        if inode is not None:  # else it is on its way out, with its extents
-            decision.put_inode(ino, replace(inode, version=inode.version + 1))
-    return swapped
+        references.settle()
+        if touched:
+            settled: Chunk = decision.tx.get(CHUNKS, (self._new,))
+            decision.tx.put(CHUNKS, (self._new,), replace(settled, checksum=self._checksum))
+        for ino, offsets in touched.items():
+            _join(decision, ino, sorted(offsets))
+            inode: Inode | None = decision.tx.get(INODES, (ino,))
+            if inode is not None:  # else it is on its way out, with its extents
+                decision.put_inode(ino, replace(inode, version=inode.version + 1))
+        return sum(map(len, touched.values()))
+
+    def _next_keys(self, decision: Decision) -> list[Key]:
+        keys: list[Key] = []
+        if self._own_left:
+            keys = self._own_keys(decision)
+        while self._handles and len(keys) < EXTENTS_MAX:
+            room = min(EXTENTS_MAX - len(keys), SKIPPED_MAX)
+            found = decision.tx.by_index(
+                EXTENTS_BY_HANDLE, self._handles[0], after=self._after, limit=room
+            )
+            others = [key for key in found if key[0] != self._ino]
+            keys += others
+            if len(others) < len(found):  # the file's own, of which there may be many
+                self._after = max(found[-1], (self._ino, SIZE_MAX))
+            elif len(found) == room:
+                self._after = found[-1]
+            else:
+                del self._handles[0]
+                self._after = None
+        return keys
+
+    def _own_keys(self, decision: Decision) -> list[Key]:
+        found = decision.tx.range(
+            EXTENTS, self._ino, after=self._next - 1, before=self._last + 1, limit=EXTENTS_MAX
+        )
+        self._own_left = len(found) == EXTENTS_MAX
+        if found:
+            self._next = found[-1][0][1] + 1
+        return [key for key, _ in found]
 
 
 def _join(decision: Decision, ino: int, offsets: list[int]) -> None:
@@ -135,6 +204,52 @@ def _join(decision: Decision, ino: int, offsets: list[int]) -> None:
             tx.delete(EXTENTS, (ino, offset))
         else:
             first, run = offset, extent
+
+
+class Window(NamedTuple):
+    """Some of a file's extents that would be one run: their ranges, in the file's order.
+
+    `first` and `last`: file offsets of the first and last byte looked at. `whole`: the file
+    ends there.
+    """
+
+    ranges: list[Range]
+    first: int
+    last: int
+    whole: bool
+
+
+def window(
+    page: Sequence[tuple[Key, Extent]], movable: Callable[[int], bool], *, bytes_max: int
+) -> Window:
+    """What to bring together of a file's next extents: at most `EXTENTS_MAX` were read.
+
+    Runs of neighbours, none of them large, none alone, in chunks that `movable` allows.
+    """
+    ranges: dict[Range, None] = {}
+    run: list[Range] = []
+    size = end = 0
+    for key, extent in page:
+        one = range_of(extent)
+        small = one.length < LARGE_BYTES and movable(one.handle)
+        if small and size and size + one.length > bytes_max:
+            break
+        if not small or key[1] != end:
+            ranges.update(dict.fromkeys(run if len(run) > 1 else []))
+            run = []
+        if small:
+            run.append(one)
+            size += one.length
+        end = key[1] + extent.length
+    ranges.update(dict.fromkeys(run if len(run) > 1 else []))
+    all_of_it = not page or end > page[-1][0][1]
+    first = page[0][0][1] if page else 0
+    return Window(list(ranges), first, end - 1, all_of_it and len(page) < EXTENTS_MAX)
+
+
+def range_of(extent: Extent) -> Range:
+    """Where the extent's bytes lie."""
+    return Range(extent.handle, extent.chunk_offset, extent.chunk_offset + extent.length)
 
 
 class Scattered:

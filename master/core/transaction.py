@@ -130,9 +130,11 @@ class Transaction:
                 self._old.setdefault((table, stored[0]), stored[1])
             return stored
 
-    def by_index(self, index: str, value: int, *, limit: int | None = None) -> list[Key]:
-        """Keys by a secondary index, as of before this transaction."""
-        return self._tables.by_index(index, value, limit=limit)
+    def by_index(
+        self, index: str, value: int, *, after: Key | None = None, limit: int | None = None
+    ) -> list[Key]:
+        """Keys by a secondary index, strictly after `after`, as of before this transaction."""
+        return self._tables.by_index(index, value, after=after, limit=limit)
 
     def scan(self, table: str, *, limit: int) -> list[tuple[Key, typing.Any]]:
         """First items of a table, as of before this transaction."""

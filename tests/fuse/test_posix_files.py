@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gfs.ids import TIME_NS_MAX
+from gfs.ids import SIZE_MAX, TIME_NS_MAX
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -297,3 +297,44 @@ def test_a_time_too_far_away_is_kept_as_the_last_there_is(here: Path) -> None:
     assert os.stat(here / "f").st_mtime_ns == TIME_NS_MAX
     os.utime(here / "f", (-(2**33), 0))
     assert os.stat(here / "f").st_atime_ns == -TIME_NS_MAX
+
+
+@pytest.mark.parametrize("access", [os.O_RDWR, os.O_WRONLY])
+def test_file_may_end_far_out_and_no_further(here: Path, there: Path, access: int) -> None:
+    far = (1 << 40) + 123
+    fd = os.open(here / "f", access | os.O_CREAT)
+    os.pwrite(fd, b"far", far)
+    os.fsync(fd)
+    found = os.stat(there / "f")
+    assert (found.st_size, found.st_blocks) == (far + 3, 1)
+    with open(there / "f", "rb") as file:
+        file.seek(far - 3)
+        assert file.read() == b"\0\0\0far"
+    with refused(errno.EFBIG):
+        os.pwrite(fd, b"x", SIZE_MAX)
+    with refused(errno.EFBIG):
+        os.ftruncate(fd, SIZE_MAX + 1)
+    os.pwrite(fd, b"xx", SIZE_MAX - 2)
+    os.close(fd)
+    assert os.stat(there / "f").st_size == SIZE_MAX
+
+
+def test_copies_of_a_file_with_holes(here: Path) -> None:
+    """Nobody is told where holes are; cp makes them anew of zeros, and bytes are the same."""
+    with open(here / "f", "w+b", buffering=0) as file:
+        os.pwrite(file.fileno(), b"x" * 5000, MIB)
+        os.ftruncate(file.fileno(), 3 * MIB)
+        assert os.lseek(file.fileno(), 1, os.SEEK_DATA) == 1
+        assert os.lseek(file.fileno(), 1, os.SEEK_HOLE) == 3 * MIB
+        with open(here / "ranges", "wb", buffering=0) as copy:
+            count = os.copy_file_range(file.fileno(), copy.fileno(), 2 * MIB, MIB, 10)
+    content = (here / "f").read_bytes()
+    assert (here / "ranges").read_bytes() == bytes(10) + content[MIB : MIB + count]
+    blocks = {}
+    for sparse in ("always", "auto"):
+        words: list[str | Path] = ["cp", f"--sparse={sparse}", here / "f", here / sparse]
+        subprocess.run(words, check=True)
+        assert (here / sparse).read_bytes() == content
+        blocks[sparse] = os.stat(here / sparse).st_blocks
+    assert os.stat(here / "f").st_blocks == 10
+    assert blocks["always"] == MIB // 512  # it looks for zeros a MiB at a time

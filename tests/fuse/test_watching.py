@@ -179,3 +179,53 @@ def _started(words: list[str]) -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             process.kill()
+
+
+def requests(place: Path) -> int:
+    """To the master so far, once nothing more is on its way there (closes are told in batches)."""
+    with watching("mount-stats", str(place), "0.6") as intervals:
+        counts = (int(told["mount"]["master_requests_total"]) for told in intervals)
+        before = next(counts)
+        for now in counts:
+            if now == before:
+                return now
+            before = now
+    raise AssertionError("the counts have ended")
+
+
+def test_a_tree_that_is_known_is_looked_at_without_a_request_to_the_master(here: Path) -> None:
+    for number in range(4):
+        (here / f"d{number}" / "e").mkdir(parents=True)
+        for name in range(10):
+            (here / f"d{number}" / "e" / f"f{name}").write_bytes(b"x")
+
+    def look(*words: str) -> bytes:
+        return subprocess.run(words, cwd=here, capture_output=True, check=False).stdout
+
+    known = [look("ls", "-lR"), look("stat", "absent")]
+    before = requests(here)
+    assert [look("ls", "-lR"), look("stat", "absent")] == known
+    assert requests(here) == before
+    look("find", ".", "-newer", "d0")
+    look("du", "-a")
+    assert requests(here) <= before + 2  # both ask for the kind of the filesystem, so its space
+
+
+def test_git_status_asks_the_master_for_the_files_that_git_opens_alone(here: Path) -> None:
+    """Its index, its settings and its lock: what is committed is not asked for, however much."""
+    git = ["git", "-C", str(here), "-c", "user.name=n", "-c", "user.email=n@example.org"]
+
+    def run(*words: str) -> bytes:
+        return subprocess.run([*git, *words], capture_output=True, check=True).stdout
+
+    run("init", "-q")
+    for number in range(150):
+        (here / f"f{number}").write_bytes(b"%d" % number)
+    run("add", ".")
+    run("commit", "-q", "-m", "all")
+    run("status")  # the index takes up the times
+    before = requests(here)
+    assert b"nothing to commit" in run("status")
+    asked = requests(here) - before
+    print(f"{asked} requests")
+    assert asked < 40

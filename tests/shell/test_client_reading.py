@@ -56,6 +56,21 @@ async def test_a_small_file_is_read_with_the_layout_that_open_gave() -> None:
         file.release()
 
 
+async def test_what_was_committed_here_is_read_without_asking_where_it_lies() -> None:
+    async with world() as w:
+        ino = await stored(w, bytes(1000))
+        file = await w.client.open(ino, os.O_RDWR, w.client.actor)
+        content = bytearray(1000)
+        for number in range(1, 20):
+            at = 37 * number
+            content[at : at + 50] = bytes([number]) * 50
+            await file.write(at, bytes([number]) * 50)
+            await file.sync()
+            assert bytes(await file.read(0, 1000)) == content
+        assert asked(w, m.GetLayout) == 0
+        file.release()
+
+
 async def test_holes_are_zeros() -> None:
     async with world() as w:
         ino = await stored(w, b"end", at=100_000)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.drivers import alternating, following
 from tests.system.faults.works import amount, exists
 
 LIMIT_S = amount(ci=300, full=3000)
@@ -130,6 +131,22 @@ def test_every_change_is_seen_by_the_next_call(here: Path, there: Path) -> None:
         except BaseException as error:
             error.add_note(f"round {number}: {step.__name__} on {sides[0].parent.name}")
             raise
+
+
+def test_changes_of_every_kind_in_turn_leave_no_answer_stale(here: Path, there: Path) -> None:
+    """Names, kinds, links, modes, times, attributes, content: python -m bench.visible."""
+    told = alternating.alternate(str(here), str(there), amount(ci=150, full=100_000), 1)
+    print(f"{told['looks'] / told['seconds']:.0f} looks/s: {told['changes']}")
+    assert told["samples"] == []
+    assert len(told["changes"]) == 16
+
+
+@pytest.mark.parametrize("rotate", [False, True])
+def test_tail_follows_who_appends_elsewhere(here: Path, there: Path, rotate: bool) -> None:
+    """tail(1) polls, because it knows a mount of FUSE for a remote one; every line, once."""
+    options = ["-s", "0.05", "-F" if rotate else "-f"]
+    delays = following.follow(str(here), str(there), options, 20, rotate)
+    print(f"p50 {delays[len(delays) // 2]:.3f} s, longest {delays[-1]:.3f} s")
 
 
 def test_handle_kept_open_sees_what_was_synced_elsewhere(here: Path, there: Path) -> None:

@@ -20,7 +20,8 @@ pytestmark = [pytest.mark.mount, pytest.mark.slow, pytest.mark.timeout(LIMIT_S)]
 LEASE_S = 3.0
 CONFIG = f"[master]\ncache_lease_s = {LEASE_S}\n"
 OPERATIONS = amount(ci=1600, full=20_000)
-ALLOWED = (r"session\.(dead|lost)",)  # of the mount that was stopped for longer than its lease
+# Of the mount that was stopped for longer than its lease, and what it could not write any more.
+ALLOWED = (r"session\.(dead|lost)", r"write\.lost")
 OWN = 20  # names of each mount
 
 
@@ -182,3 +183,47 @@ def test_shortly_stopped_mount_keeps_its_session(
     os.fsync(fd)
     os.close(fd)
     assert (here / "kept").read_bytes() == b"before after"
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("overwritten", [False, True])
+def test_hung_writer_delays_others_once_and_keeps_what_was_synced(
+    cluster: FaultyCluster, here: Path, there: Path, overwritten: bool
+) -> None:
+    """What it had not synced goes on when it wakes, or is an error if others wrote meanwhile."""
+    fd = os.open(there / "f", os.O_CREAT | os.O_RDWR)
+    os.write(fd, b"synced")
+    os.fsync(fd)
+    os.write(fd, b", waiting")  # for a second in the mount, if nobody asks for it
+    with cluster.stopped("mount2"):
+        stalls, read = [], set()
+        for _ in range(6):
+            start = time.monotonic()
+            read.add((here / "f").read_bytes())
+            stalls.append(time.monotonic() - start)
+        if overwritten:
+            (here / "f").write_bytes(b"others")
+    print(f"stall {stalls[0]:.2f} s (lease {LEASE_S} s), then {max(stalls[1:]):.3f} s")
+    assert stalls[0] < LEASE_S + 5
+    assert max(stalls[1:]) < 1.0
+    assert read in ({b"synced"}, {b"synced, waiting"})  # the latter if the stop came too late
+    if overwritten and read == {b"synced"}:
+        with pytest.raises(OSError, match="Input/output"):
+            os.fsync(fd)
+    else:
+        os.fsync(fd)
+    os.close(fd)
+    assert (here / "f").read_bytes() == (b"others" if overwritten else b"synced, waiting")
+
+
+def test_two_mounts_that_write_one_file_write_through_at_close(here: Path, there: Path) -> None:
+    (here / "f").write_bytes(bytes(200))
+    kept = os.open(here / "f", os.O_RDWR)
+    for number in range(1, 20):
+        with open(there / "f", "r+b", buffering=0) as file:
+            file.write(bytes([number]) * 100)
+        assert os.pread(kept, 100, 0) == bytes([number]) * 100  # no open that would recall it
+        with open(here / "f", "r+b", buffering=0) as file:
+            os.pwrite(file.fileno(), bytes([number]) * 100, 100)
+        assert (there / "f").read_bytes() == bytes([number]) * 200
+    os.close(kept)

@@ -7,9 +7,16 @@ import pytest
 from gfs import messages as m
 from gfs.ids import ROOT_INO
 from gfs.items import CHUNKS, ChunkState
+from master.core import relocating
 from tests.unit.master.core.conftest import MakeCluster
 from tests.unit.master.core.harness import Client, Cluster
-from tests.unit.master.core.test_relocation import SETTLED_S, extents, half_dead
+from tests.unit.master.core.test_relocation import (
+    FOUND_S,
+    SETTLED_S,
+    extents,
+    half_dead,
+    scattered,
+)
 
 
 @pytest.fixture
@@ -55,6 +62,30 @@ def test_all_who_share_a_range_are_led_to_its_new_place_by_one_record(
     assert c.chunk(old).state is ChunkState.CONDEMNED
     c.pass_time(SETTLED_S)
     assert c.tables.get(CHUNKS, (old,)) is None
+
+
+def test_more_sharers_than_one_record_takes_all_go_along(
+    c: Cluster, a: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relocating, "EXTENTS_MAX", 2)
+    f, old = half_dead(c, a)
+    copies = [a.do(m.Clone(f, ROOT_INO, b"g%d" % number)).root for number in range(3)]
+    c.pass_time(SETTLED_S + 5)
+    homes = {tuple(extents(c, ino)) for ino in (f, *copies)}
+    [((_, _, new, _),)] = homes
+    assert new != old
+    assert (c.chunk(new).length, c.chunk(new).references) == (100, 400)
+    assert c.operations().count("relocate-begin") == 1
+    assert c.operations().count("relocate") == 2
+    assert c.chunk(old).state is ChunkState.CONDEMNED
+
+
+def test_a_scattered_file_and_its_snapshot_stay_shared(c: Cluster, a: Client) -> None:
+    f, _ = scattered(c, a, b"f", 600)
+    copy = a.do(m.Clone(f, ROOT_INO, b"g")).root
+    c.pass_time(FOUND_S)
+    assert extents(c, f) == extents(c, copy)
+    assert len(extents(c, f)) == 1
 
 
 def test_a_copy_made_while_the_new_chunk_is_built_goes_along(c: Cluster, a: Client) -> None:

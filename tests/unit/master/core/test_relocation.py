@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -10,11 +11,13 @@ from gfs import messages as m
 from gfs.ids import ROOT_INO
 from gfs.items import CHUNKS, EXTENTS, ChunkState, Extent
 from master.checking import pages
-from master.core.relocating import Places, Range, joined
+from master.core import relocating
+from master.core.relocating import LARGE_BYTES, Places, Range, joined, window
 from tests.unit.master.core.conftest import MakeCluster
 from tests.unit.master.core.harness import Client, Cluster
 
 SETTLED_S = 605.0
+FOUND_S = 5.0  # a file in many pieces need not wait: nobody asks what landed in a private chunk
 
 
 @pytest.fixture
@@ -103,6 +106,66 @@ def test_a_file_in_many_pieces_becomes_one(c: Cluster, a: Client) -> None:
     assert (offset, length, at) == (0, 6000, 0)
 
 
+def test_a_long_file_is_gone_through_to_its_end(
+    c: Cluster, a: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More extents than one record takes: each move goes on where the one before has ended."""
+    monkeypatch.setattr(relocating, "EXTENTS_MAX", 250)
+    f, _ = scattered(c, a, b"f", 600)
+    before = c.item(f)
+    c.pass_time(2 * FOUND_S)
+    assert [one[:2] for one in extents(c, f)] == [(0, 2500), (2500, 2500), (5000, 1000)]
+    assert before is not None
+    after = c.item(f)
+    assert after is not None
+    assert after.data_version == before.data_version
+    assert c.operations().count("relocate-begin") == 3
+
+
+def test_pieces_in_an_open_chunk_are_brought_together_too(c: Cluster, a: Client) -> None:
+    f, lease = a.create(b"f"), a.allocate()
+    count = 600
+    c.append(lease, 10 * count)
+    order = Random(3).sample(range(count), count)
+    a.commit(f, *[(10 * at, 10, lease.handle, 10 * n) for n, at in enumerate(order)])
+    c.pass_time(FOUND_S)
+    [(offset, length, new, at)] = extents(c, f)
+    assert (offset, length, at) == (0, 10 * count, 0)
+    assert new != lease.handle
+    assert c.chunk(lease.handle).state is ChunkState.OPEN
+    c.append(lease, 30)
+    a.commit(f, (5, 30, lease.handle, 10 * count))  # its writer goes on there
+
+
+def test_a_file_that_is_written_all_the_time_rests_between_moves(c: Cluster, a: Client) -> None:
+    policy = replace(c.core.engine.policy, rebalance_bytes_per_s=60)
+    c.core.engine.policy = policy
+    f, lease = a.create(b"f"), a.allocate()
+    count = policy.scattered_extents + 88  # 6,000 bytes: a hundred seconds, four hundred of rest
+    begun = []
+    for number in range(8):
+        c.append(lease, 10 * count)
+        at = 10 * count * number
+        a.commit(f, *[(10 * n, 10, lease.handle, at + 10 * (count - n)) for n in range(1, count)])
+        c.pass_time(100.0)
+        begun.append(c.operations().count("relocate-begin"))
+    assert begun == [1, 1, 1, 1, 2, 2, 2, 2]
+
+
+def test_large_pieces_stay_where_they_are(c: Cluster, a: Client) -> None:
+    large, small = Extent(LARGE_BYTES, 1, 0), Extent(100, 2, 0)
+    at, page = 0, []
+    for extent in (small, large, small, small, large, small, small, small):
+        page.append(((5, at), extent))
+        at += extent.length
+    page.append(((5, at + 1), small))  # behind a hole, alone
+    found = window(page, lambda handle: True, bytes_max=1 << 26)
+    starts = [key[1] for key, _ in page]
+    assert (found.first, found.last, found.whole) == (0, starts[-1] + small.length - 1, True)
+    assert found.ranges == [Range(2, 0, 100)]  # the same bytes all over this file, once
+    assert window(page, lambda handle: handle == 1, bytes_max=1 << 26).ranges == []
+
+
 def test_holes_between_pieces_are_no_reason_to_move_them(c: Cluster, a: Client) -> None:
     f = a.create(b"f")
     lease = a.allocate()
@@ -117,7 +180,7 @@ def test_what_is_written_while_a_copy_is_built_stands(c: Cluster, a: Client) -> 
     f, olds = scattered(c, a, b"f", 600)
     for server in c.servers.values():
         server.hung = True
-    c.pass_time(SETTLED_S)
+    c.pass_time(FOUND_S)
     assert c.operations().count("relocate-begin") == 1
     lease = a.allocate()
     for server in c.servers.values():
@@ -163,6 +226,25 @@ def test_a_master_that_dies_in_between_leaves_the_file_as_it_was(c: Cluster, a: 
     c.pass_time(2 * SETTLED_S)
     assert c.chunk(extents(c, f)[0][2]).length == 100  # done again
     assert c.tables.get(CHUNKS, (new,)) is None
+
+
+def test_a_chunk_that_very_many_refer_to_is_emptied_some_at_a_time(
+    c: Cluster, a: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relocating, "EXTENTS_MAX", 20)
+    files = 50
+    lease = a.allocate()
+    c.append(lease, 30 * files)
+    inos = [a.create(b"f%d" % n) for n in range(files)]
+    for n, ino in enumerate(inos):
+        a.commit(ino, (0, 10, lease.handle, 30 * n))
+        a.close_file(ino)
+    a.do(m.SealChunk(lease.handle, lease.version))
+    c.pass_time(SETTLED_S + 10)
+    homes = {extents(c, ino)[0][2] for ino in inos}
+    assert lease.handle not in homes
+    assert sum(c.chunk(handle).length for handle in homes) == 10 * files
+    assert c.chunk(lease.handle).state is ChunkState.CONDEMNED
 
 
 def test_without_enough_copies_nothing_is_swapped(c: Cluster, a: Client) -> None:
