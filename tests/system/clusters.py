@@ -192,8 +192,8 @@ class LocalCluster:
 class UsersCluster(LocalCluster):
     """The same by commands of another user, run by an interpreter he can reach."""
 
-    def __init__(self, directory: Path, uid: int = NOBODY, gid: int = NOBODY) -> None:
-        super().__init__(directory, as_user(uid, gid))
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory, as_user(NOBODY, NOBODY))
         self.python = python_for_others() or sys.executable
 
     def command(self, named: bool = True) -> list[str | Path]:
@@ -202,3 +202,11 @@ class UsersCluster(LocalCluster):
 
     def variables(self) -> dict[str, str]:
         return super().variables() | packages() | self.environment
+
+    def take_key(self) -> None:
+        """Have a copy of the cluster's key that this user may read, beside the cluster."""
+        key = self.directory.with_name("key-of-another")
+        shutil.copyfile(self.directory / "key", key)
+        key.chmod(0o600)
+        os.chown(key, NOBODY, NOBODY)
+        self.environment["GFS_CLUSTER_KEY_FILE"] = str(key)

@@ -13,7 +13,6 @@ import pytest
 
 from gfs.changes import bytes_of
 from tests.system.clusters import (
-    NOBODY,
     ROOT,
     LocalCluster,
     UsersCluster,
@@ -215,12 +214,8 @@ def test_what_cat_is_refused_get_is_refused(cluster: LocalCluster, tmp_path: Pat
     cluster.directory.chmod(0o755)
     other = UsersCluster(cluster.directory)
     assert b"key is needed" in other.gfs("cat", "/secret", code=1).stderr
-    key = cluster.directory.parent / "other-key"
-    key.write_bytes((cluster.directory / "key").read_bytes())
-    key.chmod(0o600)
-    os.chown(key, NOBODY, NOBODY)
     with_key = UsersCluster(cluster.directory)
-    with_key.environment["GFS_CLUSTER_KEY_FILE"] = str(key)
+    with_key.take_key()
     assert with_key.out("cat", "/secret") == b"for root"
     refused = with_key.gfs("get", "/private", "-", code=1).stderr
     assert refused.startswith(b"gfs: /private: ")

@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.mount, pytest.mark.kill, pytest.mark.slow, pytest.mark
 
 CONFIG = SHORT_LEASES
 WISHES = {"projections": True}
-START_S = 30.0
+START_S = 90.0
 # A stranger at a port is worth a line, but never an ERROR or a traceback.
 RANDOM = random.Random(9)
 GARBAGE = [

@@ -47,7 +47,7 @@ def users_cluster(passable: Path, nobody: tuple[int, int]) -> Iterator[UsersClus
     directory = passable / "c"
     directory.mkdir()
     os.chown(directory, *nobody)
-    found = UsersCluster(directory, *nobody)
+    found = UsersCluster(directory)
     yield found
     found.end()
 
