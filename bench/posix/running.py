@@ -63,9 +63,11 @@ def run(program: Program, mounts: Sequence[Path], scratch: Path) -> Outcome:
         MARK: f"{os.getpid()}-{program.name}",
     }
     start = time.monotonic()
-    code = _ended(["bash", "-c", PRELUDE + program.script], environment, log, program.limit_s)
-    seconds = time.monotonic() - start
-    _end_marked(environment[MARK])
+    try:
+        code = _ended(["bash", "-c", PRELUDE + program.script], environment, log, program.limit_s)
+        seconds = time.monotonic() - start
+    finally:
+        _end_marked(environment[MARK])
     _ended(["rm", "-rf", str(here), str(local)], environment, Path(os.devnull), REMOVE_LIMIT_S)
     return judge(program, code, seconds, log.read_text(errors="replace"))
 
@@ -144,11 +146,13 @@ def _ended(
     try:
         return process.wait(limit_s)
     except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(END_LIMIT_S)  # one that is stuck in the kernel is left
         return None
+    finally:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(END_LIMIT_S)  # one that is stuck in the kernel is left
 
 
 def _end_marked(mark: str) -> None:

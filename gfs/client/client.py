@@ -326,8 +326,7 @@ class Client:
 
     def _opened_for_nobody(self, ino: int) -> None:
         """Whoever asked for it has gone; the master counts this session as a holder."""
-        held = self._inodes.get(ino)
-        if held is None:
+        if ino not in self._inodes:
             self._closing.closed(ino)
         if self.writeback.pending(ino) is None:
             self._idle(ino)

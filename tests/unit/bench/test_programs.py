@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import click
 import pytest
@@ -65,6 +68,23 @@ def test_what_takes_too_long_is_ended_and_says_where_it_was(tmp_path: Path) -> N
 def test_daemons_that_a_program_leaves_are_ended(tmp_path: Path) -> None:
     pidfile = tmp_path / "pid"
     run(tmp_path, f"setsid sleep 600 > /dev/null & echo $! > {pidfile}")
+    assert not alive(int(pidfile.read_text()))
+
+
+def test_a_run_that_is_interrupted_ends_its_program(tmp_path: Path) -> None:
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        raise Interrupted
+
+    pidfile = tmp_path / "pid"
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with pytest.raises(Interrupted):
+            run(tmp_path, f"sleep 600 & echo $! > {pidfile}; kill -USR1 $PPID; wait")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
     assert not alive(int(pidfile.read_text()))
 
 
