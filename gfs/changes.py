@@ -169,6 +169,7 @@ _KEY_NAMES = {
     items.TRASH: ("ino",),
     items.WRITERS: ("handle",),
     items.META: ("name",),
+    items.QUOTAS: ("ino",),
 }
 
 
