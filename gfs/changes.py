@@ -171,6 +171,7 @@ _KEY_NAMES = {
     items.TRASH: ("ino",),
     items.WRITERS: ("handle",),
     items.META: ("name",),
+    items.QUOTAS: ("ino",),
 }
 
 

@@ -4,6 +4,7 @@
     ├ Refused         cannot succeed as asked; never retried
     │  NotFound · AlreadyExists · NotADirectory · IsADirectory · NotEmpty · NameTooLong
     │  PermissionDenied · NotPermitted · InvalidArgument · Unsupported · NoSpace · ReadOnly
+    │  QuotaExceeded
     │  StaleInode · TooManyLinks · LinkLoop · CrossesDevice · NoAttribute · TooLarge
     │  Misplaced · DeadSession · WrongCluster · BadKey · NoSuchHandle
     ├ TryAgain        right request, wrong moment or place
@@ -96,6 +97,12 @@ class Unsupported(Refused):
 
 class NoSpace(Refused):
     code, errno = "no-space", errno.ENOSPC
+
+
+class QuotaExceeded(Refused):
+    """A directory above has a quota, and it is used up (EDQUOT)."""
+
+    code, errno = "quota-exceeded", errno.EDQUOT
 
 
 class ReadOnly(Refused):

@@ -147,6 +147,7 @@ class Orphan(Struct, array_like=True, gc=False):
 
     since_ns: int
     parent: int = 0  # directory of its last name; 0: not known
+    quota: int = 0  # directory whose quota counted it last, and counts it until it goes
 
 
 class Trash(Struct, array_like=True, gc=False):
@@ -172,13 +173,65 @@ class Landed(Struct, array_like=True, gc=False):
     position: int
 
 
+class Quota(Struct, array_like=True, gc=False):
+    """Limits on what lies below a directory, and how much that is. Key: (ino,), the directory.
+
+    A limit of 0 is none. Inodes in [`next_ino`, `end_ino`) are still to be counted while
+    `end_ino` is set; until then `used_*` may be wrong, and what is certain is `bytes`, `files`.
+    """
+
+    bytes_max: int = 0
+    bytes_soft: int = 0  # may be exceeded for the grace period
+    files_max: int = 0
+    files_soft: int = 0
+    used_bytes: int = 0  # sum of `Inode.stored`
+    used_files: int = 0  # inodes of every kind, without the directory itself
+    bytes_over_ns: int = 0  # since when the soft limit is exceeded; 0: it is not
+    files_over_ns: int = 0
+    next_ino: int = 0
+    end_ino: int = 0
+    counted_bytes: int = 0
+    counted_files: int = 0
+
+    @property
+    def is_counting(self) -> bool:
+        return self.end_ino != 0
+
+    @property
+    def bytes(self) -> int:
+        """What is used, as limits are judged by."""
+        return max(self.used_bytes, self.counted_bytes)
+
+    @property
+    def files(self) -> int:
+        """What is used, as limits are judged by."""
+        return max(self.used_files, self.counted_files)
+
+    def has_counted(self, ino: int) -> bool:
+        """Is the inode in what has been counted so far? New ones are as they come."""
+        return ino < self.next_ino or ino >= self.end_ino
+
+
 class Meta(Struct, array_like=True, gc=False):
     """A fact about the whole cluster. Key: (name,)."""
 
     value: int | bytes  # text as UTF-8: a decoder cannot tell str from bytes
 
 
-Item = Inode | Dirent | Extent | Chunk | Session | Server | Orphan | Trash | Writers | Landed | Meta
+Item = (
+    Inode
+    | Dirent
+    | Extent
+    | Chunk
+    | Session
+    | Server
+    | Orphan
+    | Trash
+    | Writers
+    | Landed
+    | Meta
+    | Quota
+)
 Key = tuple[Any, ...]  # ints and byte strings, as `Table.key` says
 
 
@@ -213,6 +266,7 @@ TRASH = "trash"
 WRITERS = "writers"
 LANDED = "landed"
 META = "meta"
+QUOTAS = "quotas"
 
 TABLES = {
     table.name: table
@@ -228,6 +282,7 @@ TABLES = {
         Table(WRITERS, (int,), Writers),
         Table(LANDED, (int, int), Landed),
         Table(META, (bytes,), Meta),
+        Table(QUOTAS, (int,), Quota),
     )
 }
 

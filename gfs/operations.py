@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from gfs import items
 
-_SPACE = (items.EXTENTS, items.CHUNKS)
-_NAMES = (items.DIRENTS, items.INODES)
+# Quotas above count what is made, removed, moved, grows or shrinks.
+_SPACE = (items.EXTENTS, items.CHUNKS, items.QUOTAS)
+_NAMES = (items.DIRENTS, items.INODES, items.QUOTAS)
 _GONE = (*_NAMES, *_SPACE, items.ORPHANS)
 
 # What mounts and clients ask for.
@@ -18,7 +19,7 @@ _ASKED: dict[str, tuple[str, ...]] = {
     "create": _NAMES,
     "make": _NAMES,
     "symlink": _NAMES,
-    "link": _NAMES,
+    "link": (items.DIRENTS, items.INODES),
     "unlink": (*_GONE, items.TRASH),
     "rmdir": (*_NAMES, items.ORPHANS),
     "rename": _GONE,
@@ -32,9 +33,10 @@ _ASKED: dict[str, tuple[str, ...]] = {
     "resolve-tail": (items.INODES, items.CHUNKS),
     "snapshot": (*_NAMES, items.META),
     "clone": _NAMES,
-    "remove-tree": (*_NAMES, items.TRASH),
+    "remove-tree": (*_GONE, items.TRASH),
     "undelete": (*_NAMES, items.TRASH),
     "empty-trash": (*_GONE, items.TRASH),
+    "quota": (items.QUOTAS, items.ORPHANS),
 }
 # What the master does of itself, or for its operator.
 _OWN: dict[str, tuple[str, ...]] = {
@@ -50,12 +52,12 @@ _OWN: dict[str, tuple[str, ...]] = {
     "seal": (items.INODES, *_SPACE, items.WRITERS),
     "condensed": (items.CHUNKS,),
     "relocate-begin": (items.CHUNKS,),
-    "relocate": (items.INODES, *_SPACE),
+    "relocate": (items.INODES, items.EXTENTS, items.CHUNKS),
     "reclaim": (items.INODES, *_SPACE, items.ORPHANS),
     "purge-trash": (*_GONE, items.TRASH),
     "condemn": (items.CHUNKS,),
     "delete-chunks": (items.CHUNKS, items.META),
     "forget-writers": (items.WRITERS,),
-    "fsck": (items.INODES, items.CHUNKS),
+    "fsck": (items.INODES, items.CHUNKS, items.QUOTAS),
 }
 OPERATIONS = {name: frozenset(tables) for name, tables in (_ASKED | _OWN).items()}

@@ -84,6 +84,12 @@ class MetaChange(Change, tag=10, gc=False):
     new: items.Meta | None
 
 
+class QuotaChange(Change, tag=13, gc=False):
+    key: tuple[int]
+    old: items.Quota | None
+    new: items.Quota | None
+
+
 AnyChange = (
     InodeChange
     | DirentChange
@@ -95,6 +101,7 @@ AnyChange = (
     | TrashChange
     | WritersChange
     | MetaChange
+    | QuotaChange
 )
 
 CHANGE_OF: dict[str, type[typing.Any]] = {
@@ -108,6 +115,7 @@ CHANGE_OF: dict[str, type[typing.Any]] = {
     items.TRASH: TrashChange,
     items.WRITERS: WritersChange,
     items.META: MetaChange,
+    items.QUOTAS: QuotaChange,
 }
 TABLE_OF = {kind: table for table, kind in CHANGE_OF.items()}
 

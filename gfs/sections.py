@@ -74,6 +74,9 @@ class MasterConfig(DaemonConfig):
     trash_min_free_percent: Annotated[
         int, _about("with less free space, trash goes before its time", 0, 90)
     ] = 10
+    quota_grace_s: Annotated[
+        float, _about("how long the soft limit of a quota may be exceeded", 0)
+    ] = 604_800.0
     checkpoint_records: Annotated[int, _about("log records between checkpoints", 100)] = 200_000
     log_segment_bytes: Annotated[int, _about("size of a log segment file", MIB)] = 64 * MIB
     log_retain_bytes: Annotated[int, _about("log kept for readers of the stream", MIB)] = GIB

@@ -30,9 +30,11 @@ from gfs.items import (
     Inode,
     Key,
 )
+from master.core.realms import Realms, all_quotas
 from master.core.tables import ReadTables
 
 PAGE = 2000
+QUOTA = "quota"
 LOST = "lost"  # what was written, not synced, and then taken by a power loss
 
 Pair = tuple[int, int]
@@ -64,6 +66,7 @@ def check_tables(tables: Walkable, tell: Tell) -> dict[str, int]:
     checked = dict.fromkeys(("inodes", "names", "extents", "chunks"), 0)
     _check_inodes(tables, tell, checked)
     _check_chunks(tables, tell, checked)
+    _check_quotas(tables, tell)
     return checked
 
 
@@ -204,3 +207,34 @@ def _check_chunk(handle: int, chunk: Chunk, references: int, end: int, tell: Tel
     if chunk.state is ChunkState.CONDEMNED and references:
         text = f"chunk {handle:016x} is condemned, but {references} bytes of files lie in it"
         tell(Problem("condemned", text, handle=handle))
+
+
+# --- quotas
+
+
+def _check_quotas(tables: ReadTables, tell: Tell) -> None:
+    """Count what each quota counts; of one that is being counted, what it has got to."""
+    quotas = dict(all_quotas(tables))
+    if not quotas:
+        return
+    for ino in quotas:
+        inode: Inode | None = tables.get(INODES, (ino,))
+        if inode is None or not inode.is_directory:
+            text = f"there is a quota of inode {ino}, which is no directory"
+            tell(Problem(QUOTA, text, ino=ino))
+    realms = Realms(quotas.items())
+    found = dict.fromkeys(quotas, (0, 0))
+    for (ino,), inode in pages(tables, INODES):
+        for one in realms.of_inode(tables, ino, inode):
+            if quotas[one].has_counted(ino):
+                stored, files = found[one]
+                found[one] = stored + inode.stored, files + 1
+    for ino, quota in quotas.items():
+        counted = (
+            (quota.counted_bytes, quota.counted_files)
+            if quota.is_counting
+            else (quota.used_bytes, quota.used_files)
+        )
+        if counted != found[ino]:
+            text = "quota of inode {} counts {} bytes and {} files, there are {} and {}"
+            tell(Problem(QUOTA, text.format(ino, *counted, *found[ino]), ino=ino))

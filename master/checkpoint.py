@@ -178,7 +178,7 @@ def iterate_items(
     try:
         _check_format(connection, checkpoint)
         tables = SqliteReadTables(connection)
-        for table in TABLES:
+        for table in _tables_of(connection):
             after: Key | None = None
             while items := tables.scan(table, after=after, limit=_PAGE_ITEMS):
                 for key, item in items:
@@ -192,9 +192,20 @@ def count_items(checkpoint: Checkpoint, tables: Iterable[str]) -> int:
     """How many items these tables have; raises as `iterate_items`."""
     connection = _open(checkpoint, None)
     try:
-        return sum(SqliteReadTables(connection).count(table) for table in tables)
+        reads, present = SqliteReadTables(connection), _tables_of(connection)
+        return sum(reads.count(table) for table in tables if table in present)
     finally:
         connection.close()
+
+
+def _tables_of(connection: apsw.Connection) -> list[str]:
+    """Those of the data model that the file has: one of an older release lacks some."""
+    try:
+        rows = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+        present = {name for (name,) in rows}
+    except apsw.Error as error:
+        raise translate(error, "read the tables of a checkpoint") from error
+    return [table for table in TABLES if table in present]
 
 
 def _open(checkpoint: Checkpoint, vfs: str | None) -> apsw.Connection:

@@ -46,6 +46,7 @@ def _policy(config: MasterConfig) -> Policy:
         rebalance_bytes_per_s=config.rebalance_bytes_per_s,
         rebalance_band=config.rebalance_band,
         scattered_extents=config.scattered_extents,
+        quota_grace_ns=int(config.quota_grace_s * NS),
     )
 
 

@@ -24,7 +24,7 @@ from gfs.errors import GfsError, StorageFailed
 from gfs.items import CHUNKS, EXTENTS_BY_HANDLE, SERVERS, Chunk, ChunkKind, ChunkState
 from gfs.messages import Message
 from master.check import PROBLEMS_MAX, Findings
-from master.checking import Problem, pages
+from master.checking import QUOTA, Problem, pages
 from master.core import recount
 from master.core.decision import Decision
 from master.core.master import Master
@@ -170,6 +170,8 @@ class Fsck:
         inos = [one.ino for one in found if one.kind in _INODE_COUNTS]
         await self._recount(recount.recount_chunk, handles, said)
         await self._recount(recount.recount_inode, inos, said)
+        quotas = [one.ino for one in found if one.kind == QUOTA]
+        await self._recount(recount.recount_quota, quotas, said)
         if endangered:
             await self._in_step(partial(self._copy_now, endangered))
             said.append(f"copies of {len(endangered)} chunks asked for")

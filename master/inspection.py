@@ -9,6 +9,7 @@ import trio
 
 from gfs import messages as m
 from gfs.access import described
+from gfs.changes import text_of
 from gfs.items import CHUNKS, SERVERS, Chunk, ChunkState
 from master import directory_drains
 from master.checking import pages
@@ -63,6 +64,7 @@ class Inspection:
             "repair": self._core.fleet.repair.statistics(),
             "relocation": self._core.fleet.relocation.statistics(),
             "directory_drains": directory_drains.report(engine, self._core.fleet.repair),
+            "quotas_exceeded": self._quotas_exceeded(),
             "shadows": self._core.shadows.status(trio.current_time()),
             "in_charge": not engine.sessions.closed,
             "recovered": self._recovered(),
@@ -80,6 +82,15 @@ class Inspection:
             }
             for one in live
             if one.mount
+        ]
+
+    def _quotas_exceeded(self) -> list[dict[str, object]]:
+        """At a limit, or above a soft one."""
+        engine = self._core.engine
+        return [
+            {name: getattr(one, name) for name in one.__struct_fields__}
+            | {"path": text_of(one.path)}
+            for one in self._core.machine.reading.quotas.exceeded(engine.now_ns)
         ]
 
     def _recovered(self) -> dict[str, object]:

@@ -20,10 +20,19 @@ from gfs import errors
 from gfs.items import INDEXES, TABLES, Key, Table
 
 APPLICATION_ID = 0x4746534D  # "GFSM": file(1) and we know whose file it is
-FORMAT = 1
+FORMAT = 2  # 2: table quotas
+
+
+def add_missing_tables(connection: apsw.Connection) -> None:
+    """Make the tables of the data model that an older release did not know."""
+    present = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
+    for table in TABLES.values():
+        if table.name not in present:
+            _create_table(connection, table)
+
 
 # From format n to n + 1, in the transaction that also raises the number.
-UPGRADES: dict[int, Callable[[apsw.Connection], None]] = {}
+UPGRADES: dict[int, Callable[[apsw.Connection], None]] = {1: add_missing_tables}
 
 _ABOUT = """
 CREATE TABLE about (

@@ -85,7 +85,8 @@ def filesystem(found: FilesystemStat) -> pyfuse3.StatvfsData:
     result.f_frsize = 4096
     result.f_blocks = found.total_bytes // 4096
     result.f_bfree = result.f_bavail = found.free_bytes // 4096
-    result.f_files = found.files + FREE_FILES
-    result.f_ffree = result.f_favail = FREE_FILES
+    free = FREE_FILES if found.files_free < 0 else found.files_free
+    result.f_files = found.files + free
+    result.f_ffree = result.f_favail = free
     result.f_namemax = NAME_BYTES_MAX
     return result

@@ -29,6 +29,7 @@ ERRNOS: dict[type[GfsError], int] = {
     errors.InvalidArgument: errno.EINVAL,
     errors.Unsupported: errno.ENOTSUP,
     errors.NoSpace: errno.ENOSPC,
+    errors.QuotaExceeded: errno.EDQUOT,
     errors.ReadOnly: errno.EROFS,
     errors.StaleInode: errno.ESTALE,
     errors.TooManyLinks: errno.EMLINK,

@@ -37,6 +37,7 @@ COMMANDS: dict[str, list[tuple[str, str, str]]] = {
         ("rm", "gfs.cli.names:rm", "Remove files, or trees with -r, into the trash"),
         ("snapshot", "gfs.cli.copies:snapshot", "Copy a tree at once, sharing its content"),
         ("clone", "gfs.cli.copies:clone", "Copy one file at once, sharing its content"),
+        ("quota", "gfs.cli.quota:quota", "Limits on bytes and files below a directory"),
         ("trash", "gfs.cli.trash:trash", "List or empty the trash"),
         ("undelete", "gfs.cli.trash:undelete", "Bring back what was removed"),
     ],

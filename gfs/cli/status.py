@@ -153,6 +153,8 @@ def _print_master(console: Any, master: dict[str, Any]) -> None:
             console.print(f"server {server.get('server')}: {error}", style="red", markup=False)
     if master.get("mounts"):
         console.print(_mounts(master["mounts"]))
+    for quota in master.get("quotas_exceeded") or []:
+        console.print(quota_text(quota), style="yellow", markup=False)
     if master.get("shadows"):
         console.print(_shadows(master["shadows"]))
     if damage := master.get("log_damage"):
@@ -161,6 +163,28 @@ def _print_master(console: Any, master: dict[str, Any]) -> None:
     if not master.get("in_charge", True):
         text = "changes wait: this master does not hear enough chunk servers to be sure of itself"
         console.print(text, style="red", markup=False)
+
+
+def quota_text(quota: dict[str, Any]) -> str:
+    """A quota of which a limit is reached or a soft one exceeded."""
+    parts = []
+    for what, text in (("bytes", size_text), ("files", str)):
+        used, hard = quota[f"used_{what}"], quota[f"{what}_max"]
+        grace_s = quota[f"{what}_grace_s"]
+        if grace_s >= 0:
+            limit = quota[f"{what}_soft"]
+            parts.append(f"{text(used)} used, soft limit {text(limit)}, {grace_text(grace_s)}")
+        elif hard and used >= hard:
+            parts.append(f"{text(used)} used of {text(hard)}")
+    return f"quota of {quota['path'] or quota['ino']}: {'; '.join(parts)}"
+
+
+def grace_text(grace_s: float) -> str:
+    """What is left of the time in which a soft limit may be exceeded."""
+    if not grace_s:
+        return "the grace period is over"
+    hours = grace_s / 3600
+    return f"{hours:.0f} h of grace left" if hours < 48 else f"{hours / 24:.0f} d of grace left"
 
 
 def _since(when_ns: int) -> str:

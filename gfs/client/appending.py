@@ -31,11 +31,13 @@ from gfs.connection import Connection
 from gfs.errors import (
     DeadSession,
     GfsError,
+    QuotaExceeded,
     RemoteProtocolError,
     TimedOut,
     TooFewServers,
     TryAgain,
     Unreachable,
+    from_wire,
 )
 from gfs.ids import FRAME_BYTES, MIB
 from gfs.messages import (
@@ -91,6 +93,7 @@ class Appender:
       error: why it is finished, or None.
       acknowledged_end: file offset that is known to be acknowledged by all members.
       on_tail: called with (lease, file offset) when a tail is taken up.
+      on_room: called with the bytes that quotas then allow to be appended; -1: any number.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class Appender:
         self.error: GfsError | None = None
         self.acknowledged_end = 0
         self.on_tail: Callable[[Lease, int], None] = _no_tail
+        self.on_room: Callable[[int], None] = _no_room
         self._link = link
         self._servers = servers
         self._nursery = nursery
@@ -244,9 +248,10 @@ class Appender:
         deadline = trio.current_time() + GIVE_UP_S
         while True:
             try:
-                return _tail_of(
-                    await self._link.mutate(OpenTail(self.ino, self.writer), self._actor)
-                )
+                question = OpenTail(self.ino, self.writer)
+                done = await self._link.mutate(question, self._actor)
+                self.on_room(done.room)
+                return _tail_of(done)
             except (TryAgain, DeadSession) as error:
                 if self._is_final(error) or trio.current_time() + PAUSE_S > deadline:
                     raise
@@ -288,7 +293,11 @@ class Appender:
                 limit_s = deadline - trio.current_time()
                 done = await self._link.mutate(question, self._actor, timeout_s=limit_s)
                 tail = _tail_of(done)
+                self.on_room(done.room if not tail.refused else 0)
                 self._settle(tail.last)
+                if tail.refused:
+                    self._end(from_wire(tail.refused, ""))
+                    return
                 self._adopt(tail, same=tail.lease.handle == lease.handle)
                 await self._join()
             except (TryAgain, Unreachable, DeadSession) as again:
@@ -317,6 +326,15 @@ class Appender:
         if batch.records:
             self._queue.appendleft(batch)
 
+    def _end(self, error: GfsError) -> None:
+        """Nothing may be appended any more, but what has landed has."""
+        if self._queue:
+            self._fail(error)
+            return
+        self._synced = self._acked  # a fence makes durable what it finds landed
+        self._lease = self._connection = None  # who appends again asks for a tail
+        self._go_on()
+
     def _adopt(self, tail: Tail, *, same: bool) -> None:
         """Go on with the tail the master named; in the same chunk sequences go on too."""
         self._lease = tail.lease
@@ -330,7 +348,9 @@ class Appender:
         self._tell()
 
     def _fail(self, error: GfsError) -> None:
-        log.error("append.failed ino=%d bytes=%d why=%s", self.ino, self._waiting_bytes, error)
+        level = logging.INFO if isinstance(error, QuotaExceeded) else logging.ERROR  # all are told
+        lost = self._waiting_bytes
+        log.log(level, "append.failed ino=%d bytes=%d why=%s", self.ino, lost, error)
         self.error = error
         self._busy = False
         self._queue.clear()
@@ -400,10 +420,14 @@ class Appender:
 
 
 def _tail_of(done: Done) -> Tail:
-    if done.tail is None or not done.tail.lease.members:
+    if done.tail is None or not (done.tail.lease.members or done.tail.refused):
         raise RemoteProtocolError("the master named no tail")
     return done.tail
 
 
 def _no_tail(_lease: Lease, _file_offset: int) -> None:
+    return None
+
+
+def _no_room(_room: int) -> None:
     return None

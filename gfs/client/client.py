@@ -125,7 +125,7 @@ class Client:
             inode.learn(entry, asked=distrusts)
             inode.shared = inode.shared or opened.shared
             self.reader.seed(number, opened, asked=clears)
-            file = self._open_file(inode, entry, flags, actor)
+            file = self._open_file(inode, entry, flags, actor, opened.room)
         except BaseException:
             self.released(inode, writing=writes(flags))
             if writes(flags) and self.writeback.pending(number) is None:
@@ -160,7 +160,7 @@ class Client:
         self.reader.seed_empty(entry.ino, entry, asked=clears)
         if clears != self.reader.layouts.clears:
             inode.distrust()
-        return self._open_file(inode, entry, flags, actor), done
+        return self._open_file(inode, entry, flags, actor, done.room), done
 
     def _hold(self, ino: int, flags: int) -> OpenInode:
         """Count the handle before asking, so that no close of another one overtakes it."""
@@ -172,11 +172,14 @@ class Client:
         self._closing.opened(ino, writing=writes(flags))
         return inode
 
-    def _open_file(self, inode: OpenInode, entry: Entry, flags: int, actor: Actor) -> OpenFile:
+    def _open_file(
+        self, inode: OpenInode, entry: Entry, flags: int, actor: Actor, room: int
+    ) -> OpenFile:
         if writes(flags):
             version = entry.inode.data_version if entry.inode is not None else -1
             if inode.dirty is None:  # one attachment an inode, however many handles
                 inode.dirty = self.writeback.attach(inode.ino, version)
+            inode.dirty.allow(room)
         return OpenFile(self, inode, entry, flags, actor)
 
     def released(self, inode: OpenInode, *, writing: bool) -> None:
@@ -225,7 +228,11 @@ class Client:
                 self.reader.layouts.drop(inode.ino, -1)
             inode.set_tail(lease.handle, file_offset)
 
-        appender.on_tail = on_tail
+        def on_room(room: int) -> None:
+            if inode.dirty is not None:
+                inode.dirty.allow(room)
+
+        appender.on_tail, appender.on_room = on_tail, on_room
         inode.appender = appender
         return appender
 

@@ -15,7 +15,16 @@ import trio
 
 from gfs.client.dirty import DirtyFile, DirtyPiece, merged
 from gfs.client.metadata import MasterLink
-from gfs.errors import DeadSession, GfsError, Misplaced, Retry, TooLarge, TryAgain, from_wire
+from gfs.errors import (
+    DeadSession,
+    GfsError,
+    Misplaced,
+    QuotaExceeded,
+    Retry,
+    TooLarge,
+    TryAgain,
+    from_wire,
+)
 from gfs.messages import Actor, Commit, Committed, Entry, FileCommit
 
 log = logging.getLogger(__name__)
@@ -142,9 +151,14 @@ class Committer:
         if answer is None:
             self._refused(file, pieces, GfsError("the master did not answer for this file"))
         elif not answer.code:
+            file.allow(answer.room)
             self._owner.committed(file, pieces, answer.entry, whole=whole)
         else:
-            self._refused(file, pieces, from_wire(answer.code, f"commit: {answer.code}"))
+            text = f"commit: {answer.code}"
+            if answer.code == QuotaExceeded.code:
+                file.allow(0)
+                text = ""  # as the system says it
+            self._refused(file, pieces, from_wire(answer.code, text))
 
     def _refused(self, file: DirtyFile, pieces: list[DirtyPiece], error: GfsError) -> None:
         """`Misplaced` speaks of the chunk (gone, sealed shorter, not ours), not of the file."""
@@ -172,6 +186,7 @@ def _file_commit(file: DirtyFile, pieces: list[DirtyPiece]) -> FileCommit:
         ranges=merged(pieces),
         mtime_ns=max(piece.mtime_ns for piece in pieces),
         data_version_seen=file.data_version if file.conditional else -1,
+        promised=pieces[0].serial <= file.promised,
     )
 
 

@@ -20,6 +20,8 @@ from gfs.client.ranges import Buffer, Overlay, Piece
 from gfs.errors import GfsError
 from gfs.messages import LaidOut
 
+NO_LIMIT = -1
+
 
 class DirtyPiece(Piece):
     """A piece on its way. `gone`: nobody wants it any more (discarded or refused)."""
@@ -59,6 +61,9 @@ class DirtyFile:
       own: the chunk writer that a big sequential file has to itself.
       unsynced: chunk writers that hold bytes of this file -> last serial there.
       settled: serial of the last piece that was committed or given up.
+      room, room_at: bytes that quotas allowed to be added, and when the master said so; -1: no
+        quota limits the file.
+      promised: serial of the last piece whose writer has closed the file without waiting.
       data_version: of the content last seen; a commit after a lost session is
         conditional on it (`conditional`).
     """
@@ -75,6 +80,9 @@ class DirtyFile:
         "overlay",
         "own",
         "pieces",
+        "promised",
+        "room",
+        "room_at",
         "run_bytes",
         "run_end",
         "settled",
@@ -90,8 +98,10 @@ class DirtyFile:
         self.own: ChunkWriter | None = None
         self.unsynced: dict[ChunkWriter, int] = {}
         self.run_end = self.run_bytes = 0
-        self.written = self.settled = 0
+        self.written = self.settled = self.promised = 0
         self.handles = 0
+        self.room = NO_LIMIT
+        self.room_at = 0.0
         self.error: GfsError | None = None
         self.error_count = 0
         self.data_version = -1
@@ -123,6 +133,11 @@ class DirtyFile:
                 break
             head.append(piece)
         return head
+
+    def allow(self, room: int) -> None:
+        """The master has said how many bytes quotas allow to be added; -1: any number."""
+        self.room = room
+        self.room_at = trio.current_time()
 
     def fail(self, error: GfsError) -> None:
         """Bytes of this file are lost; each open handle will say so once."""

@@ -13,13 +13,14 @@ from typing import Protocol
 
 from gfs.checksum import Buffer
 from gfs.client.appending import Appender
+from gfs.client.dirty import NO_LIMIT
 from gfs.client.inodes import OpenInode
 from gfs.client.metadata import MasterLink
 from gfs.client.ranges import Segment, covers
 from gfs.client.reading import Reader
 from gfs.client.tails import TailSizes
 from gfs.client.writing import WriteBack
-from gfs.errors import GfsError, InvalidArgument, TooLarge
+from gfs.errors import GfsError, InvalidArgument, QuotaExceeded, TooLarge
 from gfs.ids import RECORD_BYTES_MAX, SIZE_MAX
 from gfs.messages import Actor, Done, Entry
 from gfs.open_flags import appends, reads, writes
@@ -153,7 +154,7 @@ class OpenFile:
             return False
         if dirty.error is not None or self._inode.busy_appending:
             return False
-        if offset + len(data) > SIZE_MAX:
+        if offset + len(data) > SIZE_MAX or self._client.writeback.is_tight(dirty, len(data)):
             return False
         return self._client.writeback.write_nowait(dirty, offset, data)
 
@@ -180,25 +181,46 @@ class OpenFile:
         dirty = self._inode.dirty
         assert dirty is not None
         if len(data):
+            tight = self._client.writeback.is_tight(dirty, len(data))
+            if tight:  # what was written before shall not be refused along with this
+                await self._commit()
             await self._client.writeback.write(dirty, offset, data)
+            if tight:
+                await self._commit()
             if self._synchronous:
                 await self.sync()
         return len(data)
 
+    async def _commit(self) -> None:
+        """Wait until the master has what was written; raises what it says, once."""
+        await self._client.writeback.flush(self.ino, durable=False)
+        self._tell_error()
+
     async def _append(self, data: Buffer) -> None:
         dirty = self._inode.dirty
         if dirty is not None and dirty.pieces:
-            await self._client.writeback.flush(self.ino, durable=False)
-            self._tell_error()
+            await self._commit()
         if self._appender is None:
             self._appender = self._client.appender(self._inode, self.actor)
+        try:
+            await self._append_records(self._appender, data)
+        except QuotaExceeded:
+            self._appender = None  # told; there may be room again when this handle writes again
+            raise
+
+    async def _append_records(self, appender: Appender, data: Buffer) -> None:
         if len(data) <= RECORD_BYTES_MAX:
-            await self._appender.append(data, sync=self._synchronous)
-            return
-        view = memoryview(data)
-        for start in range(0, len(data), RECORD_BYTES_MAX):
-            record = view[start : start + RECORD_BYTES_MAX]
-            await self._appender.append(record, sync=self._synchronous)
+            await appender.append(data, sync=self._synchronous)
+        else:
+            view = memoryview(data)
+            for start in range(0, len(data), RECORD_BYTES_MAX):
+                record = view[start : start + RECORD_BYTES_MAX]
+                await appender.append(record, sync=self._synchronous)
+        dirty = self._inode.dirty
+        if dirty is not None and dirty.room != NO_LIMIT:
+            dirty.room = max(0, dirty.room - len(data))
+            if not dirty.room:
+                await appender.wait()  # it may be refused: then this write(2) says so
 
     async def append(self, data: Buffer) -> None:
         """One record, whatever the flags say of O_APPEND; at most 1,044,480 bytes stay whole."""
@@ -225,7 +247,7 @@ class OpenFile:
         """close(2) of one descriptor.
 
         Appends: waits until all members have them. Private writes go on their way; they are
-        waited for only when another session writes the file too.
+        waited for only when another session writes the file too, or a quota may refuse them.
 
         Raises:
           GfsError: as `sync`.
@@ -236,7 +258,7 @@ class OpenFile:
             await self._flush_appends(self._appender)
         dirty = self._inode.dirty
         if dirty is not None and dirty.pieces:
-            if self._inode.shared:
+            if self._inode.shared or self._client.writeback.must_tell(dirty):
                 await self._client.writeback.flush(self.ino, durable=False)
             else:
                 self._client.writeback.start_flush(dirty)

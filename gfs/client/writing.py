@@ -23,13 +23,13 @@ import trio
 
 from gfs.client.chunks import ChunkWriter
 from gfs.client.committing import Committer
-from gfs.client.dirty import DirtyFile, DirtyPiece, Pending, merged
+from gfs.client.dirty import NO_LIMIT, DirtyFile, DirtyPiece, Pending, merged
 from gfs.client.leasing import ChunkSource
 from gfs.client.metadata import MasterLink
 from gfs.client.packing import Packer, PieceFrame
 from gfs.client.parts import Frame, Placed
 from gfs.client.ranges import Buffer, Segment
-from gfs.errors import GfsError
+from gfs.errors import GfsError, QuotaExceeded
 from gfs.ids import FRAME_BYTES, MIB, PACK_BYTES_MAX
 from gfs.messages import Actor, Entry, LaidOut, PathIs, PathOf
 
@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 TICK_S = 0.2
 COMMIT_BYTES = 16 * MIB  # so much placed makes a commit due
 COMMIT_FILES = 256
+ROOM_WIDE = 1 << 30  # with so much left of a quota, and known for so long,
+ROOM_FRESH_S = 3.0  # others cannot take it before a commit that nobody waits for
 ATTEMPTS_MAX = 5  # times the master may refuse where a piece lies
 
 OnCommitted = Callable[[int, Entry, list[LaidOut] | None], None]
@@ -124,6 +126,21 @@ class WriteBack:
     def inodes(self) -> list[int]:
         """Inodes written by this process: open for writing, or not committed."""
         return list(self._files)
+
+    # --- quotas
+
+    def is_tight(self, file: DirtyFile, length: int) -> bool:
+        """May so much more, with what waits here, be beyond the file's quotas?
+
+        Then the writer waits for the commit, so that write(2) itself says so.
+        """
+        return file.room != NO_LIMIT and self.dirty_bytes + length > file.room
+
+    def must_tell(self, file: DirtyFile) -> bool:
+        """Might the quotas of the file refuse what its last handle leaves to be committed?"""
+        if file.room == NO_LIMIT:
+            return False
+        return file.room < ROOM_WIDE or trio.current_time() - file.room_at > ROOM_FRESH_S
 
     # --- writing
 
@@ -270,7 +287,9 @@ class WriteBack:
                 path = answer.path
         except GfsError:
             pass
-        log.error("write.lost path=%r ino=%d bytes=%d why=%s", path, ino, lost, error)
+        # Who reaches a quota is told, and may try again and again.
+        level = logging.INFO if isinstance(error, QuotaExceeded) else logging.ERROR
+        log.log(level, "write.lost path=%r ino=%d bytes=%d why=%s", path, ino, lost, error)
 
     # --- flushing
 
@@ -320,7 +339,8 @@ class WriteBack:
                 await writer.sync(writer.last_serial)
 
     def start_flush(self, file: DirtyFile) -> None:
-        """A handle was closed: the gathering piece need not wait for more."""
+        """A handle was closed, and nobody waits: the gathering piece need not wait for more."""
+        file.promised = file.written
         self._close_piece(file)
 
     # --- what others ask

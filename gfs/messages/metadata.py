@@ -130,6 +130,7 @@ class Opened(Message):
     chunks: list[Located]
     complete: bool
     shared: bool  # another session writes it too: write through at close
+    room: int = -1  # bytes that quotas allow to be added to it; -1: no limit
 
 
 class CloseFiles(Message):
@@ -209,22 +210,64 @@ class PathIs(Message):
 
 
 class StatFilesystem(Message):
-    """Space for what is stored at or below inode `ino` -> `FilesystemStat`."""
+    """Space for what is stored at or below inode `ino`, whose quotas count -> `FilesystemStat`."""
 
     ino: int = ROOT_INO
 
 
 class FilesystemStat(Message):
-    """Bytes as a user can store them: divided by the goal.
+    """Bytes as a user can store them: divided by the goal, and no more than quotas allow.
 
-    Trash counts as used: its space is there ten minutes after it is purged, not when it
-    is written to; and only a walk could tell how much a tree in it holds.
+    Trash counts as used, but not in quotas: its space is there ten minutes after it is purged,
+    not when it is written to; and only a walk could tell how much a tree in it holds.
+    `files_free` -1: as many as one likes.
     """
 
     total_bytes: int
     free_bytes: int
     files: int
     chunk_bytes: int
+    files_free: int = -1
+
+
+class GetQuota(Message):
+    """The quotas that count a file, or what lies in a directory, nearest first -> `Quotas`."""
+
+    ino: int
+
+
+class ListQuotas(Message):
+    """All quotas whose directory's number is above `after` -> `Quotas`; root only."""
+
+    actor: Actor
+    after: int = 0
+    limit: int = 1000
+
+
+class QuotaUse(Message):
+    """A quota and what is used of it; a limit of 0 is none.
+
+    `bytes_grace_s`, `files_grace_s`: seconds until the soft limit is as hard (0: it is),
+    -1: it is not exceeded. `counting`: what lies there is still being counted, so the figures
+    may be too low.
+    """
+
+    ino: int
+    path: bytes  # "" if no path leads there (it is in the trash)
+    bytes_max: int
+    bytes_soft: int
+    files_max: int
+    files_soft: int
+    used_bytes: int
+    used_files: int
+    bytes_grace_s: float
+    files_grace_s: float
+    counting: bool
+
+
+class Quotas(Message):
+    quotas: list[QuotaUse]
+    more: bool = False
 
 
 class DropInterest(Message):

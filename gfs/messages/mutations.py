@@ -154,13 +154,15 @@ class FileCommit(Message):
     """Content of one file that now lies in chunks, in write order.
 
     `data_version_seen` >= 0 makes it conditional (after a lost session).
-    `mtime_ns` 0 = leave (a later utimens came).
+    `mtime_ns` 0 = leave (a later utimens came). `promised`: there are bytes in it whose writer
+    has closed the file when no quota was near, and cannot be told any more: none refuses them.
     """
 
     ino: int
     ranges: list[LaidOut]
     mtime_ns: int
     data_version_seen: int = -1
+    promised: bool = False
 
 
 class Commit(Message):
@@ -200,6 +202,25 @@ class SealChunk(Message):
     suspects: list[int] = field(default_factory=list)
 
 
+class SetQuota(Message):
+    """Limits on what lies below directory `ino`; None = leave, 0 = none. Root only.
+
+    Bytes as in `st_blocks`, files = inodes of every kind.
+    """
+
+    ino: int
+    bytes_max: int | None = None
+    bytes_soft: int | None = None
+    files_max: int | None = None
+    files_soft: int | None = None
+
+
+class ClearQuota(Message):
+    """Directory `ino` has no quota any more. Root only."""
+
+    ino: int
+
+
 Operation = (
     Create
     | MakeNode
@@ -221,6 +242,8 @@ Operation = (
     | OpenTail
     | ResolveTail
     | SealChunk
+    | SetQuota
+    | ClearQuota
 )
 
 
@@ -238,11 +261,15 @@ class Mutate(Message):
 
 
 class Committed(Message):
-    """`code` "" = done; else an error code of gfs.errors for this file alone."""
+    """`code` "" = done; else an error code of gfs.errors for this file alone.
+
+    `room`: bytes that quotas allow to be added after it; -1: none limits the file.
+    """
 
     ino: int
     code: str
     entry: Entry | None
+    room: int = -1
 
 
 class Tail(Message):
@@ -251,12 +278,14 @@ class Tail(Message):
     `last` = this writer's last sequence that landed in the chunk asked about
     (0 = none). `lease` is where to append from now on, at file offset
     `file_offset` + position in the chunk. Sequences count from 1 in a new chunk;
-    in the same chunk they go on after `last`.
+    in the same chunk they go on after `last`. `refused`: error code; nothing may be
+    appended any more, and `lease` names no chunk.
     """
 
     last: int
     lease: Lease
     file_offset: int
+    refused: str = ""
 
 
 class Sealed(Message):
@@ -279,6 +308,7 @@ class Done(Message):
     sealed: Sealed | None = None
     root: int = 0  # what a snapshot or clone made, and of how many inodes it is
     copied: int = 0
+    room: int = -1  # bytes that quotas allow to be added to a created file or tail; -1: no limit
 
 
 class GroupsNeeded(Message):

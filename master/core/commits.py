@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from gfs.errors import GfsError, NotPermitted, Refused, StaleInode
 from gfs.items import Inode
 from gfs.messages import Commit, Committed, Done, FileCommit
-from master.core import extents
+from master.core import extents, quotas
 from master.core.attributes import check_time
 from master.core.decision import Decision, NeedsSeal
 from master.core.permissions import without_privileges
@@ -30,6 +30,7 @@ def _commit_file(decision: Decision, file: FileCommit) -> Committed:
     try:
         inode = decision.inode(file.ino)
         _check(decision, file, inode)
+        chain = _require_room(decision, file, inode)
         changed = extents.commit(decision, file.ino, inode, file.ranges)
     except GfsError as error:
         return Committed(file.ino, error.code, None)
@@ -48,7 +49,30 @@ def _commit_file(decision: Decision, file: FileCommit) -> Committed:
             version=inode.version + 1,
         ),
     )
-    return Committed(file.ino, "", decision.entry(file.ino))
+    return Committed(file.ino, "", decision.entry(file.ino), quotas.room_for(decision, chain))
+
+
+def _require_room(decision: Decision, file: FileCommit, inode: Inode) -> quotas.Chain:
+    """The quotas that count the file, which allow what is added.
+
+    Raises:
+      QuotaExceeded: one does not. What takes the place of stored bytes adds nothing, and
+        what was promised is not refused: it may have been moved here since, or the quota be new.
+    """
+    if not decision.realms:
+        return ()
+    chain = decision.realms.of_inode(decision.tx.before, file.ino, inode)
+    if not chain:
+        return ()
+    most = sum(laid_out.extent.length for laid_out in file.ranges)
+    room = quotas.room_for(decision, chain)
+    if room != quotas.NO_LIMIT and most > room:
+        most = extents.growth(decision.tx, file.ino, file.ranges)
+    if file.promised:
+        quotas.allow(decision, chain, more_bytes=most)
+    else:
+        quotas.require_room(decision, chain, more_bytes=most)
+    return chain
 
 
 def _check(decision: Decision, file: FileCommit, inode: Inode) -> None:

@@ -19,6 +19,7 @@ from gfs.ids import DOT_GFS, NAME_BYTES_MAX, ROOT_INO, TRASH_INO
 from gfs.items import DIRENTS, INODES, Dirent, Inode
 from gfs.messages import Actor, Done, Entry
 from gfs.records import Copy
+from master.core.realms import Realms
 from master.core.registry import Registry
 from master.core.transaction import Transaction
 
@@ -40,6 +41,7 @@ class Policy:
     rebalance_band: float = 0.1
     scattered_extents: int = 512
     scattered_mean_bytes: int = 64 << 10
+    quota_grace_ns: int = 604_800_000_000_000  # seven days over a soft limit
 
 
 class Suspend(Exception):
@@ -123,9 +125,12 @@ class Decision:
     policy: Policy
     draw_ino: Callable[[int], int]
     draw_handle: Callable[[], int]
+    realms: Realms
     uncache: list[int] = field(default_factory=list)
     recalled: Recalled = frozenset()
     copy: Copy | None = None  # what the record makes beside its changes
+    copied_bytes: int = 0  # stored, of what `copy` makes
+    charged: dict[int, list[int]] = field(default_factory=dict)  # quota -> bytes, files allowed
 
     def open_here(self, ino: int, *, writing: bool) -> None:
         """Register the session as holder; others stop caching what it now writes."""

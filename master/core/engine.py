@@ -17,11 +17,13 @@ from gfs.errors import GfsError, Unreachable
 from gfs.items import ORPHANS, SESSIONS
 from gfs.messages import Actor, Message
 from gfs.records import InodeChange, OrphanChange, Record, RecordActor, TrashChange
+from master.core.charging import charge
 from master.core.chunks import Chunks
 from master.core.coherence import Stale, inode_holders, stale_for
 from master.core.confining import Confines
 from master.core.decision import Decision, Policy
 from master.core.queries import Queries
+from master.core.realms import Realms, all_quotas
 from master.core.registry import Registry
 from master.core.servers import Servers
 from master.core.sessions import Sessions
@@ -137,6 +139,7 @@ class Engine:
         self.registry = Registry()
         self.servers = Servers()
         self.chunks = Chunks(self.servers, random)
+        self.realms = Realms(all_quotas(tables))
         awaited = {int(key[0]) for key, _ in scan_all(tables, SESSIONS)}
         self.sessions = Sessions(awaited, lease_s=lease_s, now_s=now_s)
         self.queries = Queries(reader, self.registry, self.chunks, self.sessions)
@@ -192,11 +195,13 @@ class Engine:
             self.policy,
             self.draw_ino,
             self.draw_handle,
+            self.realms,
         )
 
     def append(self, record: Record) -> None:
         """Apply the record; the caller of the step makes it durable."""
         apply(record, self.tables)
+        self.realms.note(record)
         self.position = record.position
         self._records.append(record)
         self.now_ns += 1
@@ -238,7 +243,7 @@ class Engine:
         """A mutation of the master's own: a record if it changes anything."""
         decision = self.decision(0, SYSTEM)
         result = decide(decision)
-        changes = decision.tx.changes()
+        changes = charge(decision)
         if changes:
             actor = RecordActor()
             self.append(

@@ -137,6 +137,22 @@ def insert(
     return extent.length - gone
 
 
+def growth(tx: Transaction, ino: int, ranges: list[LaidOut]) -> int:
+    """How many bytes `commit` would add to what the file has stored."""
+    added, reached = 0, 0
+    for begin, end in sorted((r.file_offset, r.file_offset + r.extent.length) for r in ranges):
+        begin = max(begin, reached)
+        if begin >= end:
+            continue
+        covered = sum(
+            min(end, offset + extent.length) - max(begin, offset)
+            for offset, extent in overlapping(tx, ino, begin, end)
+        )
+        added += end - begin - covered
+        reached = end
+    return added
+
+
 def commit(decision: Decision, ino: int, inode: Inode, ranges: list[LaidOut]) -> Inode:
     """The inode after these ranges became its content, in order; size only grows.
 

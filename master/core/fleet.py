@@ -7,7 +7,7 @@ from functools import partial
 from msgspec.structs import replace
 
 from gfs import messages as m
-from gfs.items import CHUNKS, SERVERS, Chunk, ChunkState, Server
+from gfs.items import CHUNKS, INODES, SERVERS, Chunk, ChunkState, Inode, Server
 from master.core import tails
 from master.core.abandoned import Abandoned
 from master.core.barriers import Barriers
@@ -15,6 +15,7 @@ from master.core.decision import Decision
 from master.core.draining import Draining
 from master.core.engine import Caller, Engine, Pending
 from master.core.quarantine import Quarantine
+from master.core.quotas import room_in
 from master.core.rebalancing import Rebalancing
 from master.core.relocation import Relocation
 from master.core.repair import Repair
@@ -150,6 +151,25 @@ class Fleet:
         for start in range(0, len(growth), GROWTH_BATCH):
             some = growth[start : start + GROWTH_BATCH]
             self._engine.system("growth", partial(tails.grow, growth=some))
+            self._seal_beyond_quotas(some)
+
+    def _seal_beyond_quotas(self, growth: list[m.TailGrowth]) -> None:
+        """Tails of files that may not grow: whoever goes on must ask the master, who refuses."""
+        engine = self._engine
+        if not engine.realms:
+            return
+        for report in growth:
+            chunk: Chunk | None = engine.tables.get(CHUNKS, (report.handle,))
+            if chunk is None or chunk.state is not ChunkState.OPEN:
+                continue
+            inode: Inode | None = engine.tables.get(INODES, (chunk.ino,))
+            if inode is not None and not self._room(chunk.ino, inode):
+                self._seals.begin(report.handle)
+
+    def _room(self, ino: int, inode: Inode) -> int:
+        engine = self._engine
+        chain = engine.realms.of_inode(engine.tables, ino, inode)
+        return room_in(engine.tables, chain, engine.now_ns, engine.policy.quota_grace_ns)[0]
 
     def look_after_copies(self, *, may_destroy: bool) -> None:
         """Once a second: what is slow about repair, drains, balance."""

@@ -26,7 +26,8 @@ from gfs.items import INODES
 from gfs.messages import Done, GroupsNeeded, Message, Mutate
 from gfs.open_flags import writes
 from gfs.records import Record
-from master.core import attributes, commits, extents, namespace, renaming, tails, trash
+from master.core import attributes, commits, extents, namespace, quotas, renaming, tails, trash
+from master.core.charging import charge
 from master.core.decision import (
     Decision,
     NeedsCuts,
@@ -129,6 +130,8 @@ class Machine:
         pending.uncache, decision.recalled = decision.uncache, pending.recalled
         try:
             done = self._apply_operation(decision, operation)
+            kind = type(operation)
+            changes = charge(decision, limited=kind in _LIMITED, known=kind is m.Rename)
         except NeedGroups:
             self._finish(pending, GroupsNeeded())
         except Suspend as why:
@@ -139,7 +142,7 @@ class Machine:
             if live.mount and type(operation) is m.MakeNode and done.entry is not None:
                 # A directory is complete in the cache of the mount that made it.
                 self.engine.registry.add_interest(pending.session, done.entry.ino)
-            self._record(decision, pending, message, live, done)
+            self._record(decision, changes, pending, message, live, done)
 
     def _asker(self, pending: Pending) -> LiveSession | None:
         """The session that still waits for the answer; None: the request is over.
@@ -213,13 +216,13 @@ class Machine:
     def _record(
         self,
         decision: Decision,
+        changes: list[Any],
         pending: Pending,
         message: Mutate,
         live: LiveSession,
         done: Done,
     ) -> None:
         engine = self.engine
-        changes = decision.tx.changes()
         if not changes:
             # Nothing to log. What it read may be as new as the last record decided.
             pending.positions.add(engine.position)
@@ -402,7 +405,11 @@ _PLAIN: dict[type[Message], Callable[[Decision, Any], Done]] = {
     m.Undelete: trash.undelete,
     m.EmptyTrash: trash.empty,
     m.Commit: commits.commit,
+    m.SetQuota: quotas.set_quota,
+    m.ClearQuota: quotas.clear_quota,
 }
+# What quotas may refuse although it makes nothing new; more is limited where it is decided.
+_LIMITED = {m.Rename, m.Snapshot, m.Clone, m.Undelete}
 _WITH_CHUNKS: dict[type[Message], Callable[[Any, Decision, Any], Done]] = {
     m.Allocate: lambda chunks, decision, op: chunks.allocate(decision, op),
     m.SealChunk: lambda chunks, decision, op: chunks.seal_private(decision, op),
@@ -422,6 +429,8 @@ _NAMES: dict[type[Message], str] = {
     m.SealChunk: "seal-chunk",
     m.OpenTail: "open-tail",
     m.ResolveTail: "resolve-tail",
+    m.SetQuota: "quota",
+    m.ClearQuota: "quota",
 }
 
 

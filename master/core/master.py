@@ -130,6 +130,7 @@ class Master:
         self.fleet.repair.tick()
         self.machine.resume_waiting()
         self.upkeep.reclaim_orphans()
+        self.upkeep.count_quotas()
         if engine.now_s - self._slow_round_at_s >= SLOW_ROUND_S:
             self._slow_round_at_s = engine.now_s
             self.fleet.log_growth()
@@ -148,6 +149,7 @@ class Master:
             self.machine.seals.has_due_work(now_s)
             or self.machine.has_due_work()
             or engine.closed_orphans
+            or self.upkeep.has_to_count()
             or self.fleet.abandoned.is_due(now_s)
             or self.fleet.barriers.is_due()
             or self.fleet.repair.has_due_work(now_s)

@@ -35,7 +35,7 @@ from gfs.messages import (
     Unlink,
 )
 from gfs.open_flags import O_ACCMODE, O_EXCL, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY, writes
-from master.core import removal
+from master.core import quotas, removal
 from master.core.decision import Decision, check_name, check_new_name
 from master.core.permissions import (
     EXECUTE,
@@ -73,7 +73,11 @@ def create(decision: Decision, op: Create) -> Done:
     mode = stat.S_IFREG | stat.S_IMODE(op.mode)
     ino = _add(decision, op.parent, directory, op.name, mode)
     decision.registry.add_open(decision.session, ino, writing=writing)
-    return decision.done(ino, (op.parent,))
+    done = decision.done(ino, (op.parent,))
+    if decision.realms:
+        chain = decision.realms.chain(decision.tx.before, op.parent)
+        done = replace(done, room=quotas.room_for(decision, chain))
+    return done
 
 
 def _open_present(decision: Decision, op: Create, ino: int, writing: bool) -> Done:
@@ -129,6 +133,7 @@ def make_link(decision: Decision, op: MakeLink) -> Done:
         raise TooManyLinks(f"{LINKS_MAX} links")
     if inode.nlink <= 0 or decision.tx.get(TRASH, (op.ino,)) is not None:
         raise NotFound("the file has no name any more")
+    quotas.require_same_realm(decision, op.ino, inode, op.parent)
     decision.tx.put(DIRENTS, (op.parent, op.name), Dirent(op.ino, stat.S_IFMT(inode.mode)))
     decision.put_inode(
         op.ino,
@@ -214,6 +219,7 @@ def _add(
     """A new inode under a free name; returns its number."""
     if directory.nlink <= 0 and parent != ROOT_INO:
         raise NotFound("the directory was removed")
+    quotas.require_room(decision, decision.realms.chain(decision.tx.before, parent), files=1)
     ino, now = decision.draw_ino(1), decision.now_ns
     is_directory = stat.S_ISDIR(mode)
     if is_directory and directory.mode & stat.S_ISGID:

@@ -56,6 +56,12 @@ def require_owner(inode: Inode, actor: Actor) -> None:
         raise NotPermitted("not the owner")
 
 
+def require_root(actor: Actor, does: str) -> None:
+    """Raises NotPermitted (EPERM) unless the actor is root; `does`: what only root does."""
+    if actor.uid != ROOT_UID:
+        raise NotPermitted(f"only root {does}")
+
+
 def require_removable(directory: Inode, victim: Inode, actor: Actor) -> None:
     """Write and search on the directory, and the sticky bit's rule.
 

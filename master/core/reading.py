@@ -19,6 +19,7 @@ from gfs.open_flags import writes
 from master.core.coherence import inode_holders
 from master.core.decision import Recalled, Suspend, require_recalled
 from master.core.engine import Engine
+from master.core.quota_reports import QuotaReports
 
 _Uncache = list[int]
 
@@ -33,6 +34,7 @@ class Reading:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._queries = engine.queries
+        self.quotas = QuotaReports(engine.reader, engine.realms, engine.queries, engine.policy)
         self._recalled: Recalled = frozenset()  # by the request being answered
 
     def answer(
@@ -116,7 +118,11 @@ class Reading:
         newly = registry.add_open(session, ask.ino, writing=writing)
         if newly and uncache is not None:
             uncache.append(ask.ino)
-        return self._queries.opened(self._position, session, ask)
+        opened = self._queries.opened(self._position, session, ask)
+        if writing and self._engine.realms:
+            tables = self._engine.tables if step else self._engine.reader
+            opened.room = self.quotas.room(tables, ask.ino, self._engine.now_ns)
+        return opened
 
     def _close(self, session: int, ask: m.CloseFiles, step: bool, _: _Uncache | None) -> Message:
         registry = self._engine.registry
@@ -173,9 +179,20 @@ class Reading:
         total, free = self._engine.servers.space()
         policy = self._engine.policy
         goal = max(1, min(policy.goal, len(self._engine.servers.live)))
-        return m.FilesystemStat(
+        found = m.FilesystemStat(
             total // goal, free // goal, self._engine.inode_count, policy.chunk_bytes
         )
+        if self._engine.realms:
+            found = self.quotas.limited(found, ask.ino, self._engine.now_ns)
+        return found
+
+    def _quota(self, session: int, ask: m.GetQuota, step: bool, _: _Uncache | None) -> Message:
+        return self.quotas.above(ask, self._engine.now_ns)
+
+    def _list_quotas(
+        self, session: int, ask: m.ListQuotas, step: bool, _: _Uncache | None
+    ) -> Message:
+        return self.quotas.listed(ask, self._engine.now_ns)
 
 
 _HANDLERS: dict[type[Message], Callable[[Reading, int, Any, bool, _Uncache | None], Message]] = {
@@ -194,6 +211,8 @@ _HANDLERS: dict[type[Message], Callable[[Reading, int, Any, bool, _Uncache | Non
     m.LookInTrash: Reading._in_trash,
     m.ListSnapshots: Reading._snapshots,
     m.StatFilesystem: Reading._filesystem,
+    m.GetQuota: Reading._quota,
+    m.ListQuotas: Reading._list_quotas,
 }
 # What another session holds back may concern these: not before all are back after a restart.
 _GATED = {m.GetAttributes, m.Open, m.Walk}

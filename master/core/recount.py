@@ -16,12 +16,15 @@ from gfs.items import (
     EXTENTS_BY_HANDLE,
     INODES,
     LINKS_BY_INO,
+    QUOTAS,
     Chunk,
     ChunkState,
     Extent,
     Inode,
+    Quota,
 )
 from master.core.decision import Decision
+from master.core.quota_counting import recounted
 
 
 def recount_chunk(decision: Decision, handle: int) -> str:
@@ -58,3 +61,12 @@ def recount_inode(decision: Decision, ino: int) -> str:
         return ""
     decision.put_inode(ino, replace(counted, version=inode.version + 1))
     return f"inode {ino} counts {stored} stored bytes and {counted.nlink} links"
+
+
+def recount_quota(decision: Decision, ino: int) -> str:
+    """Begins to count anew what lies below `ino`; returns that in words; "" for nothing."""
+    quota: Quota | None = decision.tx.get(QUOTAS, (ino,))
+    if quota is None:
+        return ""
+    decision.tx.put(QUOTAS, (ino,), recounted(decision, quota))
+    return f"what lies below inode {ino} is being counted anew for its quota"

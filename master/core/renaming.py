@@ -14,7 +14,7 @@ from gfs.errors import AlreadyExists, InvalidArgument, IsADirectory, NotADirecto
 from gfs.ids import ROOT_INO
 from gfs.items import DIRENTS, INODES, Dirent, Inode
 from gfs.messages import Done, Rename
-from master.core import removal
+from master.core import quotas, removal
 from master.core.decision import Decision, check_name, check_new_name
 from master.core.namespace import require_empty
 from master.core.permissions import EXECUTE, WRITE, require, require_removable
@@ -55,9 +55,16 @@ def rename(decision: Decision, op: Rename) -> Done:
 
 
 def _require_movable(decision: Decision, op: Rename, inode: Inode) -> None:
-    """A directory that gets another parent is itself written: its ".." changes."""
-    if inode.is_directory and op.parent != op.new_parent:
+    """A directory that gets another parent is itself written: its ".." changes.
+
+    One of several names of a file cannot go to where other quotas count.
+    """
+    if op.parent == op.new_parent:
+        return
+    if inode.is_directory:
         require(inode, decision.actor, WRITE)
+    elif inode.nlink > 1:
+        quotas.require_same_realms(decision, op.parent, op.new_parent)
 
 
 def _check_not_below(decision: Decision, ino: int, inode: Inode, new_parent: int) -> None:

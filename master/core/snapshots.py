@@ -117,7 +117,7 @@ def _copy_of(decision: Decision, op: Snapshot | Clone, below: Below) -> Copy:
     tables, actor, source = decision.tx.before, decision.actor, op.ino
     owners: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])
     kept = actor.uid == ROOT_UID
-    tails = []
+    tails, stored = [], 0
     for _, inode in itertools.chain.from_iterable(below.inodes(tables)):
         if not kept:
             _require_readable(decision, inode)
@@ -126,6 +126,7 @@ def _copy_of(decision: Decision, op: Snapshot | Clone, below: Below) -> Copy:
         sums = owners[inode.uid if kept else actor.uid]
         sums[0] += 1
         sums[1] += inode.size
+        stored += inode.stored
     if tails:
         raise NeedsSeals(source, tails)
     if actor.groups is None and not kept:
@@ -134,6 +135,7 @@ def _copy_of(decision: Decision, op: Snapshot | Clone, below: Below) -> Copy:
     first = decision.draw_ino(count)
     root = first + below.inos.index(source)
     copy = Copy(source, op.parent, op.name, root, first, count)
+    decision.copied_bytes = stored
     copy.owners = {uid: (inodes, size) for uid, (inodes, size) in owners.items()}
     if not kept:
         copy.uid, copy.gid = actor.uid, actor.gid

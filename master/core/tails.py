@@ -11,10 +11,10 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from gfs.errors import InvalidArgument, NotFound, NotPermitted, Refused
+from gfs.errors import InvalidArgument, NotFound, NotPermitted, QuotaExceeded, Refused
 from gfs.items import CHUNKS, INODES, WRITERS, Chunk, ChunkKind, ChunkState, Inode, Writers
-from gfs.messages import Done, OpenTail, ResolveTail, Tail, TailGrowth
-from master.core import sealing
+from gfs.messages import Done, Lease, OpenTail, ResolveTail, Tail, TailGrowth
+from master.core import quotas, sealing
 from master.core.chunks import Chunks
 from master.core.decision import Decision, NeedsSeal
 
@@ -22,7 +22,21 @@ from master.core.decision import Decision, NeedsSeal
 def open_tail(decision: Decision, chunks: Chunks, op: OpenTail) -> Done:
     """Lease of the file's tail; made when there is none. Opening one is a mutation."""
     inode = _appendable(decision, op.ino)
-    return _with_tail(decision, chunks, op.ino, inode, last=0)
+    room = _room(decision, op.ino, inode)
+    return replace(_with_tail(decision, chunks, op.ino, inode, last=0), room=room)
+
+
+def _room(decision: Decision, ino: int, inode: Inode) -> int:
+    """Bytes that may be appended, by what is known: a tail grows for seconds untold.
+
+    Raises:
+      QuotaExceeded: none.
+    """
+    chain = decision.realms.of_inode(decision.tx.before, ino, inode) if decision.realms else ()
+    room = quotas.room_for(decision, chain)
+    if not room:
+        quotas.require_room(decision, chain, more_bytes=1)
+    return room
 
 
 def resolve_tail(decision: Decision, chunks: Chunks, op: ResolveTail) -> Done:
@@ -41,7 +55,13 @@ def resolve_tail(decision: Decision, chunks: Chunks, op: ResolveTail) -> Done:
     facts: Writers | None = decision.tx.get(WRITERS, (op.handle,))
     if facts is None:
         raise Refused("too late: it is not known any more which records landed")
-    return _with_tail(decision, chunks, op.ino, inode, last=facts.last.get(op.writer, 0))
+    last = facts.last.get(op.writer, 0)
+    try:
+        room = _room(decision, op.ino, inode)
+    except QuotaExceeded as error:
+        nowhere = Lease(0, 0, decision.epoch, decision.policy.chunk_bytes, [])
+        return replace(decision.done(op.ino), tail=Tail(last, nowhere, 0, error.code))
+    return replace(_with_tail(decision, chunks, op.ino, inode, last=last), room=room)
 
 
 def _appendable(decision: Decision, ino: int) -> Inode:

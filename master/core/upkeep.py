@@ -24,6 +24,7 @@ from master.core import extents, removal, strays
 from master.core.decision import Decision
 from master.core.engine import Answer, Engine
 from master.core.purging import Purging
+from master.core.quota_counting import count_some
 from master.core.seals import Seals
 
 BATCH = 500  # items looked at in one run
@@ -78,6 +79,17 @@ class Upkeep:
         """After a restart, once all sessions are back: nobody holds these any more."""
         engine = self._engine
         engine.closed_orphans |= {ino for ino in engine.orphans if not engine.registry.is_open(ino)}
+
+    # --- quotas
+
+    def count_quotas(self) -> None:
+        """A piece of what lies below directories whose quotas are new."""
+        if self.has_to_count():
+            self._engine.system("quota", count_some)
+
+    def has_to_count(self) -> bool:
+        """Is there a quota that does not know yet what it counts?"""
+        return bool(self._engine.realms.counting) and self._engine.sessions.gate_open()
 
     # --- garbage
 

@@ -84,9 +84,15 @@ def decides_a_request_twice() -> None:
     record = Machine._record
 
     def forgetful(
-        self: Machine, decision: Decision, pending: Any, message: Mutate, live: Any, done: Any
+        self: Machine,
+        decision: Decision,
+        changes: list[Any],
+        pending: Any,
+        message: Mutate,
+        live: Any,
+        done: Any,
     ) -> None:
-        record(self, decision, pending, message, live, done)
+        record(self, decision, changes, pending, message, live, done)
         live.landed.pop(message.number, None)
 
     Machine._record = forgetful  # type: ignore[method-assign]

@@ -22,6 +22,7 @@ from gfs.items import (
     INODES,
     LINKS_BY_INO,
     META,
+    QUOTAS,
     TABLES,
     Chunk,
     ChunkKind,
@@ -31,6 +32,7 @@ from gfs.items import (
     Inode,
     Key,
     Meta,
+    Quota,
 )
 from master import schema
 from master import state as state_module
@@ -272,8 +274,9 @@ def test_strangers_newer_formats_and_other_files_are_refused(tmp_path: Path) -> 
 def test_an_older_format_is_upgraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "state"
     State(path, "c1").close()
-    monkeypatch.setattr(schema, "FORMAT", 3)
-    steps = {1: "CREATE TABLE added (x)", 2: "ALTER TABLE added ADD COLUMN y"}
+    known = schema.FORMAT
+    monkeypatch.setattr(schema, "FORMAT", known + 2)
+    steps = {known: "CREATE TABLE added (x)", known + 1: "ALTER TABLE added ADD COLUMN y"}
 
     def upgrade(sql: str, connection: apsw.Connection) -> None:
         connection.execute(sql)
@@ -282,9 +285,21 @@ def test_an_older_format_is_upgraded(tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setitem(schema.UPGRADES, number, partial(upgrade, sql))
     State(path, "c1").close()
     connection = apsw.Connection(str(path))
-    assert connection.pragma("user_version") == 3
+    assert connection.pragma("user_version") == known + 2
     assert connection.execute("SELECT count(*) FROM pragma_table_info('added')").get == 2
     connection.close()
+
+
+def test_a_state_of_format_1_gets_the_tables_it_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    State(path, "c1").close()
+    connection = apsw.Connection(str(path))
+    connection.execute("DROP TABLE quotas; PRAGMA user_version = 1")
+    connection.close()
+    state = State(path, "c1")
+    state.put(QUOTAS, (7,), Quota(bytes_max=1))
+    assert state.verify() == []
+    state.close()
 
 
 def test_verify_names_items_that_cannot_be_read_or_disagree(tmp_path: Path) -> None:
