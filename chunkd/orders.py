@@ -224,7 +224,12 @@ class Orders:
         await fill(copy, [rest], self.links, workers)
         writers = dict(replica.writers) if replica is not None else {}
         await trio.lowlevel.checkpoint_if_cancelled()  # from here on it is carried out whole
-        if own is not None and self.store.open.pop(copy.handle, None) is not None:
+        if own is not None and copy.handle in self.store.open:
+            if replica is not None and replica.state is ReplicaState.OPEN:
+                # It was cut off when the others were fenced: its writer may still append here.
+                fence = messages.Fence(copy.handle, version, message.epoch)
+                self.service.perform(self.machine.fence(fence)[1])
+            del self.store.open[copy.handle]
             own.retire()
         aside = replica is not None and replica.bad
         return await workers.run(lambda: copy.finish(version, writers, aside=aside))

@@ -70,6 +70,8 @@ _OF_TRASH: dict[type[Message], str] = {
     m.EmptyTrash: "inos",
 }
 _OF_NOTHING = {m.Locate, m.Renew, m.ListTrash, m.ListSnapshots, m.Allocate, m.SealChunk}
+# They speak of directories above the root and of what others use.
+REFUSED = {m.GetQuota, m.ListQuotas, m.SetQuota, m.ClearQuota}
 KNOWN = {*_NAMED, *_RENAMED, *_OF_TRASH, *_OF_NOTHING, m.Commit}
 _FROM_TOP = (m.Walk, m.PathOf, m.ListSnapshots, m.Undelete)
 

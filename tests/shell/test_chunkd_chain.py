@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
+from chunkd.files import CopyFile
+from chunkd.sums import BlockSums
 from gfs import messages
 from gfs.checksum import crc32c
 from gfs.connection import Connection
@@ -386,6 +390,42 @@ async def test_new_copy_of_a_sealed_chunk_equals_its_source(tmp_path: Path) -> N
         assert await servers.master.order(second.server, copy) == condensed
         other = await servers.connect(servers.tasks[1], unix=False)
         assert await read(other, 5 * MIB - 3, MIB, version=2) == content[5 * MIB - 3 :][:MIB]
+
+
+async def test_who_appends_while_a_copy_takes_the_place_of_an_unfenced_replica_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A member that was cut off when the others were fenced: its server ended by a KeyError."""
+    content = os.urandom(BLOCK_BYTES)
+    finishing, go_on = threading.Event(), threading.Event()
+    finish = CopyFile.finish
+
+    def slow_finish(copy: CopyFile, *args: Any, **given: Any) -> BlockSums:
+        finishing.set()
+        assert go_on.wait(20)
+        return finish(copy, *args, **given)
+
+    monkeypatch.setattr(CopyFile, "finish", slow_finish)
+    async with in_process(tmp_path, 2) as servers, trio.open_nursery() as nursery:
+        first, second = servers.members
+        streams = []
+        for task, member in zip(servers.tasks, servers.members, strict=True):
+            streams.append(Stream(await servers.connect(task), HANDLE, [member]))
+            streams[-1].join()
+            streams[-1].append(content)
+            await streams[-1].wait()
+        await fence_all(servers, 2, members=[first])
+        await servers.master.order(first.server, messages.Condense(HANDLE, 2, len(content)))
+        copy = messages.CopyReplica(HANDLE, 2, len(content), first)
+        nursery.start_soon(servers.master.order, second.server, copy)
+        await servers.master.wait_for(finishing.is_set)
+        try:
+            streams[1].append(b"more")
+            with pytest.raises(Fenced):
+                await streams[1].wait()
+        finally:
+            go_on.set()
+    # The copy has been answered, and its server has ended as it should.
 
 
 async def test_a_new_chunk_is_built_of_pieces_of_others(tmp_path: Path) -> None:
