@@ -71,7 +71,7 @@ class Control:
         found["disk_bytes"] = sum(map(_bytes_of, (view.path, view.history_path)))
         if rows and view.store is not None:
             with suppress(NotReady):  # it is being replaced
-                found["rows"] = await self.service.run(view.store.rows)
+                found["rows"] = await self.service.run_once(view.store.rows)
         return found
 
     async def show_status(self, request: Request) -> Response:

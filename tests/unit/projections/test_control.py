@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import apsw
 import duckdb
@@ -24,6 +24,8 @@ from bench.events import Stage, apply_to_state, staged, wait_at
 from bench.namespace_model import EPOCH, NamespaceModel, random_step
 from gfs.records import Record
 from projections.search_schema import STORED
+from projections.storage import DuckStore
+from tests.unit.projections.analytics import analytics_view, asking
 
 pytestmark = [pytest.mark.slow, pytest.mark.kill, pytest.mark.timeout(90)]
 VIEWS = ("search", "analytics")
@@ -333,3 +335,23 @@ def read_all(path: Path) -> dict[str, int]:
         return found
     finally:
         connection.close()
+
+
+async def test_rows_of_a_view_that_is_replaced_meanwhile_are_left_out(tmp_path: Path) -> None:
+    """The store that is counted is closed under it: no second try can help."""
+    view = analytics_view(tmp_path, [NamespaceModel().format()])
+    old = view.store
+    assert old is not None
+
+    def closed_under_it() -> dict[str, int]:
+        old.close()
+        view.store = view.projection.open_store(view.path, view.history_path)
+        view.generation += 1
+        return DuckStore.rows(cast(DuckStore, old))
+
+    old.rows = closed_under_it  # type: ignore[method-assign]
+    async with asking(view) as ask:
+        assert "rows" not in await ask.answer("/status", rows=1)
+        assert (await ask.answer("/status", rows=1))["rows"]["inodes"] == 2
+    assert view.store is not None
+    view.store.close()
