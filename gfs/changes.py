@@ -172,6 +172,7 @@ _KEY_NAMES = {
     items.WRITERS: ("handle",),
     items.META: ("name",),
     items.QUOTAS: ("ino",),
+    items.LOCKS: ("ino", "fence"),
 }
 
 

@@ -6,7 +6,7 @@
     │  PermissionDenied · NotPermitted · InvalidArgument · Unsupported · NoSpace · ReadOnly
     │  QuotaExceeded
     │  StaleInode · TooManyLinks · LinkLoop · CrossesDevice · NoAttribute · TooLarge
-    │  Misplaced · DeadSession · WrongCluster · BadKey · NoSuchHandle
+    │  Misplaced · DeadSession · WrongCluster · BadKey · NoSuchHandle · LockHeld · LockLost
     ├ TryAgain        right request, wrong moment or place
     │  NotPrimary · StaleVersion · Fenced · ChunkFull · NoReplica · Overloaded · NotReady
     │  MemberFailed · TooFewServers
@@ -145,6 +145,18 @@ class DeadSession(Refused):
     """The session ended; what it had not committed is lost to it."""
 
     code = "dead-session"
+
+
+class LockHeld(Refused):
+    """Somebody else has the lock, and one did not want to wait."""
+
+    code, errno = "lock-held", errno.EBUSY
+
+
+class LockLost(Refused):
+    """The lock's lease may be over: another may have the lock, or get it any moment."""
+
+    code, errno = "lock-lost", errno.ENOLCK
 
 
 class WrongCluster(Refused):

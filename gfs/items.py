@@ -167,6 +167,20 @@ class Writers(Struct, array_like=True, gc=False):
     sealed_ns: int
 
 
+class Lock(Struct, array_like=True, gc=False):
+    """A lock that a session holds, until it is released or the session ends. Key: (ino, fence).
+
+    `fence` is epoch and counter, as inode numbers are: a later grant has a higher one.
+    """
+
+    session: int
+    ticket: int  # by which the session names what it asked for
+    shared: bool
+    since_ns: int
+    uid: int
+    pid: int
+
+
 class Landed(Struct, array_like=True, gc=False):
     """Where a session's request number was logged. Key: (session, number)."""
 
@@ -228,6 +242,7 @@ Item = (
     | Orphan
     | Trash
     | Writers
+    | Lock
     | Landed
     | Meta
     | Quota
@@ -264,6 +279,7 @@ SERVERS = "servers"
 ORPHANS = "orphans"
 TRASH = "trash"
 WRITERS = "writers"
+LOCKS = "locks"
 LANDED = "landed"
 META = "meta"
 QUOTAS = "quotas"
@@ -280,6 +296,7 @@ TABLES = {
         Table(ORPHANS, (int,), Orphan),
         Table(TRASH, (int,), Trash),
         Table(WRITERS, (int,), Writers),
+        Table(LOCKS, (int, int), Lock),
         Table(LANDED, (int, int), Landed),
         Table(META, (bytes,), Meta),
         Table(QUOTAS, (int,), Quota),

@@ -9,6 +9,7 @@ O_ACCMODE = 0o3
 O_EXCL = 0o200
 O_TRUNC = 0o1000
 O_APPEND = 0o2000
+O_NOATIME = 0o1000000
 
 
 def reads(flags: int) -> bool:

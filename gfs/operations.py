@@ -37,12 +37,15 @@ _ASKED: dict[str, tuple[str, ...]] = {
     "undelete": (*_NAMES, items.TRASH),
     "empty-trash": (*_GONE, items.TRASH),
     "quota": (items.QUOTAS, items.ORPHANS),
+    "lock": (items.LOCKS,),
+    "unlock": (items.LOCKS,),
+    "atime": (items.INODES,),
 }
 # What the master does of itself, or for its operator.
 _OWN: dict[str, tuple[str, ...]] = {
     "start": (items.INODES, items.META),
     "session-open": (items.SESSIONS,),
-    "session-end": (items.SESSIONS,),
+    "session-end": (items.SESSIONS, items.LOCKS),
     "server": (items.SERVERS,),
     "drain": (items.SERVERS,),
     "shadows": (items.META,),

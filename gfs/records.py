@@ -90,6 +90,12 @@ class QuotaChange(Change, tag=13, gc=False):
     new: items.Quota | None
 
 
+class LockChange(Change, tag=11, gc=False):
+    key: tuple[int, int]
+    old: items.Lock | None
+    new: items.Lock | None
+
+
 AnyChange = (
     InodeChange
     | DirentChange
@@ -102,6 +108,7 @@ AnyChange = (
     | WritersChange
     | MetaChange
     | QuotaChange
+    | LockChange
 )
 
 CHANGE_OF: dict[str, type[typing.Any]] = {
@@ -116,6 +123,7 @@ CHANGE_OF: dict[str, type[typing.Any]] = {
     items.WRITERS: WritersChange,
     items.META: MetaChange,
     items.QUOTAS: QuotaChange,
+    items.LOCKS: LockChange,
 }
 TABLE_OF = {kind: table for table, kind in CHANGE_OF.items()}
 

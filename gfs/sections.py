@@ -16,6 +16,7 @@ from gfs.identities import ID_MAX, NOBODY
 from gfs.ids import CHUNK_BYTES, GIB, KIB, MIB
 
 Level = Literal["debug", "info", "warning", "error"]
+AtimeMode = Literal["relatime", "noatime", "strictatime"]
 
 
 def _about(text: str, low: float | None = None, high: float | None = None) -> Meta:
@@ -157,6 +158,7 @@ class MountConfig(DaemonConfig):
     all_squash: Annotated[bool, _about("everybody acts as anon_uid and anon_gid")] = False
     anon_uid: Annotated[int, _about("user that squashed ones act as", 0, ID_MAX)] = NOBODY
     anon_gid: Annotated[int, _about("group that squashed ones act as", 0, ID_MAX)] = NOBODY
+    atime: Annotated[AtimeMode, _about("when reading sets the access time")] = "relatime"
 
 
 class ProjectionsConfig(DaemonConfig):

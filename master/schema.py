@@ -20,7 +20,7 @@ from gfs import errors
 from gfs.items import INDEXES, TABLES, Key, Table
 
 APPLICATION_ID = 0x4746534D  # "GFSM": file(1) and we know whose file it is
-FORMAT = 2  # 2: table quotas
+FORMAT = 3  # 2: table quotas; 3: table locks
 
 
 def add_missing_tables(connection: apsw.Connection) -> None:
@@ -32,7 +32,10 @@ def add_missing_tables(connection: apsw.Connection) -> None:
 
 
 # From format n to n + 1, in the transaction that also raises the number.
-UPGRADES: dict[int, Callable[[apsw.Connection], None]] = {1: add_missing_tables}
+UPGRADES: dict[int, Callable[[apsw.Connection], None]] = {
+    1: add_missing_tables,
+    2: add_missing_tables,
+}
 
 _ABOUT = """
 CREATE TABLE about (

@@ -35,6 +35,7 @@ from master import directory_drains
 from master.connections import Peer, Peers
 from master.core.engine import Caller, Pending, Ready, Send
 from master.core.exports import OPERATORS, Exports
+from master.core.machine import UNNUMBERED
 from master.core.master import Master
 from master.core.start import LOST_KEY
 from master.following import Following
@@ -159,23 +160,19 @@ class Server:
         kind = type(message)
         if kind in OPERATORS:
             self._exports.require_operator(connection.host)
-        if kind is m.Mutate:
-            assert isinstance(message, m.Mutate)
+        if isinstance(message, m.Mutate):
             self._do(partial(self._mutate, peer, caller, message))
-        elif kind is m.OpenSession:
-            assert isinstance(message, m.OpenSession)
+        elif isinstance(message, UNNUMBERED):
+            self._do(partial(self._change, peer, caller, message))
+        elif isinstance(message, m.OpenSession):
             self._do(partial(self._open_session, peer, caller, message))
-        elif kind is m.CloseSession:
-            assert isinstance(message, m.CloseSession)
+        elif isinstance(message, m.CloseSession):
             self._do(partial(self._core.joining.close, peer.session, caller, message))
-        elif kind is m.Barrier:
-            assert isinstance(message, m.Barrier)
+        elif isinstance(message, m.Barrier):
             self._do(partial(self._core.fleet.barriers.begin, caller, message))
-        elif kind is m.ForgetShadow:
-            assert isinstance(message, m.ForgetShadow)
+        elif isinstance(message, m.ForgetShadow):
             self._do(partial(self._forget_shadow, caller, message))
-        elif kind is m.Drain:
-            assert isinstance(message, m.Drain)
+        elif isinstance(message, m.Drain):
             self._do(partial(self._core.fleet.draining.order, caller, message))
         elif kind in (m.ClusterStatus, m.CheckFilesystem, m.DrainDirectory):
             assert self._nursery is not None
@@ -197,6 +194,9 @@ class Server:
 
     def _mutate(self, peer: Peer, caller: Caller, message: m.Mutate) -> None:
         self._core.machine.mutate(peer.session, caller, message, has_room=self._has_room)
+
+    def _change(self, peer: Peer, caller: Caller, message: Message) -> None:
+        self._core.machine.change(peer.session, caller, message, has_room=self._has_room)
 
     def _open_session(self, peer: Peer, caller: Caller, message: m.OpenSession) -> None:
         try:

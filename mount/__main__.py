@@ -33,7 +33,7 @@ from gfs.sections import MountConfig
 from gfs.serving import common_application, serve_http
 from gfs.squashing import Layers
 from gfs.stacks import show_stacks_on_sigusr1
-from mount import mountpoint, words
+from mount import accessing, mountpoint, words
 from mount.answering import Tables
 from mount.guard import end_guard, guard_reads
 from mount.handlers import Handlers
@@ -63,6 +63,7 @@ class Mount:
         self.place = place
         self.key = key
         self.tables = Tables()
+        self.tables.accesses.mode = config.atime
         self.invalidation = Invalidation(self.tables)
         self.greeted = trio.Event()
         self.notes: list[str] = []
@@ -85,6 +86,8 @@ class Mount:
                 await self._run(client)
             finally:
                 self._unmounted()
+            with trio.move_on_after(LAST_CALLS_S):
+                await accessing.tell(self.tables)
 
     def _settings(self) -> ClientSettings:
         config = self.config
@@ -107,6 +110,7 @@ class Mount:
             groups_of=self._groups_of,
             on_doubt=self.invalidation.doubt,
             on_known=self.invalidation.settle,
+            on_barrier=functools.partial(accessing.tell, self.tables),
             on_entry=self._committed,
             on_session_lost=self._session_lost,
             on_new_epoch=self.invalidation.drop_everything,
@@ -152,6 +156,7 @@ class Mount:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.invalidation.run)
             nursery.start_soon(self._shed)
+            nursery.start_soon(accessing.run, self.tables)
             nursery.start_soon(self._watch_signals, client, nursery)
             nursery.start_soon(self._announce, client, nursery)
             self._watchable(nursery)

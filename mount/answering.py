@@ -12,6 +12,7 @@ import errno
 import functools
 import logging
 import math
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
@@ -24,6 +25,7 @@ from gfs.items import Inode
 from gfs.messages import Actor, Done, Entries, Entry, GetAttributes, Message, Operation
 from gfs.squashing import Layers
 from mount.attributes import entry_attributes
+from mount.core.access import AccessTimes
 from mount.core.caching import Cache
 from mount.core.hidden import is_hidden
 from mount.core.inodes import Handles, Inodes
@@ -77,6 +79,7 @@ class Tables:
       client: set once connected, before the kernel's first request.
       names_recallable: the kernel can be made to look up every name again without
         a lock (FUSE_NOTIFY_INC_EPOCH); without it no name is given a timeout.
+      accesses: access times that the master has not been told, or not answered.
       busy: directory -> requests of this mount under way that hold its lock.
       appending: inode -> open append handles; its size is asked each time.
       forget_kernel_names: the kernel looks up every name again; never blocks.
@@ -93,6 +96,7 @@ class Tables:
         self.cache = Cache()
         self.inodes = Inodes()
         self.files: Handles[OpenFile] = Handles()
+        self.accesses = AccessTimes()
         self.busy: dict[int, int] = {}
         self.appending: dict[int, int] = {}
         self.names_recallable = False
@@ -216,13 +220,24 @@ class Answering(pyfuse3.Operations):
         trusted = left > 0 and tables.cache.trusted(ino) and ino not in tables.appending
         if trusted:
             tables.inodes.trusts(ino, trio.current_time() + left + LATE_S)
-        return entry_attributes(
+        entry = entry_attributes(
             ino,
             inode,
             entry_timeout=left if named and tables.names_recallable else 0.0,
             attr_timeout=left if trusted else 0.0,
             pending=tables.client.pending(ino) if inode.is_file else None,
         )
+        if tables.accesses.waiting:
+            entry.st_atime_ns = tables.accesses.shown(ino, inode)
+        return entry
+
+    def note_access(self, ino: int) -> None:
+        """Somebody reads it. The kernel drops the access time that it keeps by itself."""
+        known, pending = self.cache.attributes(ino), self.client.pending(ino)
+        inode, written_ns = (None, 0) if known is None else (known.inode, known.grown_ns)
+        if pending is not None:
+            written_ns = max(written_ns, pending.mtime_ns)
+        self.tables.accesses.read(ino, inode, time.time_ns(), written_ns=written_ns)
 
     def entry(self, ino: int, inode: Inode, *, named: bool) -> pyfuse3.EntryAttributes:
         """`show` for replies that give the kernel one more reference to the inode."""

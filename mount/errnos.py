@@ -39,6 +39,8 @@ ERRNOS: dict[type[GfsError], int] = {
     errors.TooLarge: errno.EFBIG,
     errors.Misplaced: errno.EIO,
     errors.DeadSession: errno.EIO,
+    errors.LockHeld: errno.EBUSY,
+    errors.LockLost: errno.ENOLCK,
     errors.WrongCluster: errno.EIO,
     errors.BadKey: errno.EACCES,
     errors.NewerFormat: errno.EIO,

@@ -21,7 +21,7 @@ import pyfuse3
 from gfs.errors import DeadSession
 from gfs.items import without_privileges
 from gfs.messages import SetAttributes
-from gfs.open_flags import O_APPEND, appends, reads
+from gfs.open_flags import O_APPEND, O_NOATIME, appends, reads
 from mount.answering import Answering, actor_of, answer, limited
 from mount.names import check_name
 
@@ -94,8 +94,12 @@ class FileCalls(Answering):
 
     @answer()
     async def read(self, fh: int, off: int, size: int) -> bytes:
+        file = self._file(fh)
+        data = await file.read(off, size)
+        if not file.flags & O_NOATIME:
+            self.note_access(file.ino)
         # pyfuse3 takes any buffer and copies it out at once; its annotation says bytes.
-        return await self._file(fh).read(off, size)  # type: ignore[return-value]
+        return data  # type: ignore[return-value]
 
     @answer(bounded=True)
     async def write(self, fh: int, off: int, buf: bytes) -> int:

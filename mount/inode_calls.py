@@ -77,6 +77,7 @@ class InodeCalls(Answering):
         """The image with the size that a reader must see now."""
         (grown,) = await self.client.grown([entry])
         assert entry.inode is not None
+        self.cache.grew(entry.ino, grown.mtime_ns)
         return grown.image(entry.inode)
 
     @answer(0)
@@ -97,6 +98,8 @@ class InodeCalls(Answering):
                 self.client.utimens(inode)
             if (change.mode or 0) & PRIVILEGES and self.client.pending(inode) is not None:
                 await self.client.settle(inode)  # a write that comes after would take them
+            if change.atime_ns is not None or change.atime_now:
+                self.tables.accesses.forget(inode)
             done = await self.mutate(change, ctx)
             self.learn_done(done)
             entry = done.entry
@@ -149,7 +152,9 @@ class InodeCalls(Answering):
 
     @answer(bounded=True)
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
-        return (await self.image(inode, ctx)).target
+        target = (await self.image(inode, ctx)).target
+        self.note_access(inode)
+        return target
 
     @answer(bounded=True)
     async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:

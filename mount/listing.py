@@ -82,6 +82,7 @@ class DirectoryCalls(Answering):
         try:
             if start_id == DOT:
                 await self._begin(stream)
+                self.note_access(stream.ino)
             if start_id <= DOTDOT and not self._dots(stream, start_id, token):
                 return
             await self._names(stream, max(start_id, FIRST), token)

@@ -78,6 +78,26 @@ class Place:
         return None
 
 
+def lock_variables(cluster: str, ino: int, fence: int) -> dict[str, str]:
+    """What a command that runs under a lock finds in its environment."""
+    return {"GFS_LOCK_FENCE": str(fence), "GFS_LOCK_ID": f"{cluster}:{ino}:{fence}"}
+
+
+def fences_of(environment: Mapping[str, str], cluster: str) -> list[tuple[int, int]]:
+    """The lock of this cluster under which this command runs, if any: it changes nothing without.
+
+    Raises:
+      UsageError: somebody has written nonsense there.
+    """
+    given = environment.get("GFS_LOCK_ID", "")
+    if not given:
+        return []
+    found = re.fullmatch(r"(\w+):(\d{1,19}):(\d{1,19})", given, re.ASCII)
+    if found is None:
+        raise UsageError(f"GFS_LOCK_ID={given[:60]!r} is not what `gfs lock` sets")
+    return [(int(found[2]), int(found[3]))] if found[1] == cluster else []
+
+
 def actor() -> Actor:
     """The caller: its real user and all its groups."""
     return Actor(os.getuid(), os.getgid(), os.getpid(), tuple(os.getgroups()))
@@ -192,6 +212,7 @@ async def connected(place: Place) -> AsyncIterator[Filesystem]:
         async with open_client(settings) as client:
             if client.link.notice:
                 remark(client.link.notice)
+            client.link.fences = fences_of(os.environ, client.link.cluster)
             yield Filesystem(client, actor())
     except Unreachable as error:
         raise Unreachable(f"{place.name}: {error}") from None

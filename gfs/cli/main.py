@@ -33,6 +33,7 @@ COMMANDS: dict[str, list[tuple[str, str, str]]] = {
         ("put", "gfs.cli.files:put", "Copy a local file in"),
         ("get", "gfs.cli.files:get", "Copy a file out"),
         ("append", "gfs.cli.files:append", "Record append from a file or standard input"),
+        ("lock", "gfs.cli.lock:lock", "Run a command while holding a lock of the cluster"),
         ("mkdir", "gfs.cli.names:mkdir", "Make directories"),
         ("rm", "gfs.cli.names:rm", "Remove files, or trees with -r, into the trash"),
         ("snapshot", "gfs.cli.copies:snapshot", "Copy a tree at once, sharing its content"),

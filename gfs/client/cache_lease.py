@@ -4,6 +4,9 @@ The lease counts from before its renewal was sent: the master cannot have counte
 earlier. While a machine is suspended trio's clock stands still, and the kernel's; the
 master's does not. So a lease from before a suspension is void, and so is all that the
 kernel was given a timeout for.
+
+For a lock it only matters whether the session may have ended, so there a suspension counts
+as time that has passed (`session_left`).
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ class CacheLease:
         self.suspended: Callable[[], float] = suspended_s
         self.on_void: Callable[[], None] = _nothing
         self._suspended_before = 0.0  # the lease was asked for
+        self._session_until = float("-inf")  # trio time and suspensions together
 
     def left(self) -> float:
         """Seconds for which cached metadata may be trusted; 0 once the lease is over."""
@@ -54,11 +58,16 @@ class CacheLease:
         self.on_void()
         return 0.0
 
+    def session_left(self) -> float:
+        """Seconds for which the master cannot have ended the session; <= 0: it may have."""
+        return self._session_until - trio.current_time() - self.suspended()
+
     def ask(self) -> Callable[[float], None]:
         """A request for a lease is about to be sent; call the result with what was granted."""
         sent_at, suspended = trio.current_time(), self.suspended()
 
         def granted(lease_s: float) -> None:
+            self._session_until = max(self._session_until, sent_at + suspended + lease_s)
             if self.suspended() - suspended <= NOTICED_S:
                 self.until = sent_at + lease_s
                 self._suspended_before = suspended
@@ -68,6 +77,11 @@ class CacheLease:
     def end(self) -> None:
         """Nothing may be trusted until the next grant."""
         self.until = float("-inf")
+
+    def session_ended(self) -> None:
+        """The master has said so."""
+        self.end()
+        self._session_until = float("-inf")
 
     async def watch(self) -> None:
         """Notice a suspension though nobody asks: the kernel answers from its own caches."""

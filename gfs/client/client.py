@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 
@@ -20,6 +21,7 @@ from gfs.client.doubt import touched
 from gfs.client.files import OpenFile
 from gfs.client.inodes import OpenInode
 from gfs.client.leasing import ChunkSource
+from gfs.client.locks import Locks
 from gfs.client.metadata import Declared, MasterLink
 from gfs.client.peers import ChunkServers
 from gfs.client.reading import Reader
@@ -63,7 +65,7 @@ class Client:
 
     Attributes:
       link: the master (read, ask, mutate, lease, epoch, session, dead).
-      servers, reader, writeback, tails: the parts.
+      servers, reader, writeback, tails, locks: the parts.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Client:
         self._inodes: dict[int, OpenInode] = {}
         self._closing = Closing(link)
         self.writeback.on_idle = self._idle
+        self.locks = Locks(link, nursery, partial(self.flush_all, durable=False))
 
     # --- opening and closing
 
@@ -251,9 +254,6 @@ class Client:
         await self._wait_for_appends(ino)
         await self.writeback.flush(ino, durable=False)
 
-    async def _flush(self, ino: int) -> None:
-        await self.writeback.flush(ino, durable=False)
-
     async def grown(self, entries: Sequence[Entry]) -> list[Grown]:
         """Each file as a reader must see it now, but for what `pending` tells: tails are asked.
 
@@ -349,8 +349,7 @@ class Client:
         """Flush and commit; errors stay the handles'.
 
         Records on their way are waited for only with no inode named (a barrier): nobody
-        else was promised them, and two mounts that each resolve a tail would wait for
-        one another.
+        else was promised them, and two mounts that resolve a tail would wait for each other.
         """
         for ino in inos:
             inode = self._inodes.get(ino)
@@ -358,11 +357,11 @@ class Client:
                 inode.shared = True
         if not inos:
             await self.flush_all(durable=False)
-            return
+            await self.callbacks.on_barrier()
         for start in range(0, len(inos), RECALLS_AT_ONCE):
             async with trio.open_nursery() as nursery:
                 for ino in inos[start : start + RECALLS_AT_ONCE]:
-                    nursery.start_soon(self._flush, ino)
+                    nursery.start_soon(partial(self.writeback.flush, ino, durable=False))
 
     async def flush_all(self, durable: bool) -> None:
         """Everything pending is committed (durable: and synced)."""
@@ -404,7 +403,7 @@ class Client:
         self.distrust()
         self.callbacks.on_session_lost()
         self.link.reopen()
-        self.writeback.session_lost()
+        self.writeback.session_lost(under_lock=bool(self.locks.held))
 
     async def run(self) -> None:
         """Time limits and batched closes. Never returns."""

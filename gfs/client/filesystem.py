@@ -6,12 +6,15 @@ actor, whose permissions the master checks.
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from gfs.client.client import Client
 from gfs.client.files import OpenFile
+from gfs.client.locks import HeldLock
 from gfs.errors import AlreadyExists, IsADirectory, NotFound, NotPermitted, StaleInode
 from gfs.items import Inode
 from gfs.messages import (
@@ -22,7 +25,10 @@ from gfs.messages import (
     Layout,
     ListedName,
     Listing,
+    ListLocks,
     ListTrash,
+    LockListing,
+    LockState,
     MakeNode,
     PathIs,
     PathOf,
@@ -179,6 +185,47 @@ class Filesystem:
             parent, name, stat.S_IFREG | mode, flags | os.O_CREAT, self.actor
         )
         return made
+
+    @asynccontextmanager
+    async def lock(
+        self,
+        path: bytes,
+        *,
+        shared: bool = False,
+        wait: bool = True,
+        timeout_s: float = math.inf,
+        create_mode: int | None = None,
+    ) -> AsyncIterator[HeldLock]:
+        """Hold the lock of what `path` leads to, for the block (`gfs.client.locks`).
+
+        `create_mode`: of the file that is made if there is none; None: there must be one.
+
+        Raises:
+          NotFound, LockHeld, LockLost
+        """
+        walked = await self.resolve(path)
+        ino = walked.entry.ino
+        if not ino:
+            if create_mode is None:
+                raise NotFound
+            made = await self.create(walked.parent, walked.name, os.O_RDONLY, create_mode)
+            ino = made.ino
+            made.release()
+        locks = self.client.locks
+        async with locks.lock(
+            ino, self.actor, shared=shared, wait=wait, timeout_s=timeout_s
+        ) as held:
+            yield held
+
+    async def list_locks(self, ino: int = 0) -> AsyncIterator[LockState]:
+        """Who holds locks and who waits for them; of one inode, or all that the actor may see."""
+        ask, more = ListLocks(self.actor, ino), True
+        while more:
+            page = await self.client.link.ask(ask, LockListing)
+            for one in page.locks:
+                yield one
+            more = page.more
+            ask = ListLocks(self.actor, ino, page.after_ino, page.after_fence)
 
     async def layout(self, ino: int) -> Layout:
         """Where the bytes of a file lie."""

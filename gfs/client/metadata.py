@@ -69,7 +69,7 @@ Declared = tuple[Sequence[int], Sequence[int], Sequence[int]]
 _M = TypeVar("_M", bound=Message)
 
 
-async def _obey_nothing(_: Message) -> None:
+async def _obey_nothing(_: object) -> None:
     return None
 
 
@@ -78,10 +78,9 @@ class MasterLink:
 
     Attributes:
       session, epoch, cluster, chunk_bytes, goal, notice, limits: as the master said.
-      lease: for how long cached metadata may be trusted.
-      dead: why the session ended, or None.
-      doubts: own mutations that ran out of time and may still land.
-      requests_total: sent to the master; renewals of the lease are not counted.
+      lease: for how long cached metadata may be trusted. dead: why the session ended, or None.
+      tickets: of locks held or asked for. fences: of locks on which all mutations depend.
+      doubts: own mutations that may still land. requests_total: sent, but for renewals.
       declare, on_invalidate, on_recall, on_dead, on_reconnected, on_new_epoch, on_resumed,
         groups_of: the owner's;
       before_mutation: called before one is sent, to send what must go first.
@@ -92,17 +91,15 @@ class MasterLink:
         self._settings = settings
         self.session = self._root = self.epoch = 0
         self.cluster = settings.cluster
-        self.chunk_bytes = 0
-        self.goal = 0
+        self.chunk_bytes = self.goal = 0
         self.notice = ""
         self.limits: list[Access] = []
-        self.lease_s = 0.0
-        self.lease = CacheLease()
+        self.lease, self.lease_s = CacheLease(), 0.0
         self.lease.on_void = self._lease_void
         self.dead: DeadSession | None = None
         self.declare: Callable[[], Declared] = lambda: ((), (), ())
         self.on_invalidate: Callable[[Invalidate], Awaitable[None]] = _obey_nothing
-        self.on_recall: Callable[[Sequence[int]], Awaitable[None]] = _recall_nothing
+        self.on_recall: Callable[[Sequence[int]], Awaitable[None]] = _obey_nothing
         self.on_dead: Callable[[], None] = lambda: None
         self.on_reconnected: Callable[[], None] = lambda: None
         self.on_new_epoch: Callable[[], None] = lambda: None
@@ -110,8 +107,9 @@ class MasterLink:
         self.before_mutation: Callable[[Operation], None] = lambda _: None
         self.on_unheard: Callable[[Message, Message | GfsError], None] = lambda *_: None
         self.groups_of: GroupsOf = groups_of_process
-        self.reconnections = self.requests_total = 0
-        self._closing = False
+        self.tickets: dict[int, None] = {}
+        self.fences: list[tuple[int, int]] = []
+        self.reconnections, self.requests_total, self._closing = 0, 0, False
         self._connection: Connection | None = None
         self._waiting: dict[Waiting, None] = {}
         self.doubts = Doubts()
@@ -184,7 +182,8 @@ class MasterLink:
         self.before_mutation(operation)
         number = self._next_number
         self._next_number += 1
-        waiting = Waiting(Mutate(number, min(self._low(), number), actor, operation), deadline)
+        mutate = Mutate(number, min(self._low(), number), actor, operation, self.fences)
+        waiting = Waiting(mutate, deadline)
         self._numbers[number] = waiting
         try:
             return await self._answer(waiting)
@@ -347,6 +346,7 @@ class MasterLink:
                 unanswered=list(self._numbers),
                 wish=self._settings.wish,
                 root=self._root,
+                locks=list(self.tickets),
             ),
             timeout_s=self._settings.request_timeout_s,
         )
@@ -393,7 +393,7 @@ class MasterLink:
             return
         log.error("session.dead session=%d why=%s", self.session, error)
         self.dead = error
-        self.lease.end()
+        self.lease.session_ended()
         for waiting in list(self._waiting):
             waiting.finish(DeadSession(str(error)))
         if self._connection is not None:
@@ -407,6 +407,7 @@ class MasterLink:
         self.session = self._root = 0
         self._next_number = 1
         self._numbers.clear()
+        self.tickets.clear()
         self._revive.set()
         self._revive = trio.Event()
 
@@ -447,7 +448,3 @@ class MasterLink:
             connection.refuse(request, GfsError("the client failed to obey"))
         else:
             connection.reply(request, Ok())
-
-
-async def _recall_nothing(_: Sequence[int]) -> None:
-    return None

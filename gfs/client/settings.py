@@ -28,6 +28,10 @@ async def _ignore(_: Invalidate) -> None:
     return None
 
 
+async def _nothing() -> None:
+    return None
+
+
 def _message(_: Invalidate) -> None:
     return None
 
@@ -82,6 +86,7 @@ class Callbacks:
       on_doubt: an own mutation ran out of time and may still land: nothing that the message
         names may be trusted until `on_known` is called with the same names (the client has
         then called `on_invalidate`, if it has landed).
+      on_barrier: have logged whatever was shown to anybody and is not in the log yet.
       on_entry: fresh attributes of a file came with a commit.
       on_resumed: the machine has slept and the lease is void: as at a new epoch.
       on_new_epoch: another master answers: nothing cached may be trusted any more;
@@ -94,6 +99,7 @@ class Callbacks:
     groups_of: GroupsOf = groups_of_process
     on_doubt: Callable[[Invalidate], None] = _message
     on_known: Callable[[Invalidate], None] = _message
+    on_barrier: Callable[[], Awaitable[None]] = _nothing
     on_entry: Callable[[Entry], None] = _entry
     on_session_lost: Callable[[], None] = _lost
     on_new_epoch: Callable[[], None] = _lost

@@ -29,7 +29,7 @@ from gfs.client.metadata import MasterLink
 from gfs.client.packing import Packer, PieceFrame
 from gfs.client.parts import Frame, Placed
 from gfs.client.ranges import Buffer, Segment
-from gfs.errors import GfsError, QuotaExceeded
+from gfs.errors import GfsError, LockLost, QuotaExceeded
 from gfs.ids import FRAME_BYTES, MIB, PACK_BYTES_MAX
 from gfs.messages import Actor, Entry, LaidOut, PathIs, PathOf
 
@@ -376,8 +376,13 @@ class WriteBack:
         self._gathering.pop(file, None)
         self._settled(file, list(file.pieces))
 
-    def session_lost(self) -> None:
-        """All leases are void: every uncommitted byte is written again, commits conditional."""
+    def session_lost(self, *, under_lock: bool = False) -> None:
+        """All leases are void: every uncommitted byte is written again, commits conditional.
+
+        What was written `under_lock` is given up: it must not come after the next holder's.
+        """
+        if under_lock:
+            self._give_up_all(LockLost("the lock ended before this was committed"))
         for writer in self._writers:
             writer.session_lost()
         self._source.forget_spare()
@@ -385,6 +390,15 @@ class WriteBack:
             file.conditional = file.data_version >= 0
             placed = [piece for piece in file.pieces if piece.placements and not piece.gone]
             self.write_elsewhere(placed, GfsError("the session that wrote this is dead"))
+
+    def _give_up_all(self, error: GfsError) -> None:
+        """All uncommitted bytes are lost, and each handle hears of it."""
+        for file in list(self._files.values()):
+            file.gathering = None
+            self._gathering.pop(file, None)
+            pieces = [piece for piece in file.pieces if not piece.gone]
+            if pieces:
+                self.give_up(file, pieces, error)
 
     async def run(self) -> None:
         """Time limits; commits. Never returns."""

@@ -18,6 +18,7 @@ the end with a default keeps old peers working; anything else raises
 
 from gfs.messages.base import *  # noqa: F403
 from gfs.messages.chain import *  # noqa: F403
+from gfs.messages.locks import *  # noqa: F403
 from gfs.messages.metadata import *  # noqa: F403
 from gfs.messages.mutations import *  # noqa: F403
 from gfs.messages.servers import *  # noqa: F403

@@ -28,6 +28,7 @@ class OpenSession(Message):
     unanswered: list[int] = field(default_factory=list)
     wish: Access | None = None
     root: int = 0
+    locks: list[int] = field(default_factory=list)  # tickets held or asked for; others are let go
 
 
 class SessionOpened(Message):
@@ -86,6 +87,28 @@ class GetAttributes(Message):
 class Entries(Message):
     position: int
     entries: list[Entry]
+
+
+class AccessTime(Message):
+    """Inode `ino` was read at `atime_ns`.
+
+    `seen_ns`: the access time that it had for the reader; None: any that is earlier.
+    """
+
+    ino: int
+    seen_ns: int | None
+    atime_ns: int
+
+
+class NoteAccess(Message):
+    """What was read, each once, a thousand at most -> `Entries`, of those that have changed.
+
+    Left out are what is gone, what the actor may not read, and what has another access time
+    than the reader saw. Not numbered: asked again it changes nothing more.
+    """
+
+    times: list[AccessTime]
+    actor: Actor
 
 
 class ReadDirectory(Message):

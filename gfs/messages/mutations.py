@@ -252,12 +252,16 @@ class Mutate(Message):
 
     Sent again with the same number after a lost connection it gives the first
     outcome. `low` = lowest number whose answer the session still waits for.
+
+    `fences`: inode and number of locks on which it depends, whoever holds them; if one
+    is not held any more it is refused as `LockLost`.
     """
 
     number: int
     low: int
     actor: Actor
     operation: Operation
+    fences: list[tuple[int, int]] = field(default_factory=list)
 
 
 class Committed(Message):

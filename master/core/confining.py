@@ -58,6 +58,8 @@ _NAMED: dict[type[Message], tuple[str, ...]] = {
     m.Undelete: ("parent",),
     m.OpenTail: ("ino",),
     m.ResolveTail: ("ino",),
+    m.TakeLock: ("ino",),
+    m.ListLocks: ("ino",),
 }
 _RENAMED: dict[type[Message], tuple[str, ...]] = {
     m.GetAttributes: ("inos",),  # those outside are gone, says the answer
@@ -69,10 +71,12 @@ _OF_TRASH: dict[type[Message], str] = {
     m.Undelete: "ino",
     m.EmptyTrash: "inos",
 }
-_OF_NOTHING = {m.Locate, m.Renew, m.ListTrash, m.ListSnapshots, m.Allocate, m.SealChunk}
+_OF_NOTHING = {
+    *(m.Locate, m.Renew, m.ListTrash, m.ListSnapshots, m.Allocate, m.SealChunk, m.DropLock)
+}
 # They speak of directories above the root and of what others use.
 REFUSED = {m.GetQuota, m.ListQuotas, m.SetQuota, m.ClearQuota}
-KNOWN = {*_NAMED, *_RENAMED, *_OF_TRASH, *_OF_NOTHING, m.Commit}
+KNOWN = {*_NAMED, *_RENAMED, *_OF_TRASH, *_OF_NOTHING, m.Commit, m.NoteAccess}
 _FROM_TOP = (m.Walk, m.PathOf, m.ListSnapshots, m.Undelete)
 
 
@@ -133,6 +137,8 @@ class Confines:
             return replace(message, actor=self._layers.actor(message.actor), operation=operation)
         if self.read_only and type(message) is m.Open and changes(message.flags):
             raise ReadOnly("read-only: files can be opened for reading alone")
+        if self.read_only and isinstance(message, m.TakeLock | m.NoteAccess):
+            raise ReadOnly("read-only: the session may change nothing")
         changed = self._renamed(message)
         said = getattr(changed, "actor", None)
         return changed if said is None else replace(changed, actor=self._layers.actor(said))
@@ -152,6 +158,11 @@ class Confines:
             and self._inward_ino(message.parent) == self.root
         ):
             message = replace(message, name=b".")
+        if kind is m.ListLocks and not message.ino:
+            raise NotPermitted("locks are listed one by one below a directory")
+        if kind is m.NoteAccess:
+            times = [replace(one, ino=self._inward_ino(one.ino)) for one in message.times]
+            return replace(message, times=times)
         fields = _NAMED.get(kind) or _RENAMED.get(kind) or ()
         changes = {name: self._inward_ino(getattr(message, name)) for name in fields}
         if kind in _FROM_TOP:
@@ -181,6 +192,9 @@ class Confines:
         if kind is m.Commit:
             for file in message.files:
                 self._require(file.ino, in_step)
+        elif kind is m.NoteAccess:
+            times = [one for one in message.times if self._reaches(one.ino, in_step)]
+            return replace(message, times=times)
         elif kind is m.GetAttributes:
             found = [ino if self._reaches(ino, in_step) else 0 for ino in message.inos]
             return replace(message, inos=found)
@@ -295,6 +309,17 @@ class Confines:
             committed=committed,
         )
 
+    def _locks(self, answer: m.LockListing) -> Message:
+        """Without paths: those are from the master's root."""
+        locks = [
+            replace(
+                one, ino=self._ino(one.ino), uid=self._layers.shown(one.uid, 0)[0],
+                path=one.path if self._is_whole else b"",
+            )
+            for one in answer.locks
+        ]  # fmt: skip
+        return replace(answer, locks=locks)
+
     def _invalidate(self, order: m.Invalidate) -> Message:
         names = [m.NamePair(self._ino(pair.parent), pair.name) for pair in order.names]
         return replace(order, names=names, inos=[self._ino(ino) for ino in order.inos])
@@ -322,5 +347,6 @@ _OUTWARD: dict[type[Message], Callable[[Confines, Any], Message]] = {
     m.Opened: Confines._opened,
     m.Walked: Confines._walked,
     m.Done: Confines._done,
+    m.LockListing: Confines._locks,
     m.Invalidate: Confines._invalidate,
 }

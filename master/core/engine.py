@@ -251,6 +251,22 @@ class Engine:
             )
         return result
 
+    def on_behalf(self, operation: str, decision: Decision) -> None:
+        """A record of what a session asked for without a number, if it changes anything."""
+        changes = decision.tx.changes()
+        if not changes:
+            return
+        actor, live = decision.actor, self.sessions.live.get(decision.session)
+        who = RecordActor(
+            actor.uid, actor.gid, actor.pid, live.host if live else "", live.mount if live else ""
+        )
+        self.append(
+            Record(
+                decision.position, self.epoch, self.now_ns, operation, who, changes,
+                decision.session,
+            )
+        )  # fmt: skip
+
     def has_undurable(self) -> bool:
         """Has something been decided that readers of committed state do not see yet?"""
         return bool(self._records or self._decided)

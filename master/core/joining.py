@@ -114,6 +114,7 @@ class Joining:
         for directory in ask.directories:
             registry.add_interest(session, directory)
         newly, let_go = registry.declare(session, ask.opens, ask.writers)
+        self._machine.locks.declare(session, ask.locks)
         if was_here:  # else nobody caches anything yet
             pending.session, pending.uncache = session, newly
         self._machine.reopen_created(live, ask.unanswered)

@@ -21,12 +21,19 @@ from typing import Any
 import msgspec
 
 from gfs import messages as m
-from gfs.errors import DeadSession, GfsError, NoSpace, NotReady, TooFewServers, TooLarge
+from gfs.errors import (
+    DeadSession,
+    GfsError,
+    NoSpace,
+    NotReady,
+    TooFewServers,
+    TooLarge,
+)
 from gfs.items import INODES
 from gfs.messages import Done, GroupsNeeded, Message, Mutate
 from gfs.open_flags import writes
 from gfs.records import Record
-from master.core import attributes, commits, extents, namespace, quotas, renaming, tails, trash
+from master.core import access, extents
 from master.core.charging import charge
 from master.core.decision import (
     Decision,
@@ -38,15 +45,18 @@ from master.core.decision import (
     Suspend,
 )
 from master.core.engine import Answer, Caller, Engine, Pending
+from master.core.locks import Locks
+from master.core.operations import LIMITED, apply_operation, operation_name
 from master.core.permissions import NeedGroups
 from master.core.reading import Reading
 from master.core.requests import as_of, parents_of, record_actor, shown, translate
 from master.core.seals import Seals
 from master.core.sessions import LiveSession
-from master.core.snapshots import Preparing, snapshot
+from master.core.snapshots import Preparing
 from master.core.transaction import fits
 
 SERVERS_WAIT_S = 60.0  # below the handler limit of a mount
+UNNUMBERED = (m.TakeLock, m.DropLock, m.NoteAccess)
 _CREATE = "create"  # as `operation_name` has it
 _RESULT_DECODER = msgspec.msgpack.Decoder(Done)
 _RESULT_ENCODER = msgspec.msgpack.Encoder()
@@ -63,7 +73,8 @@ class Machine:
         self.engine = engine
         self.seals = Seals(engine, self._resume)
         self.preparing = Preparing(engine, self.seals.when_sealed, self._resume)
-        self.reading = Reading(engine)
+        self.locks = Locks(engine, self._finish)
+        self.reading = Reading(engine, self.locks)
         self._record_at = record_at
         self._at_gate: list[Pending] = []
         self._for_servers: list[Pending] = []
@@ -129,9 +140,10 @@ class Machine:
         decision = self.engine.decision(pending.session, message.actor)
         pending.uncache, decision.recalled = decision.uncache, pending.recalled
         try:
-            done = self._apply_operation(decision, operation)
+            self.locks.require(message.fences)
+            done = apply_operation(self.engine.chunks, decision, operation)
             kind = type(operation)
-            changes = charge(decision, limited=kind in _LIMITED, known=kind is m.Rename)
+            changes = charge(decision, limited=kind in LIMITED, known=kind is m.Rename)
         except NeedGroups:
             self._finish(pending, GroupsNeeded())
         except Suspend as why:
@@ -206,12 +218,6 @@ class Machine:
             return None
         entry = _RESULT_DECODER.decode(record.result).entry
         return None if entry is None else (entry.ino, False)
-
-    def _apply_operation(self, decision: Decision, operation: Message) -> Done:
-        plain = _PLAIN.get(type(operation))
-        if plain is not None:
-            return plain(decision, operation)
-        return _WITH_CHUNKS[type(operation)](self.engine.chunks, decision, operation)
 
     def _record(
         self,
@@ -306,6 +312,8 @@ class Machine:
     def _resume(self, pending: Pending) -> None:
         if isinstance(pending.message, Mutate):
             self._decide(pending)
+        elif isinstance(pending.message, UNNUMBERED):
+            self._change(pending)
         else:
             self._read(pending)
 
@@ -315,12 +323,53 @@ class Machine:
             at_gate, self._at_gate = self._at_gate, []
             for pending in at_gate:
                 self._resume(pending)
+        self.locks.serve()
         for pending, error in self.preparing.overdue():
             self._finish(pending, error)
         waiting = [*self._cutting, *self._for_servers]
         self._cutting, self._for_servers = [], []
         for pending in waiting:
             self._resume(pending)
+
+    # --- changes that mean the same when they are asked for again
+
+    def change(
+        self, session: int, caller: Caller, message: Message, *, has_room: bool = True
+    ) -> None:
+        """One of `UNNUMBERED`; without room on disk only what gives back."""
+        live = self.engine.sessions.live.get(session)
+        turn = live.turn if live is not None else 0
+        pending = Pending(session, caller, message, self.engine.now_s, turn=turn)
+        try:
+            translate(pending, live)
+        except GfsError as error:
+            self.engine.answer(pending, error)
+            return
+        if not has_room and not isinstance(message, m.DropLock):
+            self._finish(pending, NoSpace("the master's disk is full"))
+        elif self.engine.sessions.gate_open():
+            self._change(pending)
+        else:
+            self._at_gate.append(pending)
+
+    def _change(self, pending: Pending) -> None:
+        message = pending.message
+        if self._asker(pending) is None:
+            return
+        try:
+            if pending.confines is not None:
+                message = pending.confines.require(message, in_step=True)
+            if isinstance(message, m.TakeLock):
+                self.locks.take(pending, message)
+            elif isinstance(message, m.DropLock):
+                self.locks.drop(pending, message)
+            else:
+                assert isinstance(message, m.NoteAccess)
+                self._finish(pending, access.note(self.engine, pending.session, message))
+        except NeedGroups:
+            self._finish(pending, GroupsNeeded())
+        except GfsError as error:
+            self._finish(pending, error)
 
     # --- reads that may have to wait
 
@@ -386,55 +435,3 @@ class Machine:
             self._finish(pending, error)
         else:
             self._finish(pending, answer)
-
-
-_PLAIN: dict[type[Message], Callable[[Decision, Any], Done]] = {
-    m.Create: namespace.create,
-    m.MakeNode: namespace.make_node,
-    m.MakeSymlink: namespace.make_symlink,
-    m.MakeLink: namespace.make_link,
-    m.Unlink: namespace.unlink,
-    m.RemoveDirectory: namespace.remove_directory,
-    m.RemoveTree: namespace.remove_tree,
-    m.Rename: renaming.rename,
-    m.SetAttributes: attributes.set_attributes,
-    m.SetXattr: attributes.set_xattr,
-    m.RemoveXattr: attributes.remove_xattr,
-    m.Snapshot: snapshot,
-    m.Clone: snapshot,
-    m.Undelete: trash.undelete,
-    m.EmptyTrash: trash.empty,
-    m.Commit: commits.commit,
-    m.SetQuota: quotas.set_quota,
-    m.ClearQuota: quotas.clear_quota,
-}
-# What quotas may refuse although it makes nothing new; more is limited where it is decided.
-_LIMITED = {m.Rename, m.Snapshot, m.Clone, m.Undelete}
-_WITH_CHUNKS: dict[type[Message], Callable[[Any, Decision, Any], Done]] = {
-    m.Allocate: lambda chunks, decision, op: chunks.allocate(decision, op),
-    m.SealChunk: lambda chunks, decision, op: chunks.seal_private(decision, op),
-    m.OpenTail: lambda chunks, decision, op: tails.open_tail(decision, chunks, op),
-    m.ResolveTail: lambda chunks, decision, op: tails.resolve_tail(decision, chunks, op),
-}
-_NAMES: dict[type[Message], str] = {
-    m.MakeNode: "make",
-    m.MakeSymlink: "symlink",
-    m.MakeLink: "link",
-    m.RemoveDirectory: "rmdir",
-    m.RemoveTree: "remove-tree",
-    m.SetAttributes: "setattr",
-    m.SetXattr: "setxattr",
-    m.RemoveXattr: "removexattr",
-    m.EmptyTrash: "empty-trash",
-    m.SealChunk: "seal-chunk",
-    m.OpenTail: "open-tail",
-    m.ResolveTail: "resolve-tail",
-    m.SetQuota: "quota",
-    m.ClearQuota: "quota",
-}
-
-
-def operation_name(operation: Message) -> str:
-    """The record's and the stream's name of an operation."""
-    kind = type(operation)
-    return _NAMES.get(kind, kind.__name__.lower())

@@ -65,7 +65,9 @@ class Master:
         self.engine.inode_count = tables.count(INODES)
         self.machine = Machine(self.engine, record_at=record_at)
         self.fleet = Fleet(self.engine, self.machine.seals)
-        self.upkeep = Upkeep(self.engine, self.machine.seals, safe_start_s=safe_start_s)
+        self.upkeep = Upkeep(
+            self.engine, self.machine.seals, self.machine.locks, safe_start_s=safe_start_s
+        )
         self.joining = Joining(self.engine, self.machine, self.upkeep)
         self._slow_round_at_s = self._noticed_s = now_s
         self._alone = False

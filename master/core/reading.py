@@ -19,6 +19,7 @@ from gfs.open_flags import writes
 from master.core.coherence import inode_holders
 from master.core.decision import Recalled, Suspend, require_recalled
 from master.core.engine import Engine
+from master.core.locks import Locks
 from master.core.quota_reports import QuotaReports
 
 _Uncache = list[int]
@@ -31,8 +32,9 @@ class NeedsStep(Suspend):
 class Reading:
     """Answers for all sessions."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, locks: Locks) -> None:
         self._engine = engine
+        self._held = locks
         self._queries = engine.queries
         self.quotas = QuotaReports(engine.reader, engine.realms, engine.queries, engine.policy)
         self._recalled: Recalled = frozenset()  # by the request being answered
@@ -172,6 +174,9 @@ class Reading:
     ) -> Message:
         return self._queries.snapshots(ask)
 
+    def _locks(self, session: int, ask: m.ListLocks, step: bool, _: _Uncache | None) -> Message:
+        return self._held.listing(ask)
+
     def _filesystem(
         self, session: int, ask: m.StatFilesystem, step: bool, _: _Uncache | None
     ) -> Message:
@@ -213,6 +218,7 @@ _HANDLERS: dict[type[Message], Callable[[Reading, int, Any, bool, _Uncache | Non
     m.StatFilesystem: Reading._filesystem,
     m.GetQuota: Reading._quota,
     m.ListQuotas: Reading._list_quotas,
+    m.ListLocks: Reading._locks,
 }
 # What another session holds back may concern these: not before all are back after a restart.
 _GATED = {m.GetAttributes, m.Open, m.Walk}

@@ -23,6 +23,7 @@ from gfs.items import (
 from master.core import extents, removal, strays
 from master.core.decision import Decision
 from master.core.engine import Answer, Engine
+from master.core.locks import Locks
 from master.core.purging import Purging
 from master.core.quota_counting import count_some
 from master.core.seals import Seals
@@ -36,9 +37,10 @@ SAFE_START_S = 60.0
 class Upkeep:
     """Called from the machine's tick, inside a step."""
 
-    def __init__(self, engine: Engine, seals: Seals, *, safe_start_s: float) -> None:
+    def __init__(self, engine: Engine, seals: Seals, locks: Locks, *, safe_start_s: float) -> None:
         self._engine = engine
         self._seals = seals
+        self._locks = locks
         self._safe_start_s = safe_start_s
         self._scan_after: Key | None = None
         self._purging = Purging(engine)
@@ -48,14 +50,20 @@ class Upkeep:
     def end_session(self, session: int) -> None:
         """Closed, or its lease ran out: what it held is free, its open chunks are sealed."""
         engine = self._engine
+
+        def end(decision: Decision) -> None:
+            decision.tx.delete(SESSIONS, (session,))
+            self._locks.delete_all(decision, session)
+
         engine.sessions.remove(session)
         engine.let_go(engine.registry.end(session))
-        engine.system("session-end", lambda d: d.tx.delete(SESSIONS, (session,)))
+        engine.system("session-end", end)
         for key in engine.tables.by_index(CHUNKS_BY_SESSION, session):
             chunk: Chunk | None = engine.tables.get(CHUNKS, key)
             if chunk is not None and chunk.state is ChunkState.OPEN:
                 self._seals.begin(int(key[0]))
         engine.give_up_orders(session=session)
+        self._locks.end_session(session)
         engine.end_connection(session)
 
     def expire_sessions(self) -> None:

@@ -64,10 +64,11 @@ class Directory:
 class Attributes:
     """An inode's image as of `position`; None when it was invalidated.
 
-    `names` counts cached names that lead here, `pins` open handles.
+    `names` counts cached names that lead here, `pins` open handles. `grown_ns`: when its
+    tail last grew, which the image does not say.
     """
 
-    __slots__ = ("cacheable", "inode", "invalid_at", "names", "pins", "position")
+    __slots__ = ("cacheable", "grown_ns", "inode", "invalid_at", "names", "pins", "position")
 
     def __init__(self, invalid_at: int) -> None:
         self.inode: Inode | None = None
@@ -76,6 +77,7 @@ class Attributes:
         self.invalid_at = invalid_at
         self.names = 0
         self.pins = 0
+        self.grown_ns = 0
 
 
 class Recent:
@@ -301,6 +303,12 @@ class Cache:
     def settle(self, names: Iterable[NamePair], inos: Iterable[int]) -> None:
         """It is known what has become of the mutation that put these in doubt."""
         self._doubtful -= Counter([*((pair.parent, pair.name) for pair in names), *inos])
+
+    def grew(self, ino: int, time_ns: int) -> None:
+        """Records were appended to the file, the last at `time_ns`."""
+        known = self._attributes.get(ino)
+        if known is not None:
+            known.grown_ns = time_ns
 
     def forget_attributes(self, ino: int) -> None:
         """What is known of the inode may be out of date; whoever needs it asks."""

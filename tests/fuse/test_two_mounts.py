@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -288,3 +289,97 @@ def test_stopped_mount_delays_the_other_once_and_wakes_without_stale_names(
     assert again < 1
     assert not exists(there / "f")
     assert (there / "g").read_bytes() == b"new"
+
+
+# --- access times
+
+
+def times(path: Path) -> tuple[int, int]:
+    """Access time, and the later of the other two."""
+    found = os.lstat(path)
+    return found.st_atime_ns, max(found.st_mtime_ns, found.st_ctime_ns)
+
+
+def is_read(path: Path) -> bool:
+    atime_ns, changed_ns = times(path)
+    return atime_ns > changed_ns
+
+
+def wait_read(path: Path) -> None:
+    """Another mount is told about a second after the read."""
+    deadline = time.monotonic() + 30
+    while not is_read(path):
+        assert time.monotonic() < deadline, times(path)
+        time.sleep(0.02)
+
+
+def test_access_time_tells_whether_a_file_was_read_since_it_changed(
+    here: Path, there: Path
+) -> None:
+    """As with relatime; here at once, on the other mount soon."""
+    mail = here / "mail"
+    for _ in range(2):
+        with mail.open("ab") as file:
+            file.write(b"message\n")
+        assert not is_read(mail)
+        subprocess.run(["cat", mail], check=True, stdout=subprocess.DEVNULL)
+        read = times(mail)
+        assert is_read(mail)
+        wait_read(there / "mail")
+        assert times(there / "mail") == read
+        mail.read_bytes()
+        assert times(mail) == read, "was read since: stays"
+    (there / "mail").write_bytes(b"again\n")
+    assert not is_read(mail)
+    assert mail.read_bytes() == b"again\n"
+    assert is_read(mail)
+
+
+def test_access_times_of_directories_and_links(here: Path, there: Path) -> None:
+    (here / "d").mkdir()
+    (here / "link").symlink_to("d")
+    for path in (here / "d", here / "link"):
+        assert not is_read(path)
+    assert os.listdir(here / "d") == []
+    assert os.readlink(here / "link") == "d"
+    for name in ("d", "link"):
+        assert is_read(here / name)
+        wait_read(there / name)
+
+
+def test_access_time_that_is_set_stays_whoever_read_before(here: Path, there: Path) -> None:
+    """Also what the first mount has not told yet when the second sets it; `cp -a` and tar do so."""
+    for number, setter in enumerate((here, there)):
+        name, later = f"{number}", f"later{number}"
+        for made in (name, later):
+            (here / made).write_bytes(b"content")
+        (here / name).read_bytes()
+        os.utime(setter / name, ns=(5, 2**62 - 1))
+        assert os.stat(here / name).st_atime_ns == 5
+        (here / later).read_bytes()
+        wait_read(there / later)  # so what was read before it has been told too
+        for side in (here, there):
+            assert os.stat(side / name).st_atime_ns == 5
+    subprocess.run(["cp", "-a", here / "0", here / "copy"], check=True)
+    assert os.stat(there / "copy").st_atime_ns == 5
+    subprocess.run(["tar", "-C", here, "-cf", here / "t.tar", "later0"], check=True)
+    found = subprocess.run(
+        ["find", there, "-name", "later*", "-anewer", there / "0"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    assert len(found.stdout.splitlines()) == 0, "0 was changed in 2116"
+    found = subprocess.run(
+        ["find", there, "-name", "later*", "-anewer", there / "later0"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    assert len(found.stdout.splitlines()) == 2
+
+
+def test_reading_with_o_noatime_is_no_access(here: Path) -> None:
+    (here / "f").write_bytes(b"content")
+    at = os.open(here / "f", os.O_RDONLY | os.O_NOATIME)
+    try:
+        assert os.read(at, 100) == b"content"
+        assert not is_read(here / "f")
+    finally:
+        os.close(at)

@@ -26,6 +26,7 @@ from tests.sim.faults import Faults
 from tests.sim.followers import FollowingView
 from tests.sim.interpose import KEY, interpose
 from tests.sim.kernel import SimulationError, World
+from tests.sim.locking import Locker
 from tests.sim.network import Network, NetworkOptions
 from tests.sim.nodes import (
     CLUSTER,
@@ -153,6 +154,8 @@ class Cluster:
                 nursery.start_soon(User(view, watcher, 0, self._may_rest).watch)
                 commands = self.world.random(f"commander/{self._users}")
                 nursery.start_soon(Commander(view, commands, self._may_rest).run)
+                locker = self.world.random(f"locker/{self._users}")
+                nursery.start_soon(Locker(view, locker, self._may_rest).run)
         machine.needed = False
 
     def _may_rest(self) -> bool:

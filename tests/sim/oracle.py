@@ -231,6 +231,25 @@ class ClonedFile:
             raise SimulationError(f"{who}: clone {self.name.decode()} has changed")
 
 
+@dataclass
+class Acts:
+    """The highest numbers that have acted under one lock, by all and by exclusive holders."""
+
+    highest: int = 0
+    exclusive: int = 0
+    total: int = 0
+
+    def act(self, fence: int, shared: bool, where: str) -> None:
+        """Raise unless this holder may."""
+        later = self.exclusive if shared else self.highest
+        if fence < later:
+            raise SimulationError(f"{where}: acts by lock {fence:x}, after {later:x} has")
+        self.highest = max(self.highest, fence)
+        if not shared:
+            self.exclusive = fence
+        self.total += 1
+
+
 class Oracle:
     """Everything that was asked and told.
 
@@ -249,6 +268,7 @@ class Oracle:
         self.power_losses: list[float] = []
         self.copies: list[bytes] = []
         self.clones: dict[bytes, ClonedFile] = {}
+        self._acts: dict[bytes, Acts] = {}
         self.handles = self.snapshots = 0
         self.operations: dict[str, int] = {}
         self.errors: dict[str, int] = {}
@@ -278,6 +298,10 @@ class Oracle:
     def clone_called(self, name: bytes) -> ClonedFile | None:
         """What is found under a name; a suffix says where it came back from."""
         return self.clones.get(name.partition(b".")[0])
+
+    def acts(self, path: bytes) -> Acts:
+        """What was done under the lock of a file."""
+        return self._acts.setdefault(path, Acts())
 
     def closed_counts(self) -> bool:
         """What only close has acknowledged lies on no disk yet: many losses may take it."""

@@ -16,6 +16,7 @@ import master.core.sealing as sealing
 from chunkd.scrub import Scrubber
 from gfs.client.cache_lease import CacheLease
 from gfs.client.client import Client
+from gfs.client.locks import HeldLock
 from gfs.items import CHUNKS, DIRENTS, Chunk
 from gfs.messages import Invalidate, Mutate
 from gfs.records import Copy
@@ -208,6 +209,11 @@ def confirms_before_it_is_on_disk() -> None:
     Ledger.write = unsynced  # type: ignore[method-assign]
 
 
+def holds_a_lock_past_its_lease() -> None:
+    """Who hears nothing of the master goes on as if the lock could not be another's."""
+    HeldLock.left_s = lambda self: EVER_S  # type: ignore[method-assign]
+
+
 PLANTS: dict[str, Callable[[], None]] = {
     plant.__name__: plant
     for plant in (
@@ -225,6 +231,7 @@ PLANTS: dict[str, Callable[[], None]] = {
         forgets_the_share_of_a_copy,
         drops_log_that_is_needed,
         confirms_before_it_is_on_disk,
+        holds_a_lock_past_its_lease,
     )
 }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gfs.cli.finding import Place, reach
+from gfs.cli.finding import Place, fences_of, lock_variables, reach
 from gfs.cli.main import COMMANDS, gfs, run
 from gfs.cli.output import size_text
 from gfs.cli.programs import with_cluster
@@ -165,3 +165,13 @@ def test_sizes_are_shown_in_the_unit_that_fits() -> None:
         "1.5 KiB",
         "3.0 GiB",
     ]
+
+
+def test_a_command_under_a_lock_depends_on_it_in_its_own_cluster_alone() -> None:
+    variables = lock_variables("abc", 7, 9)
+    assert variables["GFS_LOCK_FENCE"] == "9"
+    assert fences_of(variables, "abc") == [(7, 9)]
+    assert fences_of(variables, "def") == []
+    assert fences_of({}, "abc") == []
+    with pytest.raises(UsageError):
+        fences_of({"GFS_LOCK_ID": "abc:7"}, "abc")

@@ -9,19 +9,19 @@ from pathlib import Path
 
 from gfs.changes import DEFAULT_TABLES
 from gfs.operations import OPERATIONS
-from master.core import machine, relocating
+from master.core import operations, relocating
 
 ROOT = Path(__file__).parents[3]
 NAMED = {"relocating.OPERATION": relocating.OPERATION}
 
 
 def own_operations(tree: ast.AST) -> Iterator[str]:
-    """First arguments of `engine.system`, also within `partial`."""
+    """First arguments of `engine.system` and `on_behalf`, also within `partial`."""
     for call in ast.walk(tree):
         if not isinstance(call, ast.Call):
             continue
         for at, word in enumerate([call.func, *call.args]):
-            if isinstance(word, ast.Attribute) and word.attr == "system":
+            if isinstance(word, ast.Attribute) and word.attr in ("system", "on_behalf"):
                 name = call.args[at]
                 yield (
                     str(name.value) if isinstance(name, ast.Constant) else NAMED[ast.unparse(name)]
@@ -41,8 +41,8 @@ def test_the_list_names_every_operation_that_the_master_writes() -> None:
     assert made == {"'start'", "operation", "operation_name(message.operation)"}
     own = {name for tree in trees for name in own_operations(tree)}
     asked = {
-        machine._NAMES.get(kind, kind.__name__.lower())
-        for kind in (*machine._PLAIN, *machine._WITH_CHUNKS)
+        operations.NAMES.get(kind, kind.__name__.lower())
+        for kind in (*operations.PLAIN, *operations.WITH_CHUNKS)
     }
     assert own | asked | {"start"} == set(OPERATIONS)
 

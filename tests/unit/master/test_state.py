@@ -21,6 +21,7 @@ from gfs.items import (
     EXTENTS_BY_HANDLE,
     INODES,
     LINKS_BY_INO,
+    LOCKS,
     META,
     QUOTAS,
     TABLES,
@@ -31,6 +32,7 @@ from gfs.items import (
     Extent,
     Inode,
     Key,
+    Lock,
     Meta,
     Quota,
 )
@@ -298,6 +300,24 @@ def test_a_state_of_format_1_gets_the_tables_it_lacks(tmp_path: Path) -> None:
     connection.close()
     state = State(path, "c1")
     state.put(QUOTAS, (7,), Quota(bytes_max=1))
+    assert state.verify() == []
+    state.close()
+
+
+def test_a_state_from_before_there_were_locks_gets_their_table(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    state = State(path, "c1")
+    state.put(INODES, (1,), _inode())
+    state.close()
+    connection = apsw.Connection(str(path))
+    connection.execute("DROP TABLE locks")
+    connection.pragma("user_version", 2)
+    connection.close()
+    state = State(path, "c1")
+    lock = Lock(3, 1, shared=False, since_ns=5, uid=0, pid=0)
+    state.put(LOCKS, (1, 9), lock)
+    assert state.get(LOCKS, (1, 9)) == lock
+    assert state.get(INODES, (1,)) == _inode()
     assert state.verify() == []
     state.close()
 

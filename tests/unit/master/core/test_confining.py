@@ -10,13 +10,15 @@ import pytest
 
 from gfs import errors
 from gfs import messages as m
-from gfs.errors import GfsError
+from gfs.errors import GfsError, LockHeld, NotPermitted, ReadOnly, StaleInode
 from gfs.ids import ROOT_INO
-from gfs.messages import Access, Actor
+from gfs.messages import Access, AccessTime, Actor
 from gfs.records import DECODER
 from master.core import reading
 from master.core.confining import KNOWN, REFUSED
 from tests.unit.master.core.harness import ROOT, USER, Client, Cluster, file_commit
+from tests.unit.master.core.test_access import changed, note
+from tests.unit.master.core.test_locks import take
 from tests.unit.master.core.test_trash import OLD, filled, trash
 
 BELOW = Access(subtree=b"/a/b")
@@ -126,6 +128,7 @@ def forged(tree: dict[str, int], client: Client) -> list[m.Message]:
         m.Commit([file_commit(out)]),
         m.OpenTail(out, 7),
         m.ResolveTail(out, 7, 1, 1),
+        m.ListLocks(actor, out),
     ]
 
 
@@ -479,3 +482,39 @@ def test_exports_come_after_the_clients_own_maps(c: Cluster, a: Client) -> None:
 def test_a_map_that_is_none_is_refused(c: Cluster, wish: Access) -> None:
     with pytest.raises(errors.InvalidArgument):
         c.client("/m", wish=wish)
+
+
+# --- locks and access times
+
+
+def test_a_lock_below_the_root_is_had_and_one_outside_is_not(
+    a: Client, sub: Client, tree: dict[str, int]
+) -> None:
+    held = take(sub, ROOT_INO)
+    assert held.is_answered
+    with pytest.raises(LockHeld):
+        _ = take(a, tree["b"], wait=False).answer
+    with pytest.raises(StaleInode):
+        _ = take(sub, tree["out"], 2).answer
+    listing = sub.get(m.ListLocks(ROOT, ROOT_INO), m.LockListing)
+    assert [(one.ino, one.path) for one in listing.locks] == [(ROOT_INO, b"")]
+    with pytest.raises(NotPermitted):
+        sub.get(m.ListLocks(ROOT), m.LockListing)
+
+
+def test_what_is_read_outside_of_the_root_sets_no_time(
+    c: Cluster, a: Client, sub: Client, tree: dict[str, int]
+) -> None:
+    c.pass_time(1)
+    times = [AccessTime(tree[name], None, c.now_ns()) for name in ("f", "out")]
+    assert changed(note(sub, *times)) == [tree["f"]]
+
+
+def test_a_read_only_session_takes_no_lock_and_sets_no_time(
+    c: Cluster, a: Client, tree: dict[str, int]
+) -> None:
+    reader = c.client("/reader", wish=Access(read_only=True))
+    with pytest.raises(ReadOnly):
+        _ = take(reader, tree["f"], shared=True).answer
+    with pytest.raises(ReadOnly):
+        _ = note(reader, AccessTime(tree["f"], None, c.now_ns())).answer
