@@ -17,9 +17,9 @@ import trio
 from gfs.client.appending import Appender
 from gfs.client.closing import Closing
 from gfs.client.dirty import Pending
-from gfs.client.doubt import touched
 from gfs.client.files import OpenFile
 from gfs.client.inodes import OpenInode
+from gfs.client.late import LateAnswers
 from gfs.client.leasing import ChunkSource
 from gfs.client.locks import Locks
 from gfs.client.metadata import Declared, MasterLink
@@ -40,7 +40,6 @@ from gfs.messages import (
     LaidOut,
     Lease,
     Located,
-    Message,
     Open,
     Opened,
     Operation,
@@ -82,12 +81,13 @@ class Client:
         link.on_dead = self._session_lost
         link.on_reconnected = self.distrust
         link.on_new_epoch = callbacks.on_new_epoch
-        link.doubts.on_doubt = self._in_doubt
-        link.doubts.on_outcome = self._known
         link.before_mutation = self._before_mutation
         link.on_resumed = self._resumed
-        link.on_unheard = self._unheard
         link.groups_of = callbacks.groups_of
+        LateAnswers(
+            link, nursery, callbacks, invalidated=self.invalidated, invalidate=self._invalidate,
+            unopened=self._opened_for_nobody,
+        )  # fmt: skip
         self.servers = ChunkServers(nursery, key=settings.key, cluster=settings.cluster)
         self.reader = Reader(nursery, link, self.servers)
         self.tails = TailSizes(link, self.servers, self.reader.layouts)
@@ -304,32 +304,6 @@ class Client:
             inode = self._inodes.get(ino)
             if inode is not None:
                 inode.stale = True
-
-    def _in_doubt(self, operation: Operation) -> None:
-        """An own mutation ran out of time; it may land whenever it likes."""
-        message = touched(operation)
-        self.invalidated({*message.inos, *message.contents})
-        self.callbacks.on_doubt(message)
-
-    def _known(self, operation: Operation, done: Done | None) -> None:
-        if done is None:  # nothing has changed, or all caches are dropped
-            self.callbacks.on_known(touched(operation))
-        else:
-            self.nursery.start_soon(self._landed_late, operation, done)
-
-    async def _landed_late(self, operation: Operation, done: Done) -> None:
-        """What any other session was told before this answer left."""
-        message = touched(operation, done.position)
-        if done.entry is not None and done.entry.ino:
-            message.inos.append(done.entry.ino)
-            if isinstance(operation, Create):
-                self._opened_for_nobody(done.entry.ino)
-        await self._invalidate(message)
-        self.callbacks.on_known(touched(operation))
-
-    def _unheard(self, question: Message, answer: Message | GfsError) -> None:
-        if isinstance(question, Open) and isinstance(answer, Opened):
-            self._opened_for_nobody(question.ino)
 
     def _opened_for_nobody(self, ino: int) -> None:
         """Whoever asked for it has gone; the master counts this session as a holder."""
