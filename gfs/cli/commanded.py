@@ -20,41 +20,43 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
 NOT_EXECUTABLE, NOT_FOUND = 126, 127  # exit codes of a shell
 BY_SIGNAL = 128
 LOOK_S = 0.05
+HEARD = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 
 async def run(
-    words: Sequence[bytes], environment: Mapping[str, str], left_s: Callable[[], float]
+    words: Sequence[bytes],
+    environment: Mapping[str, str],
+    left_s: Callable[[], float],
+    signals: AsyncIterator[int],
 ) -> int:
     """Run a command to its end; its exit code, or 128 + the signal that ended it.
 
-    SIGTERM and SIGHUP are passed on; SIGINT and SIGQUIT a terminal gives to both. If this is
-    cancelled all its processes get SIGTERM, and SIGKILL when `left_s` is 0.
+    Of `signals`, those of `HEARD` that this process gets, SIGTERM and SIGHUP are passed on;
+    SIGINT and SIGQUIT a terminal gives to both. If this is cancelled all its processes get
+    SIGTERM, and SIGKILL when `left_s` is 0.
     """
     _prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     before = descendants()
-    with trio.open_signal_receiver(
-        signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT
-    ) as signals:
+    try:
+        # By this very thread: the kernel takes the end of the thread for its parent's.
+        process = subprocess.Popen(  # noqa: ASYNC220 - trio's own starts it in another
+            list(words), env=environment, preexec_fn=_end_with(os.getpid())
+        )
+    except OSError as error:
+        os.write(2, b"gfs: %s: %s\n" % (words[0], os.fsencode(error.strerror or "?")))
+        return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_pass_on, process, signals)
         try:
-            # By this very thread: the kernel takes the end of the thread for its parent's.
-            process = subprocess.Popen(  # noqa: ASYNC220 - trio's own starts it in another
-                list(words), env=environment, preexec_fn=_end_with(os.getpid())
-            )
-        except OSError as error:
-            os.write(2, b"gfs: %s: %s\n" % (words[0], os.fsencode(error.strerror or "?")))
-            return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_pass_on, process, signals)
-            try:
-                code = await _wait(process)
-            except trio.Cancelled:
-                with trio.CancelScope(shield=True):
-                    await _end(before, left_s)
-                    await _wait(process)
-                raise
-            nursery.cancel_scope.cancel()
+            code = await _wait(process)
+        except trio.Cancelled:
+            with trio.CancelScope(shield=True):
+                await _end(before, left_s)
+                await _wait(process)
+            raise
+        nursery.cancel_scope.cancel()
     return code if code >= 0 else BY_SIGNAL - code
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +16,8 @@ from gfs.cli.output import complain, out, shown, time_text, umask
 from gfs.errors import LockHeld, LockLost, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from gfs.client.filesystem import Filesystem
     from gfs.messages import LockState
 
@@ -115,15 +116,16 @@ async def _run(files: Filesystem, place: Place, path: bytes, words: list[bytes],
 
     code = 0
     stopped = _Stopped()
-    with stopped.waiting:
-        await files.client.nursery.start(stopped.watch)
+    # From before the lock is asked for: a signal that comes as it is granted is for the command.
+    with trio.open_signal_receiver(*commanded.HEARD) as signals, stopped.waiting:
+        files.client.nursery.start_soon(stopped.watch, signals)
         async with files.lock(path, **how) as held:
             stopped.listening.cancel()
             environment = os.environ | {"GFS_LOCK_PATH": os.fsdecode(path)}
             environment |= lock_variables(files.client.link.cluster, held.ino, held.fence)
             environment.setdefault("GFS_CLUSTER", place.name)
             code = await commanded.run(
-                words, environment, lambda: held.left_s() - held.lease_s * KILL_SHARE
+                words, environment, lambda: held.left_s() - held.lease_s * KILL_SHARE, signals
             )
     return commanded.BY_SIGNAL + stopped.signal if stopped.signal else code
 
@@ -136,11 +138,9 @@ class _Stopped:
         self.waiting = trio.CancelScope()
         self.listening = trio.CancelScope()
 
-    async def watch(self, task_status: trio.TaskStatus[None]) -> None:
+    async def watch(self, signals: AsyncIterator[int]) -> None:
         """Until the lock is there (`listening` is cancelled)."""
-        told = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        with self.listening, trio.open_signal_receiver(*told) as signals:
-            task_status.started()
+        with self.listening:
             async for number in signals:
                 self.signal = number
                 self.waiting.cancel()

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,13 @@ import trio
 
 from gfs.cli import commanded
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(30)
 
 
-async def run(*words: str, left_s: float = 1.0) -> int:
-    return await commanded.run([os.fsencode(word) for word in words], os.environ, lambda: left_s)
+async def run(*words: str, left_s: Callable[[], float] = lambda: 1.0) -> int:
+    with trio.open_signal_receiver(*commanded.HEARD) as signals:
+        return await commanded.run([*map(os.fsencode, words)], os.environ, left_s, signals)
 
 
 async def test_exit_codes_are_those_of_a_shell() -> None:
@@ -49,19 +52,17 @@ async def test_all_that_it_has_started_ends_with_it_when_it_must(tmp_path: Path)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cancel)
-            words = [b"sh", b"-c", script.encode()]
-            await commanded.run(words, os.environ, lambda: until - time.monotonic())
+            await run("sh", "-c", script, left_s=lambda: until - time.monotonic())
     assert scope.cancelled_caught
     assert commanded.descendants() == set()
 
 
 async def test_a_parent_that_is_killed_takes_the_command_along(tmp_path: Path) -> None:
     program = (
-        "import os, trio; from gfs.cli import commanded;"
-        f"words = [b'sh', b'-c', b'echo $$ > {tmp_path}/pid; exec sleep 100'];"
-        "trio.run(commanded.run, words, os.environ, lambda: 1.0)"
+        "import trio; from tests.shell.test_commanded import run;"
+        f"trio.run(run, 'sh', '-c', 'echo $$ > {tmp_path}/pid; exec sleep 100')"
     )
-    process = await trio.lowlevel.open_process([sys.executable, "-c", program])
+    process = await trio.lowlevel.open_process([sys.executable, "-c", program], cwd=ROOT)
     with trio.fail_after(20):
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():  # noqa: ASYNC110
             await trio.sleep(0.01)
@@ -70,3 +71,10 @@ async def test_a_parent_that_is_killed_takes_the_command_along(tmp_path: Path) -
         await process.wait()
         while Path(f"/proc/{command}/exe").exists():  # noqa: ASYNC110
             await trio.sleep(0.01)
+
+
+async def test_a_signal_from_before_the_command_is_for_the_command() -> None:
+    with trio.open_signal_receiver(*commanded.HEARD) as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        code = await commanded.run([b"sleep", b"100"], os.environ, lambda: 1.0, signals)
+    assert code == commanded.BY_SIGNAL + signal.SIGTERM

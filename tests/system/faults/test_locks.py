@@ -155,6 +155,7 @@ def test_a_killed_holder_takes_its_command_along_and_the_next_goes_on(
     locker: Locker, here: Path
 ) -> None:
     with held(locker, here / "job") as holder:
+        locker.cluster.wait("a command", lambda: bool(children_of(holder.pid)))
         (command,) = children_of(holder.pid)
         waiter = locker.start(here / "job", "--", "true")
         locker.wait_listed(2)
