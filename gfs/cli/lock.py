@@ -120,7 +120,7 @@ async def _run(files: Filesystem, place: Place, path: bytes, words: list[bytes],
     with trio.open_signal_receiver(*commanded.HEARD) as signals, stopped.waiting:
         files.client.nursery.start_soon(stopped.watch, signals)
         async with files.lock(path, **how) as held:
-            stopped.listening.cancel()
+            await stopped.listen_no_more()
             environment = os.environ | {"GFS_LOCK_PATH": os.fsdecode(path)}
             environment |= lock_variables(files.client.link.cluster, held.ino, held.fence)
             environment.setdefault("GFS_CLUSTER", place.name)
@@ -136,15 +136,22 @@ class _Stopped:
     def __init__(self) -> None:
         self.signal = 0
         self.waiting = trio.CancelScope()
-        self.listening = trio.CancelScope()
+        self._listening = trio.CancelScope()
+        self._over = trio.Event()
 
     async def watch(self, signals: AsyncIterator[int]) -> None:
-        """Until the lock is there (`listening` is cancelled)."""
-        with self.listening:
+        """Until the lock is there."""
+        with self._listening:
             async for number in signals:
                 self.signal = number
                 self.waiting.cancel()
-                return
+                break
+        self._over.set()
+
+    async def listen_no_more(self) -> None:
+        """What comes from now on is for somebody else."""
+        self._listening.cancel()
+        await self._over.wait()
 
 
 # --- looking ---------------------------------------------------------------------------

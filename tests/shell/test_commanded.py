@@ -41,7 +41,7 @@ async def test_a_command_outlives_the_threads_of_its_parent(
 
 async def test_all_that_it_has_started_ends_with_it_when_it_must(tmp_path: Path) -> None:
     """SIGTERM first; what does not heed it is killed when there is no time left."""
-    until = time.monotonic() + 0.5
+    before, until = commanded.descendants(), time.monotonic() + 0.5
     script = f"trap '' TERM; (setsid sleep 100 &); sleep 100 & echo > {tmp_path}/began; wait; wait"
     with trio.move_on_after(20) as scope:
 
@@ -54,7 +54,7 @@ async def test_all_that_it_has_started_ends_with_it_when_it_must(tmp_path: Path)
             nursery.start_soon(cancel)
             await run("sh", "-c", script, left_s=lambda: until - time.monotonic())
     assert scope.cancelled_caught
-    assert commanded.descendants() == set()
+    assert commanded.descendants() <= before  # a worker of pytest may have started others
 
 
 async def test_a_parent_that_is_killed_takes_the_command_along(tmp_path: Path) -> None:

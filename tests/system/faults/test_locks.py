@@ -148,7 +148,7 @@ class held:
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
             os.kill(self.process.pid, signal.SIGTERM)
-            self.process.communicate(timeout=LIMIT_S)
+        self.process.communicate(timeout=LIMIT_S)
 
 
 def test_a_killed_holder_takes_its_command_along_and_the_next_goes_on(
