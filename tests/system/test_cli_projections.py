@@ -44,6 +44,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
 
 def test_list_and_status_tell_all_about_each_view(cluster: LocalCluster) -> None:
     cluster.out("du", "/", "--wait")
+    cluster.out("sql", "--view", "analytics", "--wait", "SELECT 1")
     views = {one["view"]: one for one in cluster.json("projections", "list", "--json")}
     assert set(views) == {"search", "analytics"}
     for one in views.values():

@@ -131,7 +131,7 @@ def test_a_view_follows_while_it_is_built_anew_beside_itself(cluster: Cluster, v
         def ask() -> None:
             base, headers = client.base_url, client.headers
             with httpx.Client(base_url=base, headers=headers, timeout=60, verify=False) as other:
-                while not stop.is_set():
+                while not stop.wait(0.01):  # else the view has little time to follow
                     answer = other.get("/sql", params={"q": "SELECT count(*) FROM inodes"})
                     if answer.status_code != 200:
                         gaps.append(answer.text)
@@ -142,6 +142,7 @@ def test_a_view_follows_while_it_is_built_anew_beside_itself(cluster: Cluster, v
         assert answer.json()["rebuilding"] is True
         while status(client)["last_rebuild_ns"] == before["last_rebuild_ns"]:
             cluster.grow(5)
+            time.sleep(0.02)
         stop.set()
         asking.join()
         wait_at(client, cluster.model.position, 20)
