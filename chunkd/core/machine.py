@@ -97,7 +97,7 @@ class Machine:
         self.epoch = epoch
         self.first_new_handle: int | None = None
         self.replicas: dict[int, Replica] = {}
-        self._lost: set[int] = set()  # open replicas that were here and are no more
+        self._lost: set[int] = set()  # replicas that were here and are no more
         self._ordered: dict[int, Replica] = {}  # tails that this server is, or was, primary of
 
     def replica(self, handle: int) -> Replica:
@@ -108,9 +108,12 @@ class Machine:
         return found
 
     def lose(self, handle: int) -> None:
-        """The replica cannot be served any more; if it was open it must not begin anew."""
-        replica = self.replicas.pop(handle, None)
-        if replica is not None and replica.state is not ReplicaState.SEALED:
+        """The replica cannot be served any more, and must not begin anew.
+
+        One that was sealed neither: a primary that was cut off meanwhile may still have it
+        joined at the version of before the seal.
+        """
+        if self.replicas.pop(handle, None) is not None:
             self._lost.add(handle)
 
     def refuse_to_begin(self, handle: int) -> None:

@@ -19,6 +19,7 @@ REGRESSIONS = {
     373: "no bug: a lookup during a mutation that ended with its session, though it was done",
     1464: "no bug: a lookup during another mount's mutation that waits for mounts cut off",
     1738: "no bug: a connection that ended while its link was blocked was never told so",
+    9105: "a sealed replica that had been deleted was joined again by a primary cut off before",
 }
 
 

@@ -373,6 +373,17 @@ def test_a_replica_that_was_here_or_may_have_been_does_not_begin_anew() -> None:
         machine.refuse_to_begin(5)
 
 
+def test_a_sealed_replica_that_was_deleted_does_not_begin_anew() -> None:
+    """A primary that heard of no seal had it joined again, and acknowledged a record to nobody."""
+    machine = Machine(boot="b")
+    machine.first_new_handle = 5
+    machine.replicas[5] = replica = Replica(5, 1, tail=True, chunk_bytes=CHUNK)
+    replica.seal(2, 0)
+    machine.drop(5)
+    with pytest.raises(NoSuchReplica):
+        machine.refuse_to_begin(5)
+
+
 def test_a_tail_is_empty_for_certain_only_where_it_may_still_begin() -> None:
     """A replica whose role is not known any more, or that is lost, may have had records."""
     machine = Machine(boot="b")
