@@ -110,10 +110,7 @@ class Machine:
             return
         pending.number = message.number
         engine.in_flight[session, message.number] = pending
-        if engine.sessions.gate_open():
-            self._decide(pending)
-        else:
-            self._at_gate.append(pending)
+        self._when_open(pending, self._decide)
 
     def _decide(self, pending: Pending) -> None:
         message = pending.message
@@ -337,20 +334,13 @@ class Machine:
         self, session: int, caller: Caller, message: Message, *, has_room: bool = True
     ) -> None:
         """One of `UNNUMBERED`; without room on disk only what gives back."""
-        live = self.engine.sessions.live.get(session)
-        turn = live.turn if live is not None else 0
-        pending = Pending(session, caller, message, self.engine.now_s, turn=turn)
-        try:
-            translate(pending, live)
-        except GfsError as error:
-            self.engine.answer(pending, error)
+        pending = self._unnumbered(session, caller, message)
+        if pending is None:
             return
         if not has_room and not isinstance(message, m.DropLock):
             self._finish(pending, NoSpace("the master's disk is full"))
-        elif self.engine.sessions.gate_open():
-            self._change(pending)
         else:
-            self._at_gate.append(pending)
+            self._when_open(pending, self._change)
 
     def _change(self, pending: Pending) -> None:
         message = pending.message
@@ -393,6 +383,12 @@ class Machine:
 
     def read(self, session: int, caller: Caller, message: Message) -> None:
         """A read that recalls writers or stops others from caching first."""
+        pending = self._unnumbered(session, caller, message)
+        if pending is not None:
+            self._when_open(pending, self._read)
+
+    def _unnumbered(self, session: int, caller: Caller, message: Message) -> Pending | None:
+        """A request in the master's terms; None if it was refused."""
         live = self.engine.sessions.live.get(session)
         turn = live.turn if live is not None else 0
         pending = Pending(session, caller, message, self.engine.now_s, turn=turn)
@@ -400,9 +396,13 @@ class Machine:
             translate(pending, live)
         except GfsError as error:
             self.engine.answer(pending, error)
-            return
+            return None
+        return pending
+
+    def _when_open(self, pending: Pending, go_on: Callable[[Pending], None]) -> None:
+        """Now, or when all sessions from before this master's start are back or over."""
         if self.engine.sessions.gate_open():
-            self._read(pending)
+            go_on(pending)
         else:
             self._at_gate.append(pending)
 
