@@ -21,6 +21,7 @@ from bench.setting import (
     choose_targets,
     choose_workloads,
     clean_up,
+    directory_option,
     work_directory,
 )
 from bench.stage import Workload
@@ -72,14 +73,7 @@ Examples:
     "--json", "json_file", type=click.Path(path_type=Path), help="Write all samples here."
 )
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw a PNG here; needs matplotlib.")
-@click.option(
-    "--dir",
-    "directory",
-    default=TEMPORARY,
-    show_default=True,
-    type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
-    help="Disk to work on; a directory made in it is removed at the end.",
-)
+@directory_option
 @click.pass_context
 def main(
     context: click.Context,

@@ -26,7 +26,7 @@ import click
 from bench.drivers import files, scattering, streaming
 from bench.drivers.streaming import MIB
 from bench.driving import Driver, DriverFailed
-from bench.setting import TEMPORARY, choose_targets, work_directory
+from bench.setting import choose_targets, directory_option, work_directory
 from bench.stage import SYNC_LIMIT_S
 from bench.targets.commands import run
 from bench.targets.ours import Ours
@@ -222,13 +222,13 @@ def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
 @click.option("--mib", default=256, show_default=True, help="Size of the file.")
 @click.option("--targets", default="local,ours", show_default=True, help="As of python -m bench.")
 @click.option("--patterns", default="plain", show_default=True, help=f"Of {', '.join(BLOCKS)}.")
-@click.option("--dir", "parent", default=TEMPORARY, show_default=True, type=click.Path(exists=True))
-def main(minutes: float, mib: int, targets: str, patterns: str, parent: str) -> None:
+@directory_option
+def main(minutes: float, mib: int, targets: str, patterns: str, directory: Path) -> None:
     wanted = patterns.split(",")
     if unknown := set(wanted) - BLOCKS.keys():
         raise click.UsageError(f"no pattern {', '.join(sorted(unknown))}")
     with (
-        work_directory(Path(parent), 1.0, len(targets.split(","))) as work,
+        work_directory(directory, 1.0, len(targets.split(","))) as work,
         started(targets, work) as up,
     ):
         for outcome in Bench(up, mib * MIB, minutes * 60, work).outcomes(wanted):

@@ -25,6 +25,15 @@ GIB = 1 << 30
 SPACE_PER_TARGET_GIB = 8.0  # two files of 1 GiB, three copies, and what is deleted late
 SPACE_SPARE_GIB = 3.0  # peers refuse to write to a nearly full disk
 
+directory_option = click.option(
+    "--dir",
+    "directory",
+    default=TEMPORARY,
+    show_default=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
+    help="Disk to work on; a directory made in it is removed at the end.",
+)
+
 
 def choose_workloads(only: str) -> list[Workload]:
     """Workloads named, in their own order; all if none is named.

@@ -18,7 +18,7 @@ import click
 from bench.drivers import alternating, files, following, visibility
 from bench.driving import Driver, DriverFailed
 from bench.randwrite import started
-from bench.setting import TEMPORARY, work_directory
+from bench.setting import directory_option, work_directory
 from bench.targets.target import Target, TargetFailed
 
 LIMIT_S = 600.0
@@ -78,11 +78,11 @@ def alternate(target: Target, count: int, seed: int) -> None:
 @click.option("--changes", default=200, show_default=True, help="Of each kind; 0: none.")
 @click.option("--alternating", default=0, show_default=True, help="Changes by two mounts in turn.")
 @click.option("--seed", default=1, show_default=True, help="Of the alternating changes.")
-@click.option("--dir", "parent", default=TEMPORARY, show_default=True, type=click.Path(exists=True))
-def main(targets: str, changes: int, alternating: int, seed: int, parent: str) -> None:
+@directory_option
+def main(targets: str, changes: int, alternating: int, seed: int, directory: Path) -> None:
     failed = False
     with (
-        work_directory(Path(parent), 0.1, len(targets.split(","))) as work,
+        work_directory(directory, 0.1, len(targets.split(","))) as work,
         started(targets, work) as up,
     ):
         if changes:

@@ -18,7 +18,7 @@ from bench.posix import page, running
 from bench.posix.findings import Findings
 from bench.posix.program import Outcome, Program, Verdict
 from bench.posix.programs.catalogue import PROGRAMS
-from bench.setting import TEMPORARY, choose_targets, work_directory
+from bench.setting import choose_targets, directory_option, work_directory
 from bench.targets.ours import Ours
 from bench.targets.packages import require_packages
 from bench.targets.target import Target, TargetFailed, Unavailable
@@ -62,14 +62,7 @@ def choose_programs(only: str) -> list[Program]:
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Outcomes, added to.")
 @click.option("--page", "page_file", type=click.Path(path_type=Path), help="Page with the table.")
 @click.option("--logs", type=click.Path(path_type=Path), help="Keep what failed programs printed.")
-@click.option(
-    "--dir",
-    "directory",
-    default=TEMPORARY,
-    show_default=True,
-    type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
-    help="Disk to work on; a directory made in it is removed at the end.",
-)
+@directory_option
 @click.pass_context
 def main(
     context: click.Context,

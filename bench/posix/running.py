@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.posix.program import Outcome, Program, Verdict
-from bench.targets.commands import alive
+from bench.targets.commands import alive, wait_at_most
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MARK = "GFS_PROGRAM"
@@ -143,16 +143,7 @@ def _ended(
             env=environment,
             start_new_session=True,
         )
-    try:
-        return process.wait(limit_s)
-    except subprocess.TimeoutExpired:
-        return None
-    finally:
-        if process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(END_LIMIT_S)  # one that is stuck in the kernel is left
+    return wait_at_most(process, limit_s)
 
 
 def _end_marked(mark: str) -> None:

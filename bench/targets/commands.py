@@ -42,20 +42,32 @@ def run(*argv: str | Path, limit_s: float = 60.0, environment: dict[str, str] | 
             )
         except OSError as error:
             raise TargetFailed(f"{words[0]}: {error.strerror}") from None
-        try:
-            code = process.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(KILL_GRACE_S)
-            raise TargetFailed(f"{' '.join(words[:4])}: not done after {limit_s:.0f} s") from None
+        code = wait_at_most(process, limit_s)
+        if code is None:
+            raise TargetFailed(f"{' '.join(words[:4])}: not done after {limit_s:.0f} s")
         output.seek(0)
         text = output.read().decode(errors="replace")
     if code:
         last = " / ".join(line.strip() for line in text.strip().splitlines()[-LAST_LINES:])
         raise TargetFailed(f"{' '.join(words[:4])}: exit code {code}: {last}")
     return text
+
+
+def wait_at_most(process: subprocess.Popen[bytes], limit_s: float) -> int | None:
+    """Exit code of the leader of a process group, which is killed if we wait no more.
+
+    None: it was not done after `limit_s`.
+    """
+    try:
+        return process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(KILL_GRACE_S)
 
 
 def wait_until(true: Callable[[], bool], what: str, limit_s: float) -> None:
