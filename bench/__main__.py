@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import time
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import click
 from rich.console import Console
@@ -17,11 +14,12 @@ from bench import machine, report
 from bench.results import Results
 from bench.runner import Runner
 from bench.setting import (
-    TEMPORARY,
     choose_targets,
     choose_workloads,
     clean_up,
     directory_option,
+    end_on_signals,
+    end_without_interruption,
     work_directory,
 )
 from bench.stage import Workload
@@ -90,8 +88,7 @@ def main(
         return
     workloads = choose_workloads(only)
     kinds = choose_targets(targets)
-    signal.signal(signal.SIGTERM, _interrupted)
-    signal.signal(signal.SIGHUP, _interrupted)
+    end_on_signals()
     with work_directory(directory, scale, len(kinds)) as work:
         usable, described = _check(kinds, work)
         options = {"rounds": rounds, "scale": scale, "only": only, "targets": targets}
@@ -113,16 +110,9 @@ def show(file: Path) -> None:
 
 
 @main.command()
-@click.option(
-    "--dir",
-    "directory",
-    default=TEMPORARY,
-    show_default=True,
-    type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
-    help="What --dir of the killed run was.",
-)
+@directory_option
 def clean(directory: Path) -> None:
-    """Remove what a killed run left: daemons, mounts, directories."""
+    """Remove what a killed run left below its --dir: daemons, mounts, directories."""
     for name in clean_up(directory):
         messages.print(f"removed {name}", markup=False)
 
@@ -154,8 +144,7 @@ def _measure(targets: list[Target], workloads: list[Workload], results: Results,
         runner.start()
         runner.run(workloads, options["rounds"])
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # taking down takes seconds, not minutes
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        end_without_interruption()
         runner.stop()
     return runner.failures
 
@@ -173,10 +162,6 @@ def _hand_out(results: Results, json_file: Path | None, plot: Path | None) -> No
 
 def _say(text: str) -> None:
     messages.print(f"{time.strftime('%H:%M:%S')} {text}", markup=False, style="dim")
-
-
-def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -11,11 +11,9 @@ them, and how long after the last mutation the last consumer had it.
 from __future__ import annotations
 
 import json
-import shutil
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -25,10 +23,10 @@ import click
 import trio
 
 from bench.processes import cpu_seconds
+from bench.setting import directory_option, local_cluster
 from gfs.bearer import token
 from gfs.client.client import Client, open_client
 from gfs.client.settings import ClientSettings
-from gfs.cluster import down as downing
 from gfs.cluster.asking import cluster_status, key_of
 from gfs.cluster.layout import Layout
 from gfs.cluster.processes import Registry
@@ -171,12 +169,10 @@ def _shown(consumers: int, rounds: list[dict[str, Any]]) -> str:
 @click.option("--rate", default=0.0, help="Mutations a second; 0: as many as there can be.")
 @click.option("--tasks", default=8, show_default=True, help="Mutations under way at a time.")
 @click.option("--commit-s", default=5.0, show_default=True, help="A consumer commits each.")
-@click.option("--dir", "parent", default="/var/tmp", help="Where the cluster is made.")
-def main(counts: str, rounds: int, parent: str, **given: Any) -> None:
-    directory = Path(tempfile.mkdtemp(prefix="gfs-consumers-", dir=parent))
-    layout = Layout(directory)
+@directory_option
+def main(counts: str, rounds: int, directory: Path, **given: Any) -> None:
     measured: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
-    try:
+    with local_cluster(directory) as layout:
         layout.save(layout.create())
         up(layout, Wishes(chunkservers=1, mounts=0, projections=False), click.echo)
         for number in range(rounds):
@@ -185,9 +181,6 @@ def main(counts: str, rounds: int, parent: str, **given: Any) -> None:
                 measured[count].append(_measure(layout, count, label, given))
         for count, found in measured.items():
             click.echo(_shown(count, found))
-    finally:
-        downing.down(layout, click.echo, purge=True)
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -12,21 +12,25 @@ brought together any more. All targets are up at the same time and take turns.
 from __future__ import annotations
 
 import json
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from bench.drivers import files, scattering, streaming
 from bench.drivers.streaming import MIB
 from bench.driving import Driver, DriverFailed
-from bench.setting import choose_targets, directory_option, work_directory
+from bench.setting import (
+    choose_targets,
+    directory_option,
+    end_on_signals,
+    end_without_interruption,
+    work_directory,
+)
 from bench.stage import SYNC_LIMIT_S
 from bench.targets.commands import run
 from bench.targets.ours import Ours
@@ -195,8 +199,7 @@ def lines(outcome: Outcome) -> Iterator[str]:
 @contextmanager
 def started(names: str, work: Path) -> Iterator[list[Target]]:
     """Targets that can run here, up; down at the end, also of a run that is told to end."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupted)
+    end_on_signals()
     targets: list[Target] = []
     try:
         for kind in choose_targets(names):
@@ -209,12 +212,9 @@ def started(names: str, work: Path) -> Iterator[list[Target]]:
                 raise click.ClickException(f"{kind.name}: {error}") from None
         yield targets
     finally:
+        end_without_interruption()
         for target in targets:
             target.stop()
-
-
-def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 @click.command(help=__doc__)

@@ -15,19 +15,17 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import click
 from msgspec.structs import replace
 
-from gfs.cluster import down as downing
+from bench.setting import directory_option, local_cluster
 from gfs.cluster import plan, processes
 from gfs.cluster.asking import cluster_status
 from gfs.cluster.layout import Layout
@@ -180,11 +178,9 @@ def measure(layout: Layout, number: int) -> dict[str, float]:
 @click.option("--files", default=1_000_000, show_default=True)
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--shadow/--no-shadow", default=False, help="With a shadow master that follows.")
-@click.option("--dir", "parent", default="/var/tmp", help="Where the cluster is made.")
-def main(files: int, rounds: int, shadow: bool, parent: str) -> None:
-    directory = Path(tempfile.mkdtemp(prefix="gfs-restart-", dir=parent))
-    layout = Layout(directory)
-    try:
+@directory_option
+def main(files: int, rounds: int, shadow: bool, directory: Path) -> None:
+    with local_cluster(directory) as layout:
         facts = layout.create()
         layout.save(facts)
         began = time.monotonic()
@@ -194,9 +190,6 @@ def main(files: int, rounds: int, shadow: bool, parent: str) -> None:
         for number in range(rounds):
             found = measure(layout, number)
             click.echo(", ".join(f"{what} {value:.2f} s" for what, value in found.items()))
-    finally:
-        downing.down(layout, click.echo, purge=True)
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 if __name__ == "__main__":

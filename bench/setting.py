@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import click
 
@@ -18,6 +21,8 @@ from bench.targets.namespace import end_namespace, leftovers
 from bench.targets.ours import Ours
 from bench.targets.target import Target, TargetFailed
 from bench.workloads.catalogue import WORKLOADS
+from gfs.cluster import down as downing
+from gfs.cluster.layout import Layout
 
 TEMPORARY = "/var/tmp"  # on a disk; /tmp is often memory
 PREFIX = "gfs-bench-"
@@ -78,7 +83,7 @@ def work_directory(parent: Path, scale: float, targets: int) -> Iterator[Path]:
             f"{parent} has {free / GIB:.0f} GiB free, {needed / GIB:.0f} are needed: "
             "use --dir on another disk, fewer --targets or a smaller --scale"
         )
-    work = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent))
+    work = _make_work(parent)
     try:
         yield work
     finally:
@@ -86,6 +91,44 @@ def work_directory(parent: Path, scale: float, targets: int) -> Iterator[Path]:
             click.echo(f"{work} is kept: still mounted {', '.join(map(str, mounted))}", err=True)
         else:
             shutil.rmtree(work, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def local_cluster(parent: Path) -> Iterator[Layout]:
+    """A cluster still to be made below `parent`; it ends, and all of it goes, with the block.
+
+    A run that is told to end (SIGTERM, SIGHUP) does the same; after one that was killed it is
+    `clean_up` that does.
+    """
+    end_on_signals()
+    work = _make_work(parent)
+    layout = Layout(work / Ours.name)
+    try:
+        yield layout
+    finally:
+        end_without_interruption()
+        downing.down(layout, click.echo, purge=True)
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def end_on_signals() -> None:
+    """SIGTERM and SIGHUP raise KeyboardInterrupt, so that a run told to end takes all down."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupted)
+
+
+def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def end_without_interruption() -> None:
+    """Ignore what would interrupt taking down, which takes seconds."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _make_work(parent: Path) -> Path:
+    return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent))
 
 
 def clean_up(parent: Path) -> list[str]:

@@ -12,17 +12,15 @@ one, and the time that the snapshot took.
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import click
 
 from bench.restart import LIMIT_S, make_files, start_program
-from gfs.cluster import down as downing
+from bench.setting import directory_option, local_cluster
 from gfs.cluster.layout import Layout
 from gfs.cluster.up import Wishes, up
 
@@ -70,11 +68,9 @@ def _measure(layout: Layout, number: int, tree: Path | None) -> str:
 @click.command(help=__doc__)
 @click.option("--files", default=100_000, show_default=True)
 @click.option("--rounds", default=2, show_default=True)
-@click.option("--dir", "parent", default="/var/tmp", help="Where the cluster is made.")
-def main(files: int, rounds: int, parent: str) -> None:
-    directory = Path(tempfile.mkdtemp(prefix="gfs-snapshot-", dir=parent))
-    layout = Layout(directory)
-    try:
+@directory_option
+def main(files: int, rounds: int, directory: Path) -> None:
+    with local_cluster(directory) as layout:
         facts = layout.create()
         layout.save(facts)
         make_files(layout.data("master"), facts.id, files, file_bytes=FILE_BYTES)
@@ -83,9 +79,6 @@ def main(files: int, rounds: int, parent: str) -> None:
         for number in range(rounds):
             click.echo(_measure(layout, number, None))
             click.echo(_measure(layout, number, tree))
-    finally:
-        downing.down(layout, click.echo, purge=True)
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 if __name__ == "__main__":

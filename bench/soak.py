@@ -16,21 +16,16 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
-import signal
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import click
 
 from bench.drivers import soak
 from bench.driving import Driver
-from gfs.cluster import down as downing
+from bench.setting import directory_option, local_cluster
 from gfs.cluster.layout import Layout
 from gfs.cluster.processes import Registry
 from gfs.cluster.up import Wishes, up
@@ -110,23 +105,15 @@ def verdict(samples: Samples) -> tuple[list[str], bool]:
 @click.command(help=__doc__)
 @click.option("--operations", default=1_000_000, show_default=True, type=click.IntRange(1000))
 @click.option("--minutes", type=click.FloatRange(0.1), help="End after so many, done or not.")
-@click.option("--dir", "parent", default="/var/tmp", help="Where the cluster is made.")
+@directory_option
 @click.option("--seed", default=1, show_default=True)
-def main(operations: int, minutes: float | None, parent: str, seed: int) -> None:
-    signal.signal(signal.SIGTERM, _interrupted)
-    directory = Path(tempfile.mkdtemp(prefix="gfs-soak-", dir=parent))
-    layout = Layout(directory)
-    try:
-        config = directory.with_suffix(".toml")
+def main(operations: int, minutes: float | None, directory: Path, seed: int) -> None:
+    with local_cluster(directory) as layout:
+        config = layout.directory.with_suffix(".toml")
         config.write_text(f"[projections]\nquery_memory_bytes = {DUCKDB_BYTES}\n")
         up(layout, Wishes(chunkservers=3, mounts=2, goal=3, config=config), click.echo)
-        config.unlink()
         until_s = time.monotonic() + (minutes * 60 if minutes else LIMIT_S)
         samples = _drive(layout, operations, until_s, seed)
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # taking down takes seconds, not minutes
-        downing.down(layout, click.echo, purge=True)
-        shutil.rmtree(directory, ignore_errors=True)
     lines, sound = verdict(samples)
     for line in lines:
         click.echo(line)
@@ -178,10 +165,6 @@ def _print(samples: Samples, rate: float) -> None:
     done, found = samples[-1]
     words = ", ".join(f"{name} {size / MIB:.1f}" for name, size in found.items())
     click.echo(f"{done:>9} operations, {rate:.0f} a second: {words}")
-
-
-def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

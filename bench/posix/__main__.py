@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-import signal
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import click
 
@@ -18,7 +15,13 @@ from bench.posix import page, running
 from bench.posix.findings import Findings
 from bench.posix.program import Outcome, Program, Verdict
 from bench.posix.programs.catalogue import PROGRAMS
-from bench.setting import choose_targets, directory_option, work_directory
+from bench.setting import (
+    choose_targets,
+    directory_option,
+    end_on_signals,
+    end_without_interruption,
+    work_directory,
+)
 from bench.targets.ours import Ours
 from bench.targets.packages import require_packages
 from bench.targets.target import Target, TargetFailed, Unavailable
@@ -98,7 +101,7 @@ def _tried(
     target: Target, programs: Sequence[Program], findings: Findings, logs: Path
 ) -> Generator[tuple[str, Outcome]]:
     """Outcomes on one target, which is up only meanwhile; one that stops answering is replaced."""
-    signal.signal(signal.SIGTERM, _interrupted)
+    end_on_signals()
     try:
         target.check()
         findings.targets[target.name] = target.version()
@@ -120,7 +123,7 @@ def _tried(
                 target.fresh()
                 target.start()
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # taking down takes seconds, not minutes
+        end_without_interruption()
         target.stop()
 
 
@@ -130,10 +133,6 @@ def _try(program: Program, target: Target, logs: Path) -> Outcome:
     except Unavailable as error:
         return Outcome(Verdict.SKIPPED, reason=str(error))
     return running.run(program, target.mounts(), logs / target.name)
-
-
-def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

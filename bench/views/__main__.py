@@ -17,16 +17,10 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
-import signal
-import sys
-import tempfile
 import time
-from contextlib import closing
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import trio
@@ -34,13 +28,13 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import machine, report
+from bench.setting import directory_option, local_cluster
 from bench.views import follow, mounted, peers, queries
 from bench.views.load import Load
 from bench.views.stage import VIEWS, Stage
 from bench.views.state import make_state
 
 PARTS = ("rebuild", "events", "lag", "rename", "queries")
-EXIT_INTERRUPTED = 130
 GOALS = {
     "rebuild search seconds": "30 of 1 M files",
     "rebuild analytics seconds": "30 of 1 M files",
@@ -78,7 +72,7 @@ messages = Console(stderr=True, highlight=False)
 @click.option("--only", default=",".join(PARTS), show_default=True, help="Parts, by commas.")
 @click.option("--peers/--no-peers", "with_peers", default=True, help="Beside find, plocate, GUFI.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write figures here.")
-@click.option("--dir", "parent", default="/var/tmp", help="A directory made in it is removed.")
+@directory_option
 def main(
     files: int,
     mutations: int,
@@ -87,29 +81,23 @@ def main(
     only: str,
     with_peers: bool,
     json_file: Path | None,
-    parent: str,
+    directory: Path,
 ) -> None:
     parts = only.split(",")
     if unknown := set(parts) - set(PARTS):
         raise click.UsageError(f"there is no part {min(unknown)!r}; there are {', '.join(PARTS)}")
-    signal.signal(signal.SIGTERM, _end)
     logging.basicConfig(level=logging.WARNING)
-    directory = Path(tempfile.mkdtemp(prefix="gfs-views-", dir=parent))
     found: dict[str, Any] = {"machine": machine.facts(directory), "files": files}
     try:
-        with closing(Stage(directory / "cluster")) as stage:
+        with local_cluster(directory) as layout:
+            stage = Stage(layout)
             _measure(stage, found, parts, files, mutations, rate, seconds)
             if "queries" in parts:
-                _ask(stage, found, directory, files, with_peers=with_peers)
+                _ask(stage, found, layout.directory.parent, files, with_peers=with_peers)
     finally:
         _show(found)
         if json_file is not None:
             json_file.write_text(json.dumps(found, indent=1) + "\n")
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def _end(number: int, _: FrameType | None) -> NoReturn:
-    sys.exit(EXIT_INTERRUPTED)
 
 
 def _say(text: str) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 
 from gfs.bearer import authorization
-from gfs.cluster import down as downing
 from gfs.cluster import plan, processes
 from gfs.cluster.layout import Facts, Layout, choose_address
 from gfs.cluster.processes import Process, Registry
@@ -37,11 +36,11 @@ class Sample:
 
 
 class Stage:
-    """One cluster directory: master and stream run, views come and go."""
+    """One cluster: master and stream run, views come and go."""
 
-    def __init__(self, directory: Path) -> None:
-        self.layout = Layout(directory)
-        self.facts: Facts = self.layout.create()
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.facts: Facts = layout.create()
         self.layout.save(self.facts)
 
     @property
@@ -83,10 +82,6 @@ class Stage:
         directory = self.layout.data(f"projections-{view}")
         found = [one for one in directory.iterdir() if one.name.startswith(f"{view}.")]
         return [one for one in found if not one.name.endswith(".lock")]
-
-    def close(self) -> None:
-        """End everything."""
-        downing.down(self.layout, lambda _: None, purge=True)
 
 
 class View:
