@@ -58,6 +58,22 @@ def test_memory_and_time_of_this_process_are_seen() -> None:
     assert processes.cpu_seconds([]) == 0
 
 
+def test_a_run_told_to_end_takes_its_cluster_down(tmp_path: Path) -> None:
+    program = (
+        "import os, pathlib, signal, sys\n"
+        "from bench.setting import local_cluster\n"
+        "with local_cluster(pathlib.Path(sys.argv[1])) as layout:\n"
+        "    layout.save(layout.create())\n"
+        "    print(*pathlib.Path(sys.argv[1]).iterdir(), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    words = [sys.executable, "-c", program, str(tmp_path)]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert PREFIX in ended.stdout
+    assert "KeyboardInterrupt" in ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_command_writes_a_file_that_show_prints(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
@@ -79,19 +95,3 @@ def _bench(*words: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def test_a_run_told_to_end_takes_its_cluster_down(tmp_path: Path) -> None:
-    program = (
-        "import os, pathlib, signal, sys\n"
-        "from bench.setting import local_cluster\n"
-        "with local_cluster(pathlib.Path(sys.argv[1])) as layout:\n"
-        "    layout.save(layout.create())\n"
-        "    print(*pathlib.Path(sys.argv[1]).iterdir(), flush=True)\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
-    )
-    words = [sys.executable, "-c", program, str(tmp_path)]
-    ended = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
-    assert PREFIX in ended.stdout
-    assert "KeyboardInterrupt" in ended.stderr
-    assert list(tmp_path.iterdir()) == []
