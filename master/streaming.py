@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 START_S = 20.0
 PAUSE_S = 1.0
+END_S = 5.0
 # The process of a master that was killed may still have the port when this one asks for it.
 FIRST_TRIES = 3
 
@@ -79,8 +80,16 @@ async def keep_stream(
                 code = await process.wait()
                 log.error("stream.ended code=%d", code)
         finally:
-            process.terminate()
+            await _end(process)
         await trio.sleep(PAUSE_S)
+
+
+async def _end(process: trio.Process) -> None:
+    """Until it has ended: the next master wants its port, and nobody is to be left behind."""
+    process.terminate()
+    with trio.move_on_after(END_S, shield=True):
+        await process.wait()
+    process.kill()
 
 
 async def _until_ready(process: trio.Process, ready: Path) -> str:
