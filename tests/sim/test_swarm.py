@@ -20,6 +20,7 @@ REGRESSIONS = {
     1464: "no bug: a lookup during another mount's mutation that waits for mounts cut off",
     1738: "no bug: a connection that ended while its link was blocked was never told so",
     9105: "a sealed replica that had been deleted was joined again by a primary cut off before",
+    798: "no bug: of a request asked twice the record's answer was never taken",
 }
 
 
