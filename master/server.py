@@ -334,9 +334,10 @@ class Server:
                 self._wake = trio.Event()
                 while self._inbox and self._fatal is None:
                     await self._step()
+                    # Whatever steps ask of one another, connections are heard between them.
+                    await trio.lowlevel.checkpoint()
                 if self._fatal is not None:
                     raise self._fatal
-                await trio.lowlevel.checkpoint()
 
     async def _ticks(self) -> None:
         while True:

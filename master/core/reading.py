@@ -139,8 +139,9 @@ class Reading:
         return self._queries.layout(self._position, session, ask)
 
     def _locate(self, session: int, ask: m.Locate, step: bool, _: _Uncache | None) -> Message:
-        self._engine.servers.want(ask.handles)
-        return m.Locations(self._queries.locations(ask.handles))
+        found = self._queries.locations(ask.handles)
+        self._engine.servers.want(located.handle for located in found)
+        return m.Locations(found)
 
     def _walk(self, session: int, ask: m.Walk, step: bool, _: _Uncache | None) -> Message:
         walked = self._queries.walk(self._position, session, ask)

@@ -322,7 +322,9 @@ class Repair:
         return True
 
     def _failed(self, copy: Copy) -> None:
+        """Leave the chunk alone for a while, what else it lacks too: it may fail at once again."""
         self.failed_total += 1
+        self._forget(copy.handle)
         self.moved_from.pop(copy.handle, None)
         failures = self._failures.setdefault(copy.handle, Counter())
         failures[copy.source] += 1

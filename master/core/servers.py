@@ -106,7 +106,7 @@ class Servers:
     def drop_replica(self, server: int, handle: int) -> None:
         """It is gone, or of no use."""
         live = self.live.get(server)
-        if live is not None:
+        if live is not None and (handle in live.replicas or handle in live.spares):
             live.replicas.discard(handle)
             live.spares.discard(handle)
             live.outgoing.discard(handle)

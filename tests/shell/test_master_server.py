@@ -11,6 +11,7 @@ import trio
 from gfs import messages as m
 from gfs.errors import BadKey, DeadSession, GfsError, NoSpace, StorageFailed
 from gfs.records import DECODER
+from master.server import TICK_S
 from tests.logcheck import ExpectLog
 from tests.shell.master_server import KEY, ROOT, MoodyDisk, client, master, until
 
@@ -62,6 +63,24 @@ async def test_reads_go_on_while_a_sync_is_slow(tmp_path: Path) -> None:
         await until(lambda: answers[0] is not None)
         assert (await a.lookup(b"newer")).ino
         disk.sync_s = 0.0
+
+
+async def test_work_that_always_makes_more_work_starves_nobody(tmp_path: Path) -> None:
+    """An order to a server that is gone is answered at once, and the answer may order again."""
+    async with master(tmp_path / "m", MoodyDisk()) as running, client(running) as a:
+        await a.open()
+        engine, orders = running.server._core.engine, 0
+
+        def again(_: object) -> None:
+            nonlocal orders
+            if orders >= 0:
+                orders += 1
+                engine.order_server(99, m.DeleteReplicas([], engine.epoch), again)
+
+        running.server._do(lambda: again(None))
+        assert (await a.create(b"f")).created
+        assert orders > 1
+        orders = -1
 
 
 async def test_what_arrives_during_a_sync_is_the_next_group(tmp_path: Path) -> None:
@@ -222,6 +241,8 @@ async def test_odd_chunk_servers_are_refused_and_the_master_stays(
             replica = m.ReplicaReport(1 << 63, 1, True, 0, 0)
             with pytest.raises(GfsError):
                 await server.connection.call(m.ReportReplicas([replica], True))
+            await server.connection.call(m.ReportReplicas([], True, gone=[1 << 63]))
+            await trio.sleep(3 * TICK_S)  # what was told is judged
         assert (await a.create(b"f")).created
 
 

@@ -315,7 +315,8 @@ class Network:
         silence until the link works again.
         """
         if end.broken:
-            self.ends.pop(end, None)
+            if not end.in_flight:
+                self.ends.pop(end, None)
             return
         for one in (end, end.other):
             keep = self._random.randint(0, len(one.in_flight))

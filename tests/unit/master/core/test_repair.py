@@ -129,6 +129,14 @@ def test_the_most_endangered_is_copied_first_then_what_is_waited_for(
         assert begun[2 * len(twice)] == once[-1]
 
 
+def test_only_chunks_are_waited_for(c: Cluster, a: Client) -> None:
+    """A number that is no chunk's once ended the master: it was looked at again for repair."""
+    handle = sealed_file(c, a)
+    found = a.get(m.Locate([handle, handle + 1]), m.Locations)
+    assert [located.handle for located in found.chunks] == [handle]
+    assert c.core.engine.servers.wanted == {handle}
+
+
 def test_streams_are_bounded_at_both_ends(make_cluster: MakeCluster) -> None:
     c = make_cluster(servers=4)
     a = c.client("/a")
@@ -202,6 +210,31 @@ def test_a_copy_that_fails_is_tried_from_and_to_others(make_cluster: MakeCluster
     good = holders(c, handle)
     assert len(good) == 3 - 1  # the rotten one still counts for the master
     assert c.core.fleet.repair.statistics()["waiting"] == 0
+
+
+def test_a_copy_that_fails_at_once_is_not_ordered_again_at_once(make_cluster: MakeCluster) -> None:
+    """Two copies are missing: one target refuses, the other has no stream free meanwhile."""
+    c = make_cluster(servers=5)
+    a = c.client("/a")
+    for number in (4, 5):
+        c.server(number).stop()
+    handle = sealed_file(c, a)
+    others = [sealed_file(c, a, b"f%d" % n) for n in range(c.policy.repair_streams)]
+    for number in (4, 5):
+        c.server(number).register()
+    c.server(5).hung = True
+    for other in others:
+        c.core.fleet.repair.copy(other, c.chunk(other), 2, 5, moving=True)
+    c.server(1).replicas[handle].end -= 1  # nobody knows yet; copies from it fail
+    for number in (2, 3):
+        c.server(number).stop()
+    c.pass_time(15)
+    tries = [order for order in copies_ordered(c) if order.handle == handle]
+    assert 1 <= len(tries) <= 8  # 10 s after the last heartbeat, then once a second at most
+    c.server(1).replicas[handle].end += 1
+    c.server(5).answer_all()
+    c.pass_time(15)
+    assert holders(c, handle) == [1, 4, 5]
 
 
 def test_a_chunk_that_nobody_can_take_waits_for_a_server(make_cluster: MakeCluster) -> None:
