@@ -18,11 +18,12 @@ from pathlib import Path
 
 import pytest
 
+from gfs import mounts
 from gfs.cli.main import run
 from gfs.cluster.processes import is_alive, program_command, stop
 from tests.fuse.conftest import Cluster
 from tests.fuse.restricted import mounted, refused
-from tests.fuse.sides import acting_as
+from tests.fuse.sides import LIBC, acting_as
 
 EXPORTS = """
 [[exports]]
@@ -266,6 +267,30 @@ def until_made(path: Path) -> None:
         except OSError as error:
             if error.errno != errno.EROFS:
                 raise
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_mount_on_an_automount(cluster: Cluster, here: Path, tmp_path: Path) -> None:
+    """Whoever is not of the process group that answers the kernel waits at such a place.
+
+    systemd runs mount(8) in its own group; here it is that of the tests.
+    """
+    (here / "f").write_bytes(b"content")
+    source = f"{cluster.layout.directory}//{here.relative_to(cluster.layout.mountpoint(1))}"
+    place = tmp_path / "auto"
+    place.mkdir()
+    asked, asking = os.pipe()
+    words = f"fd={asking},pgrp={os.getpgrp()},minproto=5,maxproto=5,direct".encode()
+    assert LIBC.mount(b"gfs-test", os.fsencode(place), b"autofs", 0, words) == 0
+    os.close(asking)
+    try:
+        assert run(["mount-helper", source, str(place), "-o", f"log={tmp_path}/log"]) == 0
+        assert (place / "f").read_bytes() == b"content"
+        assert mounts.detach(os.fsencode(place))
+    finally:
+        while LIBC.umount2(os.fsencode(place), mounts.MNT_DETACH) == 0:
+            pass
+        os.close(asked)
 
 
 SCRIPT = """
