@@ -5,6 +5,7 @@ Names come out byte for byte with -printf; -ls escapes what is not plain ASCII.
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import time
@@ -16,6 +17,7 @@ from msgspec import Struct
 from gfs.changes import bytes_of
 from gfs.errors import UsageError
 from gfs.findprogram import relative
+from gfs.mounts import TYPE
 
 BLOCK = 512
 RECENT_S = 6 * 30 * 86400  # -ls shows the time of day of what changed since then
@@ -25,7 +27,6 @@ _ESCAPES = {"a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11, "\\": 92
 _MOMENTS = {"a": "atime_ns", "c": "ctime_ns", "t": "mtime_ns"}
 _TIMES = {"A": "atime_ns", "C": "ctime_ns", "T": "mtime_ns", "B": "created_ns"}
 _STRFTIME = frozenset("aAbBcCdDeFgGhHIjklmMnpPrRsStTuUVwWxXyYzZ")
-_UNKNOWN = {"D", "F", "Y", "Z"}  # of GNU find; a view does not know them
 _LS_ESCAPES = {ord(" "): b"\\ ", ord('"'): b'\\"', **{v: b"\\" + k.encode()
                for k, v in _ESCAPES.items()}}  # fmt: skip
 
@@ -46,6 +47,7 @@ class Row(Struct, frozen=True):
     ctime_ns: int
     created_ns: int
     target: str
+    rdev: int = 0
     tests: list[int | None] = []
 
     @property
@@ -75,15 +77,30 @@ class Names:
     group: Callable[[int], str | None]
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What a mount shows on this host, and no view knows.
+
+    Attributes:
+      device: st_dev of the mount that a start point lies in; 0: of none.
+      leads_to: letter of what a symbolic link leads to, N: nothing, L: in a circle, ?: unknown;
+        None: there is no mount in which to look.
+    """
+
+    device: Callable[[str], int] = lambda _: 0
+    leads_to: Callable[[str], str] | None = None
+
+
 Part = bytes | Callable[[Found], bytes]
 
 
 class Format:
     """A format of -printf, read once."""
 
-    def __init__(self, text: str, names: Names) -> None:
+    def __init__(self, text: str, names: Names, shown: Shown) -> None:
         """Raises: UsageError: names the directive that is not known."""
         self._names = names
+        self._shown = shown
         self._parts: list[Part] = []
         self._read(text)
 
@@ -129,7 +146,7 @@ class Format:
         if letter in _TIMES:
             more = text[at : at + 1]
             at += 1
-        value = _value(letter, more, self._names)
+        value = _value(letter, more, self._names, self._shown)
         if value is None:
             raise UsageError(f"find: -printf {text!r}: %{letter}{more} is not known")
         style = _Style(flags, int(width or 0), None if precision is None else int(precision or 0))
@@ -175,7 +192,9 @@ class _Style:
         return (sign + digits).rjust(self.width).encode()
 
 
-def _value(letter: str, more: str, names: Names) -> Callable[[Found], bytes | int] | None:
+def _value(
+    letter: str, more: str, names: Names, shown: Shown
+) -> Callable[[Found], bytes | int] | None:
     """What a directive shows; None if there is none such."""
     if letter in _MOMENTS:
         attribute = _MOMENTS[letter]
@@ -187,7 +206,26 @@ def _value(letter: str, more: str, names: Names) -> Callable[[Found], bytes | in
         return lambda found: _time(getattr(found.row, attribute), more)
     if letter in ("u", "g"):
         return _name_of(letter, names)
-    return None if letter in _UNKNOWN else _VALUES.get(letter)
+    if letter == "D":
+        return lambda found: shown.device(found.start)
+    return _target_kind(shown) if letter == "Y" else _VALUES.get(letter)
+
+
+def _target_kind(shown: Shown) -> Callable[[Found], bytes]:
+    if shown.leads_to is None:
+        raise UsageError("find: %Y needs a mount of the cluster on this host")
+    leads_to = shown.leads_to
+
+    def kind(found: Found) -> bytes:
+        row = found.row
+        return (leads_to(row.path) if stat.S_ISLNK(row.mode) else kind_of(row.mode)).encode()
+
+    return kind
+
+
+def kind_of(mode: int) -> str:
+    """The letter of a kind of file; U: there is none such."""
+    return _KINDS.get(mode >> 9 & 0o170, "U")
 
 
 def _name_of(letter: str, names: Names) -> Callable[[Found], bytes]:
@@ -236,7 +274,9 @@ _VALUES: dict[str, Callable[[Found], bytes | int]] = {
     "i": lambda found: found.row.ino,
     "n": lambda found: found.row.nlink,
     "l": lambda found: bytes_of(found.row.target),
-    "y": lambda found: _KINDS.get(found.row.mode >> 9 & 0o170, "U").encode(),
+    "y": lambda found: kind_of(found.row.mode).encode(),
+    "F": lambda _: TYPE.encode(),
+    "Z": lambda _: b"",  # no context of SELinux is kept
 }
 
 
@@ -271,7 +311,7 @@ class Listing:
     names: Names
     now_s: float
     widths: dict[str, int] = field(
-        default_factory=lambda: dict(zip("ibnugs", (9, 6, 3, 8, 8, 8), strict=True))
+        default_factory=lambda: dict(zip("ibnugsMm", (9, 6, 3, 8, 8, 8, 3, 3), strict=True))
     )
 
     def line(self, found: Found) -> bytes:
@@ -285,11 +325,17 @@ class Listing:
             self._column("n", str(row.nlink)),
             self._column("u", str(row.uid) if user is None else user, left=True),
             self._column("g", str(row.gid) if group is None else group, left=True),
-            self._column("s", str(row.size)),
+            self._size(row),
             self._time(row.mtime_ns // 10**9),
         ]
         line = " ".join(columns).encode("utf-8", "surrogateescape") + b" " + _escaped(row.path)
         return line + (b" -> " + _escaped(row.target) if row.target else b"") + b"\n"
+
+    def _size(self, row: Row) -> str:
+        if not (stat.S_ISCHR(row.mode) or stat.S_ISBLK(row.mode)):
+            return self._column("s", str(row.size))
+        major, minor = str(os.major(row.rdev)), str(os.minor(row.rdev))
+        return self._column("M", major) + ", " + self._column("m", minor)
 
     def _column(self, name: str, text: str, *, left: bool = False) -> str:
         self.widths[name] = width = max(self.widths[name], len(text))

@@ -148,6 +148,7 @@ class Orphan(Struct, array_like=True, gc=False):
     since_ns: int
     parent: int = 0  # directory of its last name; 0: not known
     quota: int = 0  # directory whose quota counted it last, and counts it until it goes
+    above: tuple[int, ...] = ()  # as of `Trash`
 
 
 class Trash(Struct, array_like=True, gc=False):
@@ -158,6 +159,7 @@ class Trash(Struct, array_like=True, gc=False):
     path: bytes
     deleted_ns: int
     uid: int
+    above: tuple[int, ...] = ()  # directories above `parent` then, nearest first, without the root
 
 
 class Writers(Struct, array_like=True, gc=False):

@@ -143,6 +143,7 @@ class MountConfig(DaemonConfig):
     read_ahead_kib: Annotated[int, _about("kernel read-ahead, set when root", 0)] = 4096
     name: Annotated[str, _about("name in the change stream; empty: the mountpoint")] = ""
     source: Annotated[str, _about("shown as the mount's source; empty: the cluster")] = ""
+    new_session: Annotated[bool, _about("begin a session of its own, once mounted")] = False
     options: Annotated[
         list[str], _about("words as mount(8) has them: ro, subtree=/x, allow_other")
     ] = field(default_factory=list)

@@ -82,6 +82,8 @@ class Mount:
             self.tables.users = Layers(limits)
             self.tables.is_subtree = any(access.subtree != b"/" for access in limits)
             self._mount(limits)
+            if self.config.new_session:
+                os.setsid()
             try:
                 await self._run(client)
             finally:
@@ -146,6 +148,7 @@ class Mount:
         self.tables.names_recallable = self.invalidation.probe()
 
     def _unmounted(self) -> None:
+        self.invalidation.end()
         pyfuse3.close(unmount=True)
         end_guard()
         place = os.fsencode(self.place)
@@ -232,7 +235,9 @@ class Mount:
     async def _stop(self, client: Client, nursery: trio.Nursery) -> None:
         """Unmount while we still serve, so that the kernel can write back what is mapped."""
         if await self._unmount(lazy=False):
-            return  # the loop ends by itself
+            # The loop ends by itself and this task with it, unless a mount namespace of somebody's
+            # (a container's, a service's) has a copy of the mount.
+            await trio.sleep(UNMOUNT_S)
         with trio.move_on_after(FLUSH_S) as flushing:
             try:
                 await client.flush_all(durable=True)

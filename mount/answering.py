@@ -85,7 +85,7 @@ class Tables:
       forget_kernel_names: the kernel looks up every name again; never blocks.
       trace: told of each request while somebody watches.
       hidden: handlers, by their names, of what is in `.gfs` (mount.hidden).
-      dot_gfs_is_ours: the root is known to have nothing of its own that is called so.
+      dot_gfs_is_ours: the root has nothing of its own that is called so, and never will.
       users: as whom the master takes the users of this host.
       is_subtree: a part of the filesystem is shown, and directories may move out of it.
     """

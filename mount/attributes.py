@@ -79,12 +79,18 @@ def only_inode(ino: int, mode: int) -> pyfuse3.EntryAttributes:
 
 
 def filesystem(found: FilesystemStat) -> pyfuse3.StatvfsData:
-    """statfs(2): space as a user can fill it."""
+    """statfs(2): space as a user can fill it.
+
+    Below a quota the blocks are its limit, those that are not free its use, and those available
+    what fits: less than what is free where the cluster, or a quota further up, leaves less.
+    """
     result = pyfuse3.StatvfsData()
     result.f_bsize = READ_BYTES
     result.f_frsize = 4096
     result.f_blocks = found.total_bytes // 4096
-    result.f_bfree = result.f_bavail = found.free_bytes // 4096
+    unused = found.total_bytes - found.used_bytes if found.used_bytes >= 0 else 0
+    result.f_bfree = max(unused, found.free_bytes) // 4096
+    result.f_bavail = found.free_bytes // 4096
     free = FREE_FILES if found.files_free < 0 else found.files_free
     result.f_files = found.files + free
     result.f_ffree = result.f_favail = free

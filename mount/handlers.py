@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import pyfuse3
 
-from gfs.errors import NotFound
 from gfs.ids import DOT_GFS
 from mount.answering import Opened, Tables, answer, log
 from mount.core.hidden import is_hidden
@@ -53,23 +52,13 @@ class Handlers(NameCalls, InodeCalls, FileCalls, DirectoryCalls):
         return await self.look_up(parent_inode, name, ctx)
 
     async def _dot_gfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        """Ours, unless a cluster older than it has a file or directory called so.
-
-        None comes to be: the master refuses the name in the root. (In a directory that is not the
-        cluster's root it would not, so there one must look each time.)
-        """
-        if not self.tables.dot_gfs_is_ours:
-            try:
-                found = await self.look_up(pyfuse3.ROOT_INODE, DOT_GFS, ctx)
-            except NotFound:
-                found = None
-            if found is not None and found.st_ino:
-                log.warning(
-                    "mount.taken /.gfs is no part of the filesystem: rename it to have ours"
-                )
-                return found
-            self.tables.dot_gfs_is_ours = True
-        return self._hidden.top()
+        """Ours, unless the filesystem has a file or directory called so."""
+        found = await self.own_dot_gfs(ctx)
+        if found is None:
+            return self._hidden.top()
+        if not self.tables.is_subtree:
+            log.warning("mount.taken /.gfs is no part of the filesystem: rename it to have ours")
+        return found
 
     def init(self) -> None:
         self._on_init()

@@ -78,6 +78,11 @@ class Invalidation:
             return False
         return True
 
+    def end(self) -> None:
+        """There is no kernel to tell any more: the descriptor may soon be another file's."""
+        self._descriptor = -1
+        self._nursery = None
+
     async def run(self) -> None:
         """Threads that drop pages live here; they are abandoned at the end."""
         async with trio.open_nursery() as nursery:
@@ -92,7 +97,7 @@ class Invalidation:
             self._forget_everything()
         tables.cache.invalidate(message.position, message.names, message.inos)
         if self._descriptor < 0:
-            return  # not mounted yet: the kernel has nothing
+            return  # not mounted yet, or no more: the kernel has nothing
         for ino in message.inos:
             self.forget_attributes(ino)
         if tables.names_recallable:
@@ -112,8 +117,8 @@ class Invalidation:
         )
 
     def forget_attributes(self, ino: int) -> None:
-        """The kernel asks for this inode's attributes again. Never blocks."""
-        if self._tables.inodes.distrusts(ino, trio.current_time()):
+        """The kernel, if there is one, asks for this inode's attributes again. Never blocks."""
+        if self._descriptor >= 0 and self._tables.inodes.distrusts(ino, trio.current_time()):
             try:
                 pyfuse3.invalidate_inode(ino, attr_only=True)
             except OSError:
@@ -136,17 +141,16 @@ class Invalidation:
                 self.entries_total += len(known)
                 return
             self.blocked_total += 1
-        self.look_up_everything_again()
-
-    def look_up_everything_again(self) -> None:
-        """Every name that the kernel keeps has to be asked for again. Never blocks."""
-        self.epochs_total += 1
-        os.write(self._descriptor, EPOCH_MESSAGE)
+        self.forget_names()
 
     def forget_names(self) -> None:
-        """`look_up_everything_again` where the kernel keeps names at all."""
+        """Every name that the kernel keeps, if there is one that does, is looked up again.
+
+        Never blocks.
+        """
         if self._descriptor >= 0 and self._tables.names_recallable:
-            self.look_up_everything_again()
+            self.epochs_total += 1
+            os.write(self._descriptor, EPOCH_MESSAGE)
 
     def doubt(self, message: Invalidate) -> None:
         """An own mutation may yet change these: nobody keeps them until `settle`. Never blocks."""
@@ -156,8 +160,7 @@ class Invalidation:
         self.forget_names()
         for ino in {*message.inos, *(ino for ino in found if ino > 0)}:
             cache.forget_attributes(ino)
-            if self._descriptor >= 0:
-                self.forget_attributes(ino)
+            self.forget_attributes(ino)
         for ino in message.contents:
             self._content_changed(ino)
 

@@ -51,11 +51,29 @@ def check_name(name: bytes) -> None:
 class NameCalls(DirectoryCalls):
     """See the module's text."""
 
-    def _require_not_dot_gfs(self, parent: int, name: bytes) -> None:
+    async def _require_not_dot_gfs(
+        self, parent: int, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> None:
         """Raises ReadOnly for a name in `.gfs`, or that is `.gfs`."""
-        ours = self.tables.dot_gfs_is_ours
-        if is_hidden(parent) or (ours and name == DOT_GFS and parent == pyfuse3.ROOT_INODE):
+        is_top = name == DOT_GFS and parent == pyfuse3.ROOT_INODE
+        if is_hidden(parent) or (is_top and await self.own_dot_gfs(ctx) is None):
             raise ReadOnly("it belongs to .gfs")
+
+    async def own_dot_gfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes | None:
+        """What the filesystem has in the root under this name; None: nothing, so it is ours.
+
+        The master refuses the name in the cluster's root, so there none comes to be, but a
+        cluster older than it may have one. In the root of a subtree one may come and go.
+        """
+        tables = self.tables
+        if tables.dot_gfs_is_ours:
+            return None
+        try:
+            found = await self.look_up(pyfuse3.ROOT_INODE, DOT_GFS, ctx)
+        except NotFound:
+            found = absent(0.0)
+        tables.dot_gfs_is_ours = not found.st_ino and not tables.is_subtree
+        return found if found.st_ino else None
 
     async def look_up(
         self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
@@ -157,7 +175,7 @@ class NameCalls(DirectoryCalls):
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
         check_name(new_name)
-        self._require_not_dot_gfs(new_parent_inode, new_name)
+        await self._require_not_dot_gfs(new_parent_inode, new_name, ctx)
         if self.client.pending(inode) is not None:
             await self.client.settle(inode)
         done = await self.mutate(MakeLink(inode, new_parent_inode, new_name), ctx)
@@ -168,7 +186,7 @@ class NameCalls(DirectoryCalls):
 
     @answer(0)
     async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        self._require_not_dot_gfs(parent_inode, name)
+        await self._require_not_dot_gfs(parent_inode, name, ctx)
         ino = self.cache.lookup(parent_inode, name)
         if ino > 0 and self.client.pending(ino) is not None and self._goes_to_trash(ino):
             await self.client.settle(ino)  # what is undeleted later has its last bytes
@@ -196,7 +214,7 @@ class NameCalls(DirectoryCalls):
 
     @answer(0, bounded=True)
     async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        self._require_not_dot_gfs(parent_inode, name)
+        await self._require_not_dot_gfs(parent_inode, name, ctx)
         ino = self.cache.lookup(parent_inode, name)
         done = await self.mutate(RemoveDirectory(parent_inode, name), ctx)
         self.cache.named(parent_inode, name, ABSENT, done.position)
@@ -218,8 +236,8 @@ class NameCalls(DirectoryCalls):
         if flags & ~RENAME_FLAGS or flags == RENAME_FLAGS:
             raise pyfuse3.FUSEError(errno.EINVAL)
         check_name(name_new)
-        self._require_not_dot_gfs(parent_inode_old, name_old)
-        self._require_not_dot_gfs(parent_inode_new, name_new)
+        await self._require_not_dot_gfs(parent_inode_old, name_old, ctx)
+        await self._require_not_dot_gfs(parent_inode_new, name_new, ctx)
         source = self.cache.lookup(parent_inode_old, name_old)
         target = self.cache.lookup(parent_inode_new, name_new)
         if source == UNKNOWN:

@@ -41,6 +41,7 @@ COLUMNS = (
     "ctime_ns",
     "created_ns",
     "target",
+    "rdev",
 )
 SELECTED = ", ".join(f"i.{name}" for name in COLUMNS)
 WALKED = 5000  # inodes below a start point that are sooner walked than looked for in an index

@@ -24,14 +24,14 @@ import httpx
 import msgspec
 import trio
 
-from gfs import findexpr, findprogram
+from gfs import findexpr, findprogram, mounts
 from gfs.changes import bytes_of, text_of
-from gfs.cli.findacts import Actions
+from gfs.cli.findacts import Actions, led_to
 from gfs.cli.finding import Place, connected, reach
 from gfs.cli.output import complain, out, out_name
 from gfs.cli.queries import NoSuchFile, answer, ask_view, asked_path, barrier, print_standing
 from gfs.errors import UsageError
-from gfs.findformat import Format, Found, Listing, Names, Row
+from gfs.findformat import Format, Found, Listing, Names, Row, Shown
 from gfs.findprogram import Ended, Program, Pruned
 from gfs.findtests import Host
 from gfs.findtree import Action, And, Expression, Nameless, NewerThan, Not, OneOf, Or, SameFile
@@ -94,7 +94,9 @@ class _Search:
         self.wait = "--wait" in own or self.runs
         self.starts = [(path, self._shown(path, actions)) for path in expression.paths]
         self.names = Names(_user, _group)
-        formats = {text: Format(text, self.names) for text in _formats_in(self.program.steps)}
+        seen = _seen_in(place)
+        texts = _formats_in(self.program.steps)
+        formats = {text: Format(text, self.names, seen) for text in texts}
         self.listing = Listing(self.names, time.time())
         self.formats = formats
 
@@ -169,6 +171,29 @@ class _Search:
         follow = _Following(self.program, shown, actions, self.as_json)
         for line in _kept(lines) if self.runs else lines:
             follow.line(line)
+
+
+def _seen_in(place: Place) -> Shown:
+    """What the mounts of the cluster on this host show."""
+
+    def on_host(shown: str) -> bytes | None:
+        raw = bytes_of(shown)
+        typed = os.path.abspath(raw)
+        if (raw.startswith(b"/") or place.inside) and place.path(typed) != typed:
+            return typed
+        return place.on_host(bytes_of(asked_path(place, raw)))
+
+    @functools.cache
+    def device(start: str) -> int:
+        there = on_host(start)
+        mount = None if there is None else mounts.mount_of(there)
+        return 0 if mount is None else os.makedev(*map(int, mount.device.split(":")))
+
+    def leads_to(path: str) -> str:
+        there = on_host(path)
+        return "?" if there is None else led_to(there)
+
+    return Shown(device, leads_to if place.mountpoints else None)
 
 
 class _Following:

@@ -8,6 +8,7 @@ with 1, as find(1) does.
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from gfs.changes import bytes_of
 from gfs.cli.output import complain, flush, out, out_name, shown
 from gfs.errors import GfsError
-from gfs.findformat import Format, Found, Listing
+from gfs.findformat import Format, Found, Listing, kind_of
 from gfs.findtree import Action
 
 COMMAND_BYTES = 128 * 1024  # of paths handed to one command, as find does
@@ -32,6 +33,15 @@ class _Batch:
     directory: bytes
     paths: list[bytes] = field(default_factory=list)
     size: int = 0
+
+
+def led_to(path: bytes) -> str:
+    """The letter of what a symbolic link of this host leads to, see `Shown`."""
+    try:
+        return kind_of(os.stat(path).st_mode)
+    except OSError as error:
+        absent = {errno.ENOENT: "N", errno.ENOTDIR: "N", errno.ELOOP: "L"}
+        return absent.get(error.errno or 0, "?")
 
 
 @dataclass

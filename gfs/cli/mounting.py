@@ -111,7 +111,11 @@ def _command(wanted: Wanted) -> tuple[list[str], dict[str, str]]:
             raise UsageError(f"a subtree stands in {wanted.source} and among the options")
         flags.append(f"--subtree={subtree}")
     shown = wanted.source + _below(wanted.source, wanted.value("subtree"))
-    flags += [f"--source={shown}", f"--log-file={_log_file(file, wanted.mountpoint)}"]
+    flags += [
+        f"--source={shown}",
+        "--new-session",
+        f"--log-file={_log_file(file, wanted.mountpoint)}",
+    ]
     passed = [word for word in wanted.words if not word.startswith("config=")]
     command, environment = program_command("mount")
     words = [f"--options={','.join(passed)}"] if passed else []
@@ -140,7 +144,11 @@ def _log_file(config: str, mountpoint: str) -> str:
 
 
 def _start(command: list[str], environment: dict[str, str]) -> int:
-    """Run the mount detached until it serves (0), or has failed and said why."""
+    """Run the mount detached until it serves (0), or has failed and said why.
+
+    It leaves our process group itself, when it has mounted: where systemd has an automount, all
+    others that come near the place wait until that is done.
+    """
     with _notifications() as (listener, path), tempfile.TemporaryFile() as said:
         started = subprocess.Popen(
             command,
@@ -149,7 +157,6 @@ def _start(command: list[str], environment: dict[str, str]) -> int:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=said,
-            start_new_session=True,
         )
         if _is_ready(listener, started.pid):
             started.returncode = 0  # nobody waits for it: it is meant to outlive us

@@ -5,6 +5,9 @@ or a view, and the escaped path for a mount. All read /etc/gfs/gfs.toml; what di
 between instances stands in an environment file of theirs. A daemon tells that it serves by
 sd_notify(3), so what is ordered after it finds it answering.
 
+Master and chunk servers are ordered before remote filesystems, so a host that goes down ends its
+mounts, of fstab too, while those that they write to still answer.
+
 A mount has none of the options that would give it a mount namespace of its own: what it
 mounts must be seen by all.
 """
@@ -71,7 +74,10 @@ SystemCallFilter=@system-service
 """
 )
 
-_MOUNT = _LOCKED + "ExecStartPre=/bin/mkdir -m 755 -p %f\n"
+# It fails on what a mount that was killed has left there, which the next one takes over.
+_MOUNT = _LOCKED + "ExecStartPre=-/bin/mkdir -m 755 -p %f\n"
+
+_SERVES_MOUNTS = "\nWants=remote-fs-pre.target\nBefore=remote-fs-pre.target"
 
 _INSTALL = "\n[Install]\nWantedBy={target}\n"
 
@@ -90,11 +96,13 @@ def units(gfs: str) -> dict[str, str]:
     daemon = _HEAD + _CLOSED + _INSTALL.format(target="multi-user.target")
     return {
         "gfs-master.service": daemon.format(
-            **plain | {"reload": "ExecReload=/bin/kill -HUP $MAINPID\n"},
+            **plain
+            | {"reload": "ExecReload=/bin/kill -HUP $MAINPID\n", "after": _SERVES_MOUNTS},
             about="GFS master", words="master", stop_s=30, oom=-900,
         ),
         "gfs-chunkd@.service": daemon.format(
-            **plain | {"environment": of_instance.format("chunkd")},
+            **plain
+            | {"environment": of_instance.format("chunkd"), "after": _SERVES_MOUNTS},
             about="GFS chunk server %i", words="chunkd", stop_s=30, oom=-500,
         ),
         "gfs-projections@.service": daemon.format(
@@ -107,7 +115,7 @@ def units(gfs: str) -> dict[str, str]:
                 "environment": of_instance.format("mount"),
                 "restart": "on-failure",  # who unmounts it means it
                 "start_s": 90,
-                "after": "\nBefore=remote-fs.target",
+                "after": " remote-fs-pre.target\nBefore=remote-fs.target",
             },
             about="GFS mounted at %f", words="mount %f", stop_s=60, oom=-500,
         ),

@@ -243,7 +243,12 @@ class FilesystemStat(Message):
 
     Trash counts as used, but not in quotas: its space is there ten minutes after it is purged,
     not when it is written to; and only a walk could tell how much a tree in it holds.
-    `files_free` -1: as many as one likes.
+    Below quotas the total is the lowest limit, what is used the use of the nearest that has one,
+    what is free what fits below all of them.
+
+    Attributes:
+      files_free: -1: as many as one likes.
+      used_bytes: -1: no quota counts; all is used that is not free.
     """
 
     total_bytes: int
@@ -251,6 +256,7 @@ class FilesystemStat(Message):
     files: int
     chunk_bytes: int
     files_free: int = -1
+    used_bytes: int = -1
 
 
 class GetQuota(Message):

@@ -13,11 +13,35 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gfs.ids import ROOT_INO, TRASH_INO
-from gfs.items import INODES, LINKS_BY_INO, TRASH, Inode, Trash
-from master.core.tables import ReadTables
+from gfs.items import INODES, LINKS_BY_INO, TRASH, Inode, Orphan, Trash
+from master.core.tables import Readable, ReadTables
 
 KNOWN_MAX = 100_000
 _DEPTH_MAX = 4096
+
+
+def home_of(tables: Readable, deleted: Trash | Orphan) -> tuple[int, int]:
+    """The nearest directory of those that it lay in which stands, and how many below have gone."""
+    for gone, directory in enumerate((deleted.parent, *deleted.above)):
+        if _stands(tables, directory):
+            return directory, gone
+    return ROOT_INO, 1 + len(deleted.above)
+
+
+def names_gone(item: Trash, gone: int) -> list[bytes]:
+    """What the `gone` nearest of the directories that it lay in were called, outermost first."""
+    return item.path.split(b"/")[-1 - gone : -1]
+
+
+def _stands(tables: Readable, directory: int) -> bool:
+    for _ in range(_DEPTH_MAX):
+        if directory == ROOT_INO:
+            return True
+        inode: Inode | None = tables.get(INODES, (directory,))
+        if inode is None or directory == TRASH_INO:
+            break
+        directory = inode.parent
+    return False
 
 
 class Ancestry:
@@ -70,13 +94,20 @@ class Ancestry:
         for _ in range(_DEPTH_MAX):
             item: Trash | None = self._tables.get(TRASH, (here,))
             if item is not None:
-                return self.holds_directory(item.parent)
+                return self.holds_deleted(item)
             inode: Inode | None = self._tables.get(INODES, (here,))
             if inode is None or here in (ROOT_INO, TRASH_INO):
                 break
             links = [] if inode.is_directory else self._tables.by_index(LINKS_BY_INO, here, limit=1)
             here = int(links[0][0]) if links else inode.parent
         return False
+
+    def holds_deleted(self, item: Trash | Orphan) -> bool:
+        """Is the directory that it was in there, or else the nearest above that still stands?"""
+        if self.holds_directory(item.parent):
+            return True
+        home, gone = home_of(self._tables, item)
+        return gone > 0 and self.holds_directory(home)
 
     def _reached_root(self, way: list[int]) -> bool:
         """`way` leads from a directory to the root of the filesystem."""

@@ -29,7 +29,7 @@ from gfs.items import INODES, ORPHANS, TRASH, Inode, Orphan, Trash
 from gfs.messages import Access, Message
 from gfs.open_flags import O_TRUNC, writes
 from gfs.squashing import Layers
-from master.core.ancestry import Ancestry
+from master.core.ancestry import Ancestry, home_of, names_gone
 from master.core.registry import Registry
 from master.core.tables import ReadTables
 
@@ -228,11 +228,11 @@ class Confines:
             raise StaleInode("it was not deleted below the root of this session")
 
     def _holds_trash(self, ino: int, in_step: bool) -> bool:
-        """Does the directory that it was deleted from lie below the root?"""
+        """Does what it was deleted from lie below the root?"""
         tables = self._decided if in_step else self._committed
         item: Trash | None = tables.get(TRASH, (ino,))
         below = self._below_decided if in_step else self._below_committed
-        return item is None or below.holds_directory(item.parent)
+        return item is None or below.holds_deleted(item)
 
     def declared(self, ask: m.OpenSession) -> tuple[m.OpenSession, set[int]]:
         """What a session that is taken up holds, without what it does not reach; and that."""
@@ -254,7 +254,7 @@ class Confines:
         if self._reaches(ino, True):
             return True
         orphan: Orphan | None = self._decided.get(ORPHANS, (ino,))
-        return orphan is not None and self._below_decided.holds_directory(orphan.parent)
+        return orphan is not None and self._below_decided.holds_deleted(orphan)
 
     # --- what it is answered
 
@@ -337,7 +337,9 @@ class Confines:
         item: Trash | None = self._committed.get(TRASH, (entry.ino,))
         if self._is_whole or item is None:
             return entry.path
-        return self._path(item.parent, self.root).rstrip(b"/") + b"/" + item.name
+        home, gone = home_of(self._committed, item)
+        below = [self._path(home, self.root).rstrip(b"/"), *names_gone(item, gone), item.name]
+        return b"/".join(below)
 
 
 _OUTWARD: dict[type[Message], Callable[[Confines, Any], Message]] = {

@@ -275,6 +275,8 @@ class Queries:
         return SnapshotListing([entry for entry in found if entry is not None])
 
     def _snapshot(self, ino: int, ask: ListSnapshots) -> SnapshotEntry | None:
+        if ino == ask.top:
+            return None  # it has no name there
         try:
             inode, path = self.inode(ino), self.path(ino, ask.top)
             here = ask.top

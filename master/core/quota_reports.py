@@ -10,7 +10,7 @@ from gfs.messages import FilesystemStat, GetQuota, ListQuotas, Quotas, QuotaUse
 from master.core.decision import Policy
 from master.core.permissions import require_root
 from master.core.queries import Queries
-from master.core.quotas import NO_LIMIT, room_in
+from master.core.quotas import NO_LIMIT, limits_now, room_in
 from master.core.realms import Realms, home
 from master.core.tables import ReadTables
 
@@ -38,20 +38,18 @@ class QuotaReports:
         return room_in(tables, chain, now_ns, self._grace_ns)[0]
 
     def limited(self, found: FilesystemStat, ino: int, now_ns: int) -> FilesystemStat:
-        """Space of the filesystem as it is at or below an inode.
-
-        What is used is what the nearest quota with such a limit counts; what is free, what fits
-        below all of them.
-        """
+        """Space of the filesystem as it is at or below an inode, see `FilesystemStat`."""
         chain = self._governing(ino)
         bytes_left, files_left = room_in(self._tables, chain, now_ns, self._grace_ns)
         quotas = [quota for ino in chain if (quota := self._tables.get(QUOTAS, (ino,)))]
+        limits = [(limits_now(quota, now_ns, self._grace_ns), quota) for quota in quotas]
         if bytes_left != NO_LIMIT:
-            free = min(found.free_bytes, bytes_left)
-            used = next(quota.bytes for quota in quotas if quota.bytes_max or quota.bytes_soft)
-            found = replace(found, total_bytes=used + free, free_bytes=free)
+            in_force = [(most, quota.bytes) for (most, _), quota in limits if most != NO_LIMIT]
+            total = min(found.total_bytes, *(most for most, _ in in_force))
+            free, used = min(found.free_bytes, bytes_left), in_force[0][1]
+            found = replace(found, total_bytes=total, free_bytes=free, used_bytes=used)
         if files_left != NO_LIMIT:
-            used = next(quota.files for quota in quotas if quota.files_max or quota.files_soft)
+            used = next(quota.files for (_, most), quota in limits if most != NO_LIMIT)
             found = replace(found, files=used, files_free=files_left)
         return found
 

@@ -21,7 +21,7 @@ from master.core import removal
 from master.core.decision import Decision
 from master.core.permissions import require_root
 from master.core.quota_counting import amount_below, judged, let_orphans_go, recounted
-from master.core.realms import Readable
+from master.core.tables import Readable
 
 NO_LIMIT = -1
 LIMIT_MAX = 1 << 62

@@ -11,22 +11,15 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from gfs.ids import ROOT_INO, TRASH_INO
-from gfs.items import INODES, LINKS_BY_INO, ORPHANS, QUOTAS, Inode, Key, Orphan, Quota
+from gfs.items import INODES, LINKS_BY_INO, ORPHANS, QUOTAS, Inode, Orphan, Quota
 from gfs.records import DirentChange, InodeChange, OrphanChange, QuotaChange, Record
+from master.core.tables import Readable
 
 _DEPTH_MAX = 4096
 _KNOWN_MAX = 100_000  # directories, and files, remembered
-
-
-class Readable(Protocol):
-    """What is read of the tables, or of a transaction over them."""
-
-    def get(self, table: str, key: Key) -> Any: ...
-
-    def by_index(self, index: str, value: int, *, limit: int | None = None) -> list[Key]: ...
 
 
 class Realms:

@@ -36,6 +36,18 @@ def path_of(tx: Transaction, parent: int, name: bytes) -> bytes:
     return b"?/" + b"/".join(reversed(parts))
 
 
+def _above(tx: Transaction, directory: int) -> tuple[int, ...]:
+    """Those above a directory, nearest first, without the root: it may be removed itself later."""
+    found: list[int] = []
+    for _ in range(_DEPTH_MAX):
+        inode: Inode | None = tx.get(INODES, (directory,))
+        if inode is None or inode.parent in (ROOT_INO, TRASH_INO, directory):
+            break
+        directory = inode.parent
+        found.append(directory)
+    return tuple(found)
+
+
 def drop_link(
     decision: Decision, parent: int, name: bytes, ino: int, inode: Inode, *, to_trash: bool
 ) -> None:
@@ -91,7 +103,8 @@ def move_to_trash(decision: Decision, parent: int, name: bytes, ino: int, inode:
     decision.put_inode(ino, inode)
     tx.put(DIRENTS, (TRASH_INO, trash_name(ino)), Dirent(ino, inode.mode & 0o170000))
     path = path_of(tx, parent, name)
-    tx.put(TRASH, (ino,), Trash(parent, name, path, deleted_ns, decision.actor.uid))
+    above = _above(tx, parent)
+    tx.put(TRASH, (ino,), Trash(parent, name, path, deleted_ns, decision.actor.uid, above))
 
 
 def trash_name(ino: int) -> bytes:
@@ -207,6 +220,7 @@ def reclaim_or_orphan(decision: Decision, ino: int, inode: Inode, parent: int = 
     is_open = decision.registry.is_open(ino) and not inode.is_directory
     if is_open or (inode.is_file and extents.is_scattered(decision.tx, ino, inode)):
         decision.put_inode(ino, replace(inode, nlink=0, version=inode.version + 1))
-        decision.tx.put(ORPHANS, (ino,), Orphan(decision.now_ns, parent))
+        above = _above(decision.tx, parent)
+        decision.tx.put(ORPHANS, (ino,), Orphan(decision.now_ns, parent, above=above))
     else:
         reclaim(decision, ino, inode)

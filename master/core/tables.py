@@ -22,6 +22,14 @@ from gfs.items import Key
 AnyItem = Any
 
 
+class Readable(Protocol):
+    """What is read of the tables, or of a transaction over them."""
+
+    def get(self, table: str, key: Key) -> Any: ...
+
+    def by_index(self, index: str, value: int, *, limit: int | None = None) -> list[Key]: ...
+
+
 class ReadTables(Protocol):
     """Items by key, in order and by index."""
 

@@ -11,6 +11,7 @@ from gfs.ids import ROOT_INO, TRASH_INO
 from gfs.items import DIRENTS, TRASH, Dirent, Trash
 from gfs.messages import Actor, Done, EmptyTrash, MakeNode, Undelete
 from master.core import namespace, removal
+from master.core.ancestry import home_of, names_gone
 from master.core.decision import Decision, check_name, check_new_name, is_reserved
 from master.core.permissions import EXECUTE, ROOT_UID, WRITE, require, require_removable
 
@@ -70,10 +71,11 @@ def _old_place(
     """Where it was, or the path that is asked for: directory and free name.
 
     What is to come back below `op.top` goes to the directory that it was in, wherever its
-    path would lead by now.
+    path would lead by now; if that has gone, it is made again in the nearest one that stands.
     """
     if op.top != ROOT_INO and not op.path:
-        return _free_place(decision, item.parent, [item.name, *below])
+        home, gone = home_of(decision.tx, item)
+        return _free_place(decision, home, [*names_gone(item, gone), item.name, *below])
     path = op.path or b"/".join((item.path, *below))
     parts = [part for part in path.split(b"/") if part]
     if not parts or parts[0] == b"?":

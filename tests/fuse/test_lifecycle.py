@@ -86,6 +86,39 @@ def test_unmounted_mount_ends_by_itself(cluster: Cluster, here: Path, there: Pat
     cluster.up()
 
 
+def test_mount_that_ends_while_the_master_restarts_loses_nothing(
+    cluster: Cluster, here: Path, there: Path
+) -> None:
+    """As when all daemons of a host are restarted: the new master finds no kernel to tell of it."""
+    (here / "f").write_bytes(b"late")  # waits in the mount
+    master, mount1 = cluster.process("master"), cluster.process("mount1")
+    os.kill(master.pid, signal.SIGKILL)
+    os.kill(mount1.pid, signal.SIGTERM)
+    assert processes.wait_for_end([master], 5) == []
+    while mounts.mount_at(os.fsencode(cluster.layout.mountpoint(1))) is not None:
+        time.sleep(0.02)
+    cluster.up()
+    assert processes.wait_for_end([mount1], 25) == []
+    assert (there / "f").read_bytes() == b"late"
+    cluster.up()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_mount_that_another_namespace_has_too_ends_all_the_same(
+    cluster: Cluster, here: Path, there: Path
+) -> None:
+    """A service or container that was started meanwhile may have it: umount takes ours alone."""
+    words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo; exec sleep 60"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        (here / "f").write_bytes(b"held")
+        assert processes.stop([cluster.process("mount1")], term_s=25) == []
+        holder.kill()
+    assert (there / "f").read_bytes() == b"held"
+    cluster.up()
+
+
 def test_killed_mount_is_recovered_and_fsynced_bytes_are_there(
     cluster: Cluster, here: Path, there: Path
 ) -> None:

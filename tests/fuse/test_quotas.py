@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.fuse.conftest import Cluster
+from tests.fuse.restricted import mounted
 from tests.system.clusters import LocalCluster
 
 MIB = 1 << 20
@@ -199,15 +200,58 @@ def test_the_command_shows_lists_and_clears(gfs: LocalCluster, here: Path) -> No
     assert b"the soft limit on bytes, 2048, is above the hard one, 1024" in done.stderr
 
 
+def df(place: Path, *words: str) -> list[int]:
+    """What df(1) prints in its columns of numbers, once the answer that the mount keeps is old."""
+    time.sleep(1.1)
+    done = run("df", "--output=size,used,avail,itotal,iused,iavail", *words, place)
+    assert done.returncode == 0, done.stderr
+    return [int(word) for word in done.stdout.splitlines()[1].split()]
+
+
+@pytest.mark.parametrize("options", ["", "ro"])
+def test_df_of_a_subtree_shows_the_quota_of_its_directory(
+    cluster: Cluster, gfs: LocalCluster, here: Path, tmp_path: Path, options: str
+) -> None:
+    gfs.gfs("quota", "set", here, "--bytes", "1GiB", "--files", "1000")
+    write_durably(here / "f", b"x" * 3 * MIB)
+    with mounted(cluster, tmp_path / "sub", here, options) as sub:
+        assert df(sub, "-B1") == [1 << 30, 3 * MIB, (1 << 30) - 3 * MIB, 1000, 1, 999]
+        told = run("stat", "-f", "-c", "%T %b %f %a %S %c %d", sub).stdout.split()
+        blocks = (1 << 30) // 4096
+        free = str(blocks - 3 * MIB // 4096)
+        assert told == ["fuseblk", str(blocks), free, free, "4096", "1000", "999"]
+        write_durably(here / "g", b"x" * MIB)
+        assert df(sub, "-B1")[1] == 4 * MIB
+        gfs.gfs("quota", "set", here, "--bytes", "1MiB")  # less than there is
+        assert df(sub, "-B1")[:3] == [MIB, MIB, 0]
+        gfs.gfs("quota", "clear", here)
+        assert df(sub, "-B1")[0] == df(cluster.layout.mountpoint(1), "-B1")[0]
+
+
+def test_df_below_several_quotas_shows_the_lowest_limit_and_the_nearest_use(
+    cluster: Cluster, gfs: LocalCluster, here: Path, tmp_path: Path
+) -> None:
+    (here / "mine/deep").mkdir(parents=True)
+    gfs.gfs("quota", "set", here, "--bytes", "100MiB")
+    gfs.gfs("quota", "set", here / "mine", "--bytes", "10MiB", "--files", "10")
+    write_durably(here / "mine/deep/f", b"x" * MIB)
+    with mounted(cluster, tmp_path / "sub", here / "mine/deep", "") as sub:
+        assert df(sub, "-B1M") == [10, 1, 9, 10, 2, 8]
+        write_durably(here / "theirs", b"x" * 95 * MIB)
+        assert df(sub, "-B1M")[:3] == [10, 1, 4]  # what there is room for further up
+        gfs.gfs("quota", "set", here / "mine", "--bytes", "1GiB")
+        assert df(sub, "-B1M")[:3] == [100, 1, 4]
+
+
 def test_df_shows_a_quota_of_the_root_and_fsck_agrees_with_all_counts(
     cluster: Cluster, gfs: LocalCluster, here: Path
 ) -> None:
     root = cluster.layout.mountpoint(1)
-    gfs.gfs("quota", "set", root, "--bytes", "8GiB", "--files", "100k")
+    gfs.gfs("quota", "set", root, "--bytes", "1GiB", "--files", "100k")
     (here / "f").write_bytes(b"x" * MIB)
-    time.sleep(1.1)  # an answer of statfs is kept for a second
-    found = os.statvfs(root)
-    assert found.f_blocks * found.f_frsize <= 8 << 30
-    assert found.f_files == 100_000
+    size, used, available, files = df(root, "-B1")[:4]
+    assert size == 1 << 30
+    assert size - used == available
+    assert files == 100_000
     gfs.gfs("quota", "clear", root)
     assert gfs.json("fsck", "--json")["problems"] == []

@@ -14,7 +14,6 @@ import stat
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,8 @@ from gfs import mounts
 from gfs.cli.main import run
 from gfs.cluster.processes import is_alive, program_command, stop
 from tests.fuse.conftest import Cluster
-from tests.fuse.sides import acting_as
+from tests.fuse.restricted import mounted, refused
+from tests.fuse.sides import LIBC, acting_as
 
 EXPORTS = """
 [[exports]]
@@ -52,38 +52,10 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     del os.environ["GFS_MASTER_EXPORTS_FILE"]
 
 
-@contextmanager
-def mounted(
-    cluster: Cluster, place: Path, below: Path | None, options: str, *, by_descriptor: bool = False
-) -> Iterator[Path]:
-    """A mount of the directory that the first mount has at `below`."""
-    place.mkdir()
-    source = str(cluster.layout.directory)
-    if below is not None:
-        source += f"//{below.relative_to(cluster.layout.mountpoint(1))}"
-    log = place.with_suffix(".log")
-    words = [options, f"log={log}"]
-    assert run(["mount-helper", source, str(place), "-o", ",".join(filter(None, words))]) == 0
-    root = os.open(place, os.O_PATH)
-    try:
-        # By descriptor, for users who may not walk to the directories of tests.
-        yield Path(f"/proc/self/fd/{root}") if by_descriptor else place
-    finally:
-        os.close(root)
-        assert mounts.detach(os.fsencode(place))
-    assert b" ERROR " not in log.read_bytes()
-
-
 def options_of(place: Path) -> set[str]:
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     (found,) = [line.split() for line in lines if line.split()[4] == str(place)]
     return set(found[5].split(","))
-
-
-def refused(code: int, function: object, *args: object) -> None:
-    with pytest.raises(OSError) as caught:
-        function(*args)  # type: ignore[operator]
-    assert caught.value.errno == code, errno.errorcode[caught.value.errno or 0]
 
 
 def test_a_read_only_mount_of_a_subtree(cluster: Cluster, here: Path, tmp_path: Path) -> None:
@@ -295,6 +267,30 @@ def until_made(path: Path) -> None:
         except OSError as error:
             if error.errno != errno.EROFS:
                 raise
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_mount_on_an_automount(cluster: Cluster, here: Path, tmp_path: Path) -> None:
+    """Whoever is not of the process group that answers the kernel waits at such a place.
+
+    systemd runs mount(8) in its own group; here it is that of the tests.
+    """
+    (here / "f").write_bytes(b"content")
+    source = f"{cluster.layout.directory}//{here.relative_to(cluster.layout.mountpoint(1))}"
+    place = tmp_path / "auto"
+    place.mkdir()
+    asked, asking = os.pipe()
+    words = f"fd={asking},pgrp={os.getpgrp()},minproto=5,maxproto=5,direct".encode()
+    assert LIBC.mount(b"gfs-test", os.fsencode(place), b"autofs", 0, words) == 0
+    os.close(asking)
+    try:
+        assert run(["mount-helper", source, str(place), "-o", f"log={tmp_path}/log"]) == 0
+        assert (place / "f").read_bytes() == b"content"
+        assert mounts.detach(os.fsencode(place))
+    finally:
+        while LIBC.umount2(os.fsencode(place), mounts.MNT_DETACH) == 0:
+            pass
+        os.close(asked)
 
 
 SCRIPT = """

@@ -122,6 +122,7 @@ def test_find_starts_where_one_stands_and_shows_paths_as_typed(cluster: LocalClu
 FORMATS = (
     r"%p|%P|%f|%h|%H|%d|%y|%l\0", r"%s %b %k %S %m %#m %M %n %i %P\0", r"%u %U %g %G %-9u|%P\0",
     r"%t|%T@|%TY-%Tm-%Td %TH:%TM:%TS|%c|%C+|%P\0", r"%10s|%-10f|%.3f|%%\t\101\0",
+    r"%D %9D|%F %-12F|%Y%y %5Y|%P\0",
 )  # fmt: skip
 
 
@@ -238,7 +239,7 @@ def test_search_takes_everything_that_is_known_of_a_file(cluster: LocalCluster) 
 def test_find_refuses_what_it_cannot_do(cluster: LocalCluster) -> None:
     for words in (
         ["-nonsense"],
-        ["-printf", "%Z"],
+        ["-printf", "%Q"],
         ["-size", "x"],
         ["-ls", "--json"],
         ["(", "-name", "x"],

@@ -60,3 +60,13 @@ def test_the_service_manager_is_told(
         assert manager.recv(100) == b"READY=1"
     readiness.announce(str(tmp_path / "ready"))  # nobody listens any more
     assert (tmp_path / "ready").exists()
+
+
+def test_mounts_end_before_what_they_write_to_and_start_on_what_was_killed() -> None:
+    """The order of a stop is that of a start, reversed."""
+    text = units("/x")
+    for name in ("gfs-master.service", "gfs-chunkd@.service"):
+        assert "Before=remote-fs-pre.target\n" in text[name]
+    mount = text["gfs-mount@.service"]
+    assert "After=network-online.target remote-fs-pre.target\n" in mount
+    assert "ExecStartPre=-/bin/mkdir" in mount  # cannot stat a dead mount

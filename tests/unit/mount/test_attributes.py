@@ -85,6 +85,16 @@ def test_absent_name_is_inode_zero() -> None:
 def test_space_is_in_fragments() -> None:
     found = filesystem(FilesystemStat(8 * MIB, 4 * MIB, 10, MIB))
     assert (found.f_blocks, found.f_bavail, found.f_frsize) == (2048, 1024, 4096)
+    assert found.f_bfree == found.f_bavail
+
+
+@pytest.mark.parametrize(
+    ("used", "fits", "blocks"),
+    [(5000, MIB - 5000, (256, 254, 254)), (5000, 4096, (256, 254, 1)), (2 * MIB, 0, (256, 0, 0))],
+)
+def test_space_below_a_quota(used: int, fits: int, blocks: tuple[int, int, int]) -> None:
+    found = filesystem(FilesystemStat(MIB, fits, 10, MIB, used_bytes=used))
+    assert (found.f_blocks, found.f_bfree, found.f_bavail) == blocks
 
 
 def test_source_with_commas_and_umlauts_is_escaped_for_libfuse() -> None:

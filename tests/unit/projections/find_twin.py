@@ -15,7 +15,8 @@ import msgspec
 
 from gfs import changes, findexpr, findprogram, items
 from gfs.changes import Cursor, bytes_of, text_of
-from gfs.findformat import Format, Found, Listing, Names, Row
+from gfs.cli.findacts import led_to
+from gfs.findformat import Format, Found, Listing, Names, Row, Shown
 from gfs.findprogram import Ended, Pruned
 from gfs.findtests import Host
 from gfs.findtree import Action, Predicate
@@ -41,6 +42,12 @@ class Twin:
 
     root: Path
     store: SqliteStore
+
+    @property
+    def shown(self) -> Shown:
+        """The directory is its own mount."""
+        device = os.stat(self.root).st_dev
+        return Shown(lambda _: device, lambda path: led_to(bytes_of(path)))
 
     def find(self, words: list[str]) -> bytes:
         """What find(1) prints."""
@@ -97,11 +104,11 @@ class Twin:
                 case "print" | "print0":
                     out.extend(path + (b"\n" if action.name == "print" else b"\0"))
                 case "printf":
-                    out.extend(Format(action.words[0], NOBODY).render(found))
+                    out.extend(Format(action.words[0], NOBODY, self.shown).render(found))
                 case "ls":
                     out.extend(listing.line(found))
                 case "exec":  # test -d {}, the one command that the tests run
-                    return stat.S_ISDIR(found.row.mode)
+                    return os.path.isdir(path)
             return True
 
         findprogram.follow(steps, found.row.tests, act, lambda: pruned.add(0, found.below))
@@ -122,6 +129,7 @@ def make_twin(directory: Path, seed: int) -> Twin:
     root = directory / "tree"
     root.mkdir()
     populate(root, random.Random(seed), time.time())
+    add_links_and_devices(root, time.time())
     view = SearchView(config(directory))
     store = view.open_store(directory / "search.db", None)
     assert isinstance(store, SqliteStore)
@@ -166,6 +174,16 @@ def populate(root: Path, rng: random.Random, now: float) -> None:
         os.utime(path, (now + 3600 if path in directories else when - 5, when))
 
 
+def add_links_and_devices(root: Path, now: float) -> None:
+    """Links in a circle, upwards and through what is no directory; devices if we may make them."""
+    for name, target in (("round", "about"), ("about", "round"), ("up", ".."), ("no", "x/x/x")):
+        (root / name).symlink_to(target)
+        os.utime(root / name, (now + 3600, now), follow_symlinks=False)
+    if os.geteuid() == 0:
+        os.mknod(root / "null", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+        os.mknod(root / "disk", stat.S_IFBLK | 0o600, os.makedev(1000, 70_000))
+
+
 def snapshot(root: Path) -> list[changes.Line]:
     """Inodes and dirents of a real tree as lines of a snapshot; the root becomes inode 1."""
     top = os.lstat(root).st_ino
@@ -194,6 +212,7 @@ def inode_event(ino: int, path: Path) -> changes.Event:
     target = os.fsencode(os.readlink(path)) if stat.S_ISLNK(s.st_mode) else b""
     inode = items.Inode(
         s.st_mode, s.st_uid, s.st_gid, s.st_nlink, s.st_size,
-        s.st_atime_ns, s.st_mtime_ns, s.st_ctime_ns, stored=s.st_blocks * 512, target=target,
+        s.st_atime_ns, s.st_mtime_ns, s.st_ctime_ns,
+        stored=s.st_blocks * 512, rdev=s.st_rdev, target=target,
     )  # fmt: skip
     return changes.snapshot_event(items.INODES, (ino,), inode, "1-1")

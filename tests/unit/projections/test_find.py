@@ -56,7 +56,7 @@ FORMATS = (
     r"%TY-%Tm-%Td %TH:%TM:%TS %TT %TX %T+ %P\n",
     r"%Ta %TA %Tb %TB %Th %Tc %Tx %TD %TF %Tj %Tk %Tl %TI %Tp %Tr %TR %Ty %TU %TW %Tw %TZ %Ts %P\n",
     r"%%\a\b\f\n\r\t\v\\\101\0%P", r"\1012%P\60", "plain %P %% \\n", r"ab%Pc\cd",
-    r"%20f|%-20P|%.3P|%5h\n",
+    r"%20f|%-20P|%.3P|%5h\n", r"%y%Y %-3Y|%5Y|%.0Y %P\n", r"%D %9D|%-9D|%.2D %P\n",
 )  # fmt: skip
 
 
@@ -217,6 +217,13 @@ def test_ls_prints_the_lines_that_find_prints(twin: Twin) -> None:
     for line in ours:
         ino = int(line.split()[0])
         assert line.split() == numbers_for_names(twin.find(["-inum", str(ino), "-ls"])).split()
+
+
+def test_ls_shows_the_numbers_of_devices_in_the_columns_of_find(twin: Twin) -> None:
+    for name in ("null", "disk"):
+        words = ["-name", name, "(", "-type", "c", "-o", "-type", "b", ")", "-ls"]
+        theirs = twin.find(words).replace(b"root    ", b"0       ")
+        assert twin.printed(words) == theirs
 
 
 def numbers_for_names(line: bytes) -> bytes:

@@ -349,12 +349,59 @@ def test_a_removed_tree_is_looked_into_by_whom_it_was_removed_from(
         sub.names(tree["other"])
 
 
+def test_trash_of_directories_that_are_gone_belongs_to_the_nearest_that_stands(
+    c: Cluster, a: Client, sub: Client, tree: dict[str, int]
+) -> None:
+    inner = a.mkdir(b"e", tree["d"])
+    deep, beside = filled(c, a, b"deep", inner), filled(c, a, b"beside", tree["d"])
+    outside = filled(c, a, b"secret", a.mkdir(b"x", tree["a"]))
+    c.pass_time(OLD)
+    a.open()
+    sub.open()
+    a.do(m.Unlink(inner, b"deep"))
+    a.do(m.Unlink(tree["d"], b"beside"))
+    a.do(m.RemoveDirectory(tree["d"], b"e"))
+    assert [one.path for one in trash(sub)] == [b"/d/e/deep", b"/d/beside"]
+    a.do(m.RemoveTree(tree["b"], b"d"))
+    a.do(m.Unlink(a.lookup(b"x", tree["a"]).ino, b"secret"))
+    a.do(m.RemoveDirectory(tree["a"], b"x"))
+    a.do(m.Rename(tree["a"], b"b", tree["a"], b"moved"))
+    listed = {one.ino: one.path for one in trash(sub)}
+    assert listed == {deep: b"/d/e/deep", beside: b"/d/beside", tree["d"]: b"/d"}
+    with pytest.raises(errors.StaleInode):
+        sub.do(m.Undelete(outside))
+    sub.do(m.Undelete(deep))
+    assert walk(a, b"/a/moved/d/e/deep").entry.ino == deep
+    sub.do(m.Undelete(tree["d"], b"/again"))
+    sub.do(m.Undelete(beside))
+    assert sub.lookup(b"beside", tree["d"]).ino == beside  # where it was: that is back, and stands
+
+
+def test_a_nameless_open_file_of_a_directory_that_is_gone_survives_a_restart(
+    c: Cluster, a: Client, sub: Client, tree: dict[str, int]
+) -> None:
+    inner = sub.mkdir(b"e", tree["d"])
+    f = sub.create(b"tmp", inner)
+    sub.do(m.Unlink(inner, b"tmp"))
+    sub.do(m.RemoveDirectory(tree["d"], b"e"))
+    c.restart(resume=False)
+    a.open()
+    sub.open(opens=[f], writers=[f])
+    assert sub.inode(f).nlink == 0
+
+
 def test_snapshots_of_a_subtree(a: Client, sub: Client, tree: dict[str, int]) -> None:
     inside = a.do(m.Snapshot(tree["d"], tree["b"], b"copy")).root
     a.do(m.Snapshot(tree["d"], tree["a"], b"copy"))
     listed = sub.get(m.ListSnapshots(sub.actor), m.SnapshotListing).entries
     assert [(one.ino, one.path) for one in listed] == [(inside, b"/copy")]
     assert len(a.get(m.ListSnapshots(a.actor), m.SnapshotListing).entries) == 2
+
+
+def test_a_snapshot_that_is_the_root_itself_is_not_listed(c: Cluster, a: Client) -> None:
+    a.do(m.Snapshot(a.mkdir(b"d"), ROOT_INO, b"copy"))
+    sub = c.client("/sub", wish=Access(subtree=b"/copy"))
+    assert sub.get(m.ListSnapshots(sub.actor), m.SnapshotListing).entries == []
 
 
 # --- read-only

@@ -379,11 +379,34 @@ def test_statfs_below_a_quota_shows_what_it_leaves(c: Cluster, a: Client) -> Non
     add(a, g, 0, 100)
     assert a.get(m.StatFilesystem(), m.FilesystemStat).total_bytes == whole.total_bytes
     found = a.get(m.StatFilesystem(d), m.FilesystemStat)
-    assert (found.total_bytes, found.free_bytes) == (900, 600)  # used here 300, outer leaves 600
+    assert (found.total_bytes, found.used_bytes) == (1000, 300)
+    assert found.free_bytes == 600  # of 1000 in outer
     assert (found.files, found.files_free) == (1, 9)
     limit(a, 1, bytes_max=2000)
     root = a.get(m.StatFilesystem(), m.FilesystemStat)
-    assert (root.total_bytes, root.free_bytes, root.files_free) == (2000, 1600, -1)
+    assert (root.total_bytes, root.used_bytes, root.free_bytes) == (2000, 400, 1600)
+    assert root.files_free == -1
+    limit(a, outer, bytes_max=200)
+    found = a.get(m.StatFilesystem(d), m.FilesystemStat)
+    assert (found.total_bytes, found.used_bytes, found.free_bytes) == (200, 300, 0)
+    limit(a, 1, bytes_max=whole.total_bytes * 2)
+    root = a.get(m.StatFilesystem(), m.FilesystemStat)
+    assert (root.total_bytes, root.free_bytes) == (whole.total_bytes, whole.free_bytes)
+
+
+def test_statfs_shows_a_soft_limit_once_it_counts(c: Cluster, a: Client) -> None:
+    d = a.mkdir(b"d")
+    whole = a.get(m.StatFilesystem(), m.FilesystemStat)
+    limit(a, d, bytes_soft=100, bytes_max=1000)
+    add(a, a.create(b"f", d), 0, 300)
+    found = a.get(m.StatFilesystem(d), m.FilesystemStat)
+    assert (found.total_bytes, found.used_bytes, found.free_bytes) == (1000, 300, 700)
+    limit(a, d, bytes_max=0)
+    assert a.get(m.StatFilesystem(d), m.FilesystemStat).total_bytes == whole.total_bytes
+    c.now_s += WEEK_S + 1
+    a.mkdir(b"by now")
+    found = a.get(m.StatFilesystem(d), m.FilesystemStat)
+    assert (found.total_bytes, found.used_bytes, found.free_bytes) == (100, 300, 0)
 
 
 def test_a_big_tree_is_counted_bit_by_bit_while_work_goes_on(
