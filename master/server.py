@@ -325,7 +325,7 @@ class Server:
     # --- steps
 
     async def run(self) -> None:
-        """Decide for ever. Raises what makes going on impossible."""
+        """Decide for ever, hearing connections between steps. Raises what makes it impossible."""
         async with trio.open_nursery() as nursery:
             self._nursery = self.following.nursery = nursery
             nursery.start_soon(self._ticks)
@@ -334,7 +334,6 @@ class Server:
                 self._wake = trio.Event()
                 while self._inbox and self._fatal is None:
                     await self._step()
-                    # Whatever steps ask of one another, connections are heard between them.
                     await trio.lowlevel.checkpoint()
                 if self._fatal is not None:
                     raise self._fatal
