@@ -120,7 +120,7 @@ class AnalyticsQueries:
         rows_max = self._service.config.query_rows
 
         def ask(connection: duckdb.DuckDBPyConnection) -> Collected:
-            return _run(connection, *asked.statement(connection), rows_max)
+            return run_statement(connection, *asked.statement(connection), rows_max)
 
         return await self._ask(request, ask, history=asked.report.history)
 
@@ -162,7 +162,7 @@ class AnalyticsQueries:
 
         def ask(connection: duckdb.DuckDBPyConnection) -> Collected:
             check_statement(connection, asked.sql)
-            return _run(connection, asked.sql, asked.parameters, limit)
+            return run_statement(connection, asked.sql, asked.parameters, limit)
 
         return await self._ask(request, ask, history="history" in asked.sql.lower())
 
@@ -184,7 +184,13 @@ def check_statement(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
         raise UsageError("SQL: only SELECT")
 
 
-def _run(connection: duckdb.DuckDBPyConnection, sql: str, bound: Bound, rows_max: int) -> Collected:
+def run_statement(
+    connection: duckdb.DuckDBPyConnection, sql: str, bound: Bound, rows_max: int
+) -> Collected:
+    """Rows of a statement, `rows_max` at most.
+
+    Raises: TooLarge, UsageError.
+    """
     try:
         result = connection.execute(sql, bound)
         columns = [column[0] for column in result.description or ()]
