@@ -12,6 +12,7 @@ of its own: an empty one, and a copy of the full one.
 from __future__ import annotations
 
 import argparse
+import gc
 import shutil
 import stat
 import statistics
@@ -28,7 +29,9 @@ from bench.views.tree import nodes
 from gfs import changes, items
 from gfs.changes import START, Cursor
 from gfs.config import ProjectionsConfig
-from projections.analytics_queries import run_statement
+from gfs.running import GC_THRESHOLDS
+from projections.analytics_places import Places
+from projections.analytics_queries import report_of
 from projections.analytics_reports import asked_report
 from projections.analytics_view import AnalyticsView
 from projections.core.following import Batch, Follower
@@ -106,6 +109,7 @@ def answers(path: Path) -> Iterator[tuple[str, int, list[float]]]:
     view = AnalyticsView(ProjectionsConfig(data_dir=str(path.parent)))
     with closing(view.open_store(path, None)) as store:
         assert isinstance(store, DuckStore)
+        places = Places()
         for name, (report, query) in QUESTIONS.items():
             scope = {"type": "http", "query_string": query.encode(), "headers": []}
             asked = asked_report(Request(scope), report)
@@ -114,7 +118,7 @@ def answers(path: Path) -> Iterator[tuple[str, int, list[float]]]:
                 began = time.process_time()
                 with store.reader() as connection:
                     connection.execute("BEGIN TRANSACTION READ ONLY")
-                    found = run_statement(connection, *asked.statement(connection), 10_000)
+                    found = report_of(connection, asked, 10_000, places)
                     connection.execute("ROLLBACK")
                 took.append((time.process_time() - began) * 1e3)
             yield name, len(found.rows), took
@@ -173,6 +177,7 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, help="keeps the view; one is used that is there")
     parser.add_argument("--mutations", type=int, default=60_000)
     given = parser.parse_args()
+    gc.set_threshold(*GC_THRESHOLDS)
     with tempfile.TemporaryDirectory(dir="/var/tmp") as scratch:
         directory = given.directory or Path(scratch)
         directory.mkdir(parents=True, exist_ok=True)
@@ -188,7 +193,9 @@ def main() -> None:
             for full in (None, path):
                 spent = events(full, text, history=history)
                 into, more = "full" if full else "empty", "with" if history else "without"
-                print(f"{count:,} events, {into} view, {more} history: {spent / count * 1e6:.1f} us")
+                print(
+                    f"{count:,} events, {into} view, {more} history: {spent / count * 1e6:.1f} us"
+                )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ from typing import Any
 
 from gfs.changes import Line
 from gfs.config import ProjectionsConfig
-from projections.core.happenings import happenings_of
+from projections.analytics_schema import EVENT_COLUMNS
+from projections.core.happenings import Happening, happenings_of
+from projections.duck_rows import FLIP, put, restored
 
 PRUNE_S = 600.0  # between looks for what is too old
 _DAY_NS = 86400 * 10**9
@@ -22,6 +24,41 @@ _OLD = (
 )
 # Row numbers follow the order in which rows came, also after some were deleted.
 _TOO_MANY = "DELETE FROM history.events WHERE rowid <= (SELECT max(rowid) FROM history.events) - ?"
+
+# Who did it in which epoch: few, so an event has the number of one.
+_ACTORS = """
+CREATE OR REPLACE TEMP TABLE actors (
+  actor INTEGER, epoch BIGINT, uid BIGINT, pid BIGINT, host VARCHAR, mount VARCHAR
+)
+"""
+_ROW = {  # of what goes in: of `EVENT_COLUMNS` those that are not the actor's, after two numbers
+    "number": "INTEGER",
+    "actor": "INTEGER",
+    **{
+        name: kind
+        for name, kind in EVENT_COLUMNS.items()
+        if name not in ("epoch", "uid", "pid", "host", "mount")
+    },
+}
+_GIVEN = dict(
+    zip(
+        _ROW,
+        restored(
+            _ROW,
+            flipped=("position", "size", "size_before", "owner"),
+            empty={
+                **dict.fromkeys(("parent", "from_parent"), "0"),
+                **dict.fromkeys(("name", "from_name", "detail"), "''"),
+            },
+        ),
+        strict=True,
+    )
+)
+_VALUES = ", ".join(_GIVEN.get(name, name) for name in EVENT_COLUMNS)
+_EVENTS_IN = (
+    f"INSERT INTO history.events SELECT {_VALUES}"
+    " FROM appender_data JOIN actors USING (actor) ORDER BY number"
+)
 
 
 class EventHistory:
@@ -35,10 +72,9 @@ class EventHistory:
     def record(self, lines: list[Line], history: Any) -> None:
         """Add the events of whole records; inside a transaction of the history."""
         events, copies = happenings_of(lines)
-        for table, rows in (("history.events", events), ("history.copies", copies)):
-            if rows:
-                with history.appender(table) as appender:
-                    appender.append_rows(map(tuple, rows))  # a NamedTuple takes it longer
+        if events:
+            _put_events(history, events)
+        put(history, "history.copies", copies)
         if lines and time.monotonic() - self._pruned_at >= PRUNE_S:
             self._pruned_at = time.monotonic()
             self.prune(history, lines[-1].time_ns)
@@ -51,3 +87,43 @@ class EventHistory:
         for sql in _OLD:
             history.execute(sql, [max(0, now_ns - self._age_ns)])
         history.execute(_TOO_MANY, [self._rows_max])
+
+
+def _put_events(history: Any, events: list[Happening]) -> None:
+    """In their order: those of one record are told apart by it."""
+    flip = FLIP
+    actors: dict[tuple[Any, ...], int] = {}
+    rows = []
+    occasion, actor, position, time_ns = None, 0, 0, 0
+    for number, one in enumerate(events):
+        at, ino, event, kind, parent, name, from_parent, from_name, size, before, owner, detail = (
+            one
+        )
+        if at is not occasion:
+            occasion = at
+            epoch, position, time_ns, *who = at
+            actor = actors.setdefault((epoch, *who), len(actors))
+            position ^= flip
+        rows.append(
+            (
+                number,
+                actor,
+                position,
+                time_ns,
+                ino,
+                event,
+                kind,
+                parent or None,
+                name or None,
+                from_parent or None,
+                from_name or None,
+                size ^ flip,
+                before ^ flip,
+                owner ^ flip,
+                detail or None,
+            )
+        )
+    history.execute(_ACTORS)
+    put(history, "temp.actors", [(number, *who) for who, number in actors.items()])
+    with history.query_appender(_EVENTS_IN, _ROW) as appender:
+        appender.append_rows(rows)

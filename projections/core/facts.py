@@ -43,7 +43,6 @@ class Growth:
     removed: int = 0
     bytes_added: int = 0
     bytes_removed: int = 0
-    events: int = 0
 
 
 @dataclass
@@ -77,8 +76,7 @@ def facts_of(lines: list[Line]) -> Facts:
 
 def _count_copy(growth: dict[tuple[int, int], Growth], copy: Copied, hour: int) -> None:
     for one in copy.owners:
-        sums = growth.setdefault((hour, one.uid), Growth())
-        sums.events += 1
+        sums = _sums(growth, hour, one.uid)
         sums.created += one.inodes
         sums.bytes_added += one.bytes
 
@@ -87,31 +85,28 @@ def _count(
     growth: dict[tuple[int, int], Growth], hour: int, old: Image | None, new: Image | None
 ) -> None:
     """An inode that came, went, or has another size or owner."""
-    for image, sign in ((old, -1), (new, 1)):
-        if image is None:
-            continue
-        sums = growth.get((hour, image.uid))
-        if sums is None:
-            sums = growth[hour, image.uid] = Growth()
-        sums.events += 1
-        if old is None or new is None:
-            sums.created += sign > 0
-            sums.removed += sign < 0
-    _add_bytes(growth, hour, old, new)
-
-
-def _add_bytes(
-    growth: dict[tuple[int, int], Growth], hour: int, old: Image | None, new: Image | None
-) -> None:
     if old is not None and new is not None and old.uid == new.uid:
-        difference = new.size - old.size
-        growth[hour, new.uid].bytes_added += max(difference, 0)
-        growth[hour, new.uid].bytes_removed += max(-difference, 0)
+        sums = _sums(growth, hour, new.uid)
+        if new.size > old.size:
+            sums.bytes_added += new.size - old.size
+        else:
+            sums.bytes_removed += old.size - new.size
         return
     if old is not None:
-        growth[hour, old.uid].bytes_removed += old.size
+        sums = _sums(growth, hour, old.uid)
+        sums.removed += new is None
+        sums.bytes_removed += old.size
     if new is not None:
-        growth[hour, new.uid].bytes_added += new.size
+        sums = _sums(growth, hour, new.uid)
+        sums.created += old is None
+        sums.bytes_added += new.size
+
+
+def _sums(growth: dict[tuple[int, int], Growth], hour: int, uid: int) -> Growth:
+    sums = growth.get((hour, uid))
+    if sums is None:
+        sums = growth[hour, uid] = Growth()
+    return sums
 
 
 def _deletions(record: list[Line]) -> list[Deletion]:

@@ -97,7 +97,8 @@ def test_a_name_that_is_not_utf8_and_who_did_it_are_kept() -> None:
     model = NamespaceModel()
     one = told(model.format(), model.create(1, b"caf\xe9"))[-1]
     assert one.name == text_of(b"caf\xe9")
-    assert (one.uid, one.pid, one.host, one.mount) == (1000, 42, "host", "/mnt/gfs")
+    who = one.occasion
+    assert (who.uid, who.pid, who.host, who.mount) == (1000, 42, "host", "/mnt/gfs")
     assert one.kind == stat.S_IFREG
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from bench.namespace_model import NamespaceModel
 from gfs.changes import Image
-from projections import analytics_kept
+from projections import analytics_kept, analytics_large
 from projections.analytics_view import AnalyticsView
-from projections.core.counting import AGES, DAY_NS, SIZES, counted, power_of
+from projections.core.counting import AGES, DAY_NS, SIZES, counted, keys_of
 from projections.core.following import Items, items_of
 from tests.unit.projections.analytics import analytics_view, asking
 from tests.unit.projections.views import config, history, lines_of, load, snapshot_of
@@ -31,7 +31,7 @@ def in_counts(connection: duckdb.DuckDBPyConnection) -> int:
 def test_kept_follows_every_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int
 ) -> None:
-    monkeypatch.setattr(analytics_kept, "LARGE_FILES", large)
+    monkeypatch.setattr(analytics_large, "LARGE_FILES", large)
     monkeypatch.setattr(analytics_kept, "COUNTS_ROWS", 60)
     _, records = history(large, 500)
     view = analytics_view(tmp_path, records)
@@ -84,7 +84,7 @@ async def test_histograms_of_all_and_of_the_root_say_the_same(tmp_path: Path) ->
 async def test_largest_are_the_same_from_few_and_from_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(analytics_kept, "LARGE_FILES", 12)
+    monkeypatch.setattr(analytics_large, "LARGE_FILES", 12)
     _, records = history(12, 400)
     view = analytics_view(tmp_path, records)
     assert view.store is not None
@@ -123,5 +123,5 @@ def test_sizes_count_at_a_power_of_two_here_and_in_sql(tmp_path: Path, size: int
     with duckdb.connect() as connection:
         connection.execute(analytics_kept.KEPT)
         assert connection.execute("SELECT power_of(?::BIGINT)", [size]).fetchall() == [
-            (power_of(size),)
+            (keys_of(Image(size=size))[0],)
         ]
