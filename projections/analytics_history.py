@@ -8,10 +8,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from gfs.changes import Line
 from gfs.config import ProjectionsConfig
 from projections.analytics_schema import EVENT_COLUMNS
-from projections.core.happenings import Happening, happenings_of
+from projections.core.happenings import Happening, Told
 from projections.duck_rows import FLIP, put, restored
 
 PRUNE_S = 600.0  # between looks for what is too old
@@ -69,15 +68,17 @@ class EventHistory:
         self._rows_max = config.history_rows
         self._pruned_at = -PRUNE_S
 
-    def record(self, lines: list[Line], history: Any) -> None:
-        """Add the events of whole records; inside a transaction of the history."""
-        events, copies = happenings_of(lines)
-        if events:
-            _put_events(history, events)
-        put(history, "history.copies", copies)
-        if lines and time.monotonic() - self._pruned_at >= PRUNE_S:
+    def record(self, told: Told, history: Any) -> None:
+        """Add events and copies; inside a transaction of the history."""
+        if told.events:
+            _put_events(history, told.events)
+        put(history, "history.copies", told.copies)
+
+    def prune_when_due(self, history: Any, now_ns: int) -> None:
+        """`prune`, if that was not done lately."""
+        if time.monotonic() - self._pruned_at >= PRUNE_S:
             self._pruned_at = time.monotonic()
-            self.prune(history, lines[-1].time_ns)
+            self.prune(history, now_ns)
 
     def prune(self, history: Any, now_ns: int) -> None:
         """Drop what is too old, and the oldest events of too many.
@@ -92,7 +93,7 @@ class EventHistory:
 def _put_events(history: Any, events: list[Happening]) -> None:
     """In their order: those of one record are told apart by it."""
     flip = FLIP
-    actors: dict[tuple[Any, ...], int] = {}
+    actors: dict[tuple[int, tuple[Any, ...]], int] = {}  # by epoch and who
     rows = []
     occasion, actor, position, time_ns = None, 0, 0, 0
     for number, one in enumerate(events):
@@ -101,9 +102,8 @@ def _put_events(history: Any, events: list[Happening]) -> None:
         )
         if at is not occasion:
             occasion = at
-            epoch, position, time_ns, *who = at
-            actor = actors.setdefault((epoch, *who), len(actors))
-            position ^= flip
+            actor = actors.setdefault((at[0], at[3:]), len(actors))
+            position, time_ns = at[1] ^ flip, at[2]
         rows.append(
             (
                 number,
@@ -124,6 +124,6 @@ def _put_events(history: Any, events: list[Happening]) -> None:
             )
         )
     history.execute(_ACTORS)
-    put(history, "temp.actors", [(number, *who) for who, number in actors.items()])
+    put(history, "temp.actors", [(number, epoch, *who) for (epoch, who), number in actors.items()])
     with history.query_appender(_EVENTS_IN, _ROW) as appender:
         appender.append_rows(rows)

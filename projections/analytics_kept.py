@@ -1,10 +1,13 @@
 """What the analytics view keeps besides items, so that questions about everything are small.
 
-`counts` holds the histograms of all regular files as differences that add up
-(`projections.core.counting`), `analytics_extensions` their sums by extension, `analytics_large`
-the largest of them, `directory_names` the names of directories once more: to climb to the root
+`counts` holds the histograms of all regular files, and their sums by extension, as differences
+that add up (`projections.core.counting`, `analytics_extensions`), `large` the largest of them
+(`analytics_large`), `directory_names` the names of directories once more: to climb to the root
 through all names takes a hundred times as long. All are functions of the items and move in
 their transactions; a snapshot is loaded without them, and `fill` makes them when it is in.
+
+With as many extensions as files `counts` is as large as a column of names, and the report of
+extensions as slow as if it were made of the names.
 """
 
 from __future__ import annotations
@@ -18,15 +21,15 @@ import duckdb
 from gfs.changes import Copied
 from projections import analytics_extensions as extensions
 from projections import analytics_large as large
-from projections.analytics_extensions import EXTENSIONS
 from projections.analytics_large import LARGE
 from projections.core.comparing import Difference
 from projections.core.counting import AGES, DAY_NS, SIZES, counted
-from projections.core.following import Items
+from projections.core.following import Items, files_of
 from projections.core.naming import by_extension, names_of
 from projections.duck_rows import delete, put
 
-COUNTS_ROWS = 50_000  # differences until they are added up
+COUNTS_ROWS = 50_000  # rows that are no key's sum, until they are added up
+_NOTE_SUMS = "UPDATE counts_from SET sums = (SELECT count(*) FROM counts)"
 POWER = "power_of(size)"
 
 
@@ -38,13 +41,16 @@ def day(of: str) -> str:
 
 KEPT = f"""
 CREATE TABLE counts (    -- of regular files; several rows may be about one key: add them up
-  of VARCHAR NOT NULL,   -- size; mtime, atime, ctime, created, used (the later of two)
-  key BIGINT NOT NULL,   -- the power of two not above it; days since 1970
+  of VARCHAR NOT NULL,   -- size; mtime, atime, ctime, created, used (the later of two); extension
+  key BIGINT NOT NULL,   -- the power of two not above it; days since 1970; 0
+  extension VARCHAR NOT NULL,
   files BIGINT NOT NULL,
-  bytes BIGINT NOT NULL
+  bytes BIGINT NOT NULL,
+  disk_bytes BIGINT NOT NULL  -- 0 but for extensions
 );
+CREATE TABLE counts_from (sums BIGINT NOT NULL);  -- one row: how many there were added up last
+INSERT INTO counts_from VALUES (0);
 {LARGE}
-{EXTENSIONS}
 CREATE TABLE directory_names (ino BIGINT NOT NULL, parent BIGINT NOT NULL, name VARCHAR NOT NULL);
 -- One row: of which file, and in how many batches a directory was renamed.
 CREATE TABLE moves (file VARCHAR NOT NULL, moves BIGINT NOT NULL);
@@ -56,13 +62,15 @@ CREATE MACRO power_of(size) AS CASE WHEN size = 0 THEN 0
 """
 _FILE = "mode & 61440 = 32768"
 _COUNTED = " UNION ALL ".join(
-    f"SELECT '{of}' AS of, {key} AS key, count(*) AS files, sum(size)::BIGINT AS bytes"
-    f" FROM {{source}} WHERE {_FILE} GROUP BY ALL"
+    f"SELECT '{of}' AS of, {key} AS key, '' AS extension, count(*) AS files,"
+    f" sum(size)::BIGINT AS bytes, 0 AS disk_bytes FROM {{source}} WHERE {_FILE} GROUP BY ALL"
     for of, key in ((SIZES, POWER), *((of, day(of)) for of in AGES))
 )
+_ALL_COUNTED = f"{_COUNTED.format(source='inodes')} UNION ALL {extensions.SUMS}"
 ADDED_UP = (
-    "SELECT of, key, sum(files)::BIGINT AS files, sum(bytes)::BIGINT AS bytes FROM counts"
-    " GROUP BY ALL HAVING sum(files) <> 0 OR sum(bytes) <> 0"
+    "SELECT of, key, extension, sum(files)::BIGINT AS files, sum(bytes)::BIGINT AS bytes,"
+    " sum(disk_bytes)::BIGINT AS disk_bytes FROM counts GROUP BY ALL"
+    " HAVING sum(files) <> 0 OR sum(bytes) <> 0 OR sum(disk_bytes) <> 0"
 )
 _FOLDERS = "INSERT INTO directory_names SELECT ino, parent, name FROM {source} WHERE kind = 16384"
 _NAMES = """
@@ -76,14 +84,14 @@ WHERE d.kind <> i.mode & 61440
 @contextmanager
 def keeping(items: Items, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Around what brings the tables to `items`: what is kept comes there too."""
-    names = names_of(items)
-    sums = by_extension(items, names)
-    extensions.take_out(sums, connection)
+    files, names = files_of(items), names_of(items)
+    changes = by_extension(items, files, names)
+    extensions.take_out(changes, connection)
     yield
-    extensions.put_in(sums, connection)
     large.keep(items, names, connection)
-    counts = [(*key, *sums) for key, sums in counted(items).items()]
-    if counts:
+    counts: list[extensions.CountsRow] = extensions.put_in(changes, connection)
+    counts += [(of, key, "", *sums, 0) for (of, key), sums in counted(files).items()]
+    if counts or changes.asked:
         put(connection, "counts", counts)
         _compact(connection)
     _keep_directories(items, connection)
@@ -103,19 +111,23 @@ def _keep_directories(items: Items, connection: duckdb.DuckDBPyConnection) -> No
 
 
 def _compact(connection: duckdb.DuckDBPyConnection) -> None:
-    ((rows,),) = connection.execute("SELECT count(*) FROM counts").fetchall()
-    if rows > COUNTS_ROWS:
+    """Add up when the rows have doubled: each row's share is small, however many keys there are."""
+    ((rows, sums),) = connection.execute(
+        "SELECT (SELECT count(*) FROM counts), sums FROM counts_from"
+    ).fetchall()
+    if rows > 2 * sums + COUNTS_ROWS:
         connection.execute(f"CREATE TEMP TABLE added_up AS {ADDED_UP}")
         connection.execute("DELETE FROM counts")
         connection.execute("INSERT INTO counts FROM added_up")
         connection.execute("DROP TABLE added_up")
+        connection.execute(_NOTE_SUMS)
 
 
 def fill(connection: duckdb.DuckDBPyConnection) -> None:
     """Make all of it from the items."""
     connection.execute("DELETE FROM counts")
-    connection.execute(f"INSERT INTO counts {_COUNTED.format(source='inodes')}")
-    extensions.fill(connection)
+    connection.execute(f"INSERT INTO counts {_ALL_COUNTED}")
+    connection.execute(_NOTE_SUMS)
     large.fill(connection)
     connection.execute("DELETE FROM directory_names")
     connection.execute(_FOLDERS.format(source="dirents"))
@@ -146,9 +158,8 @@ def contradictions_of_names(
 def contradictions(connection: duckdb.DuckDBPyConnection) -> Iterator[Difference]:
     """What is kept otherwise than the items say; reads all of them once."""
     pairs = {
-        "counts": (ADDED_UP, _COUNTED.format(source="inodes")),
+        "counts": (ADDED_UP, _ALL_COUNTED),
         "large": ("SELECT * FROM large", large.ALL),
-        "extensions": (extensions.ADDED_UP, extensions.SUMS),
         "directory_names": (
             "SELECT ino, parent, name FROM directory_names",
             "SELECT ino, parent, name FROM dirents WHERE kind = 16384",

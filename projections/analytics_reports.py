@@ -140,7 +140,7 @@ def _sums(words: Words) -> str:
     if words.by == "extension" and not words.in_tree:  # what is no file has no extension
         return (
             "SELECT extension, sum(files)::BIGINT AS files, sum(bytes)::BIGINT AS bytes,"
-            " sum(disk_bytes)::BIGINT AS disk_bytes FROM (FROM extensions UNION ALL"
+            f" sum(disk_bytes)::BIGINT AS disk_bytes FROM ({ADDED_UP} UNION ALL"
             f" SELECT '', {_SUMS} FROM inodes WHERE NOT ({_FILE})) GROUP BY extension"
             " HAVING sum(files) <> 0 ORDER BY bytes DESC, 1 LIMIT $n"
         )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
@@ -24,16 +23,23 @@ from projections import analytics_kept, analytics_routes
 from projections.analytics_copy import apply_copy
 from projections.analytics_history import EventHistory
 from projections.analytics_queries import AnalyticsQueries
-from projections.analytics_schema import DIRENT_COLUMNS, HISTORY, INODE_COLUMNS, SCHEMA
+from projections.analytics_schema import (
+    DELETION_COLUMNS,
+    DIRENT_COLUMNS,
+    HISTORY,
+    INODE_COLUMNS,
+    SCHEMA,
+)
 from projections.core.comparing import Compared, Difference
-from projections.core.facts import Deletion, facts_of
-from projections.core.following import Batch, Items, stages
+from projections.core.facts import Deletion, Facts
+from projections.core.following import Batch, Items, parts, stages
+from projections.core.happenings import Told
 from projections.duck_rows import FLIP, Inlet, delete, put
 from projections.projection import DuckProjection
 
 _COMPARED = tuple(name for name in INODE_COLUMNS if name != "ino")
-_DELETION = attrgetter(*(one.name for one in fields(Deletion)))  # the table's columns
 _GROWTH = attrgetter("created", "removed", "bytes_added", "bytes_removed")
+PART_EVENTS = 500  # that the processor still has at hand when they are looked at again
 _INODES_IN = Inlet(
     "inodes",
     INODE_COLUMNS,
@@ -45,6 +51,7 @@ _DIRENTS_IN = Inlet(
     DIRENT_COLUMNS,
     more=["CASE WHEN kind = 32768 THEN extension_of(name) ELSE '' END"],
 )
+_DELETIONS_IN = Inlet("history.deletions", DELETION_COLUMNS, flipped=("size", "uid", "pid"))
 
 
 class AnalyticsView(DuckProjection):
@@ -89,17 +96,41 @@ class AnalyticsView(DuckProjection):
         return analytics_kept.contradictions(connection)
 
     def record(self, lines: list[Line], history: Any, connection: Any) -> None:
-        facts = facts_of(lines)
+        facts, told = Facts(), Told()
+        for part in parts(lines, PART_EVENTS):
+            facts.add(part)
+            told.add(part)
         growth = [
             (datetime.fromtimestamp(hour * 3600, UTC).replace(tzinfo=None), uid, *_GROWTH(one))
             for (hour, uid), one in facts.growth.items()
         ]
         put(history, "history.growth", growth)
-        put(history, "history.deletions", [_DELETION(one) for one in facts.deletions])
-        self._events.record(lines, history)
+        deletions = [_deletion_row(one) for one in facts.deletions]
+        if deletions:
+            _DELETIONS_IN.put(history, deletions)
+        self._events.record(told, history)
+        if lines:
+            self._events.prune_when_due(history, lines[-1].time_ns)
 
     def operations(self, service: Any) -> Sequence[Operation]:
         return analytics_routes.operations(AnalyticsQueries(service))
+
+
+def _deletion_row(one: Deletion) -> tuple[Any, ...]:
+    return (
+        one.cursor,
+        one.time_ns,
+        one.parent,
+        one.name,
+        one.ino,
+        one.kind,
+        one.size ^ FLIP,
+        one.to_trash,
+        one.uid ^ FLIP,
+        one.pid ^ FLIP,
+        one.host,
+        one.mount,
+    )
 
 
 def apply_items(items: Items, connection: duckdb.DuckDBPyConnection) -> None:

@@ -7,11 +7,11 @@ that integer division by DuckDB gives, so that rows and counts can be compared.
 
 from __future__ import annotations
 
-import stat
+from collections.abc import Iterable
 from typing import Any
 
 from gfs.changes import Image
-from projections.core.following import Items
+from projections.core.following import FileChange
 
 DAY_NS = 86400 * 10**9
 SIZES = "size"
@@ -37,13 +37,12 @@ def keys_of(image: Image) -> tuple[int, ...]:
     return 1 << (size.bit_length() - 1) if size else 0, mtime, atime, ctime, created, used
 
 
-def counted(items: Items) -> Counts:
+def counted(files: Iterable[FileChange]) -> Counts:
     """What is to be added to the counts; nothing that adds up to nothing."""
     alike: dict[tuple[int, ...], list[int]] = {}  # by all keys of a file: few in most batches
-    for ino, new in items.inodes.items():
-        old = items.old_inodes.get(ino)
-        before = None if old is None or not stat.S_ISREG(old.mode) else keys_of(old)
-        after = None if new is None or not stat.S_ISREG(new.mode) else keys_of(new)
+    for _, old, new in files:
+        before = None if old is None else keys_of(old)
+        after = None if new is None else keys_of(new)
         if old is not None and new is not None and before is not None and before == after:
             if new.size != old.size:
                 _add(alike, before, 0, new.size - old.size)
@@ -53,10 +52,10 @@ def counted(items: Items) -> Counts:
         if after is not None and new is not None:
             _add(alike, after, 1, new.size)
     found: Counts = {}
-    for keys, (files, size) in alike.items():
-        if files or size:
+    for keys, (number, size) in alike.items():
+        if number or size:
             for key in zip((SIZES, *AGES), keys, strict=True):
-                _add(found, key, files, size)
+                _add(found, key, number, size)
     return {key: sums for key, sums in found.items() if sums[0] or sums[1]}
 
 

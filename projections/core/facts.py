@@ -8,6 +8,7 @@ of its own. Times are those of the records.
 from __future__ import annotations
 
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gfs import changes
@@ -52,25 +53,29 @@ class Facts:
     deletions: list[Deletion] = field(default_factory=list)
     growth: dict[tuple[int, int], Growth] = field(default_factory=dict)  # (hour, uid)
 
+    def add(self, lines: Sequence[Line]) -> None:
+        """Facts of whole records, in order."""
+        growth = self.growth
+        begin, loses_name = 0, False  # of the record at hand
+        for at, line in enumerate(lines):
+            old, new = line.old, line.new
+            if line.table == "dirents":
+                loses_name = loses_name or old is not None
+            elif old is None or new is None or old.size != new.size or old.uid != new.uid:
+                if line.copy is not None:
+                    _count_copy(growth, line.copy, line.time_ns // HOUR_NS)
+                else:
+                    _count(growth, line.time_ns // HOUR_NS, old, new)
+            if not line.more:
+                if loses_name:
+                    self.deletions += _deletions(lines[begin : at + 1])
+                begin, loses_name = at + 1, False
 
-def facts_of(lines: list[Line]) -> Facts:
+
+def facts_of(lines: Sequence[Line]) -> Facts:
     """Facts of whole records, in order."""
     found = Facts()
-    growth = found.growth
-    begin, loses_name = 0, False  # of the record at hand
-    for at, line in enumerate(lines):
-        old, new = line.old, line.new
-        if line.table == "dirents":
-            loses_name = loses_name or old is not None
-        elif old is None or new is None or old.size != new.size or old.uid != new.uid:
-            if line.copy is not None:
-                _count_copy(growth, line.copy, line.time_ns // HOUR_NS)
-            else:
-                _count(growth, line.time_ns // HOUR_NS, old, new)
-        if not line.more:
-            if loses_name:
-                found.deletions += _deletions(lines[begin : at + 1])
-            begin, loses_name = at + 1, False
+    found.add(lines)
     return found
 
 
@@ -109,7 +114,7 @@ def _sums(growth: dict[tuple[int, int], Growth], hour: int, uid: int) -> Growth:
     return sums
 
 
-def _deletions(record: list[Line]) -> list[Deletion]:
+def _deletions(record: Sequence[Line]) -> list[Deletion]:
     """Names of a record whose inode got no other name in it, or one in the trash."""
     named: dict[int, int] = {}  # inode -> parent of the name it got
     sizes: dict[int, int] = {}

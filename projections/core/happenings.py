@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ _SHOWN = ("mode", "uid", "gid", "mtime_ns", "rdev", "target")
 _NOBODY = Actor()
 _ENCODER = msgspec.json.Encoder()
 _Place = tuple[int, str]  # directory and name
-_Told = tuple[str, _Place, _Place, str]  # event, where it is, where it was, detail
+_Event = tuple[str, _Place, _Place, str]  # event, where it is, where it was, detail
 _NOWHERE: _Place = (0, "")
 _TYPE = 0o170000  # bits of st_mode
 _UNKNOWN = Image()
@@ -101,23 +102,25 @@ class _Trace(msgspec.Struct, gc=False):
     kind: int = 0  # by a name
 
 
-def happenings_of(lines: Sequence[Line]) -> tuple[list[Happening], list[Duplicate]]:
-    """Of whole records, in order."""
-    found: list[Happening] = []
-    copies: list[Duplicate] = []
-    begin = 0
-    for at, line in enumerate(lines):
-        if line.more:
-            continue
-        record = lines[begin : at + 1]
-        begin = at + 1
-        told = _of_record(record)
-        if line.copy is not None:  # the last of its record
-            occasion = _occasion(line)
-            copies.append(_duplicate(line, line.copy, occasion))
-            told = [_as_copy(one, line.copy) for one in told]
-        found += told
-    return found, copies
+@dataclass
+class Told:
+    """What the history gets of some records."""
+
+    events: list[Happening] = field(default_factory=list)
+    copies: list[Duplicate] = field(default_factory=list)
+
+    def add(self, lines: Sequence[Line]) -> None:
+        """What happened in whole records, in order."""
+        begin = 0
+        for at, line in enumerate(lines):
+            if line.more:
+                continue
+            events = _of_record(lines[begin : at + 1])
+            begin = at + 1
+            if line.copy is not None:  # the last of its record
+                self.copies.append(_duplicate(line, line.copy))
+                events = [_as_copy(one, line.copy) for one in events]
+            self.events += events
 
 
 def _occasion(line: Line) -> Occasion:
@@ -136,7 +139,8 @@ def _as_copy(one: Happening, copy: Copied) -> Happening:
     return one._replace(event=COPIED, detail=_ENCODER.encode(detail).decode())
 
 
-def _duplicate(line: Line, copy: Copied, at: Occasion) -> Duplicate:
+def _duplicate(line: Line, copy: Copied) -> Duplicate:
+    at = _occasion(line)
     return Duplicate(
         at.epoch,
         at.position,
@@ -159,8 +163,10 @@ def _duplicate(line: Line, copy: Copied, at: Occasion) -> Duplicate:
 def _of_record(record: Sequence[Line]) -> list[Happening]:
     first = record[0]
     occasion = _occasion(first)
-    if len(record) == 1 and first.table == "inodes" and first.keys is not None:  # most of them
-        return _told(occasion, first.keys.ino, _Trace(first.old, first.new), is_parent=False)
+    if len(record) == 1 and first.table == "inodes" and first.keys is not None:
+        return _of_inode(occasion, first.keys.ino, first.old, first.new)
+    if len(record) == 3 and (made := _made(occasion, *record)) is not None:
+        return [made]
     traces: dict[int, _Trace] = {}
     parents: set[int] = set()
     for line in record:
@@ -184,6 +190,48 @@ def _of_record(record: Sequence[Line]) -> list[Happening]:
         if not is_parent or trace.gone or trace.got or not _only_names(trace.old, trace.new):
             found += _told(occasion, ino, trace, is_parent=is_parent)
     return found
+
+
+def _of_inode(
+    occasion: Occasion, ino: int, old: Image | None, new: Image | None
+) -> list[Happening]:
+    """What a record tells of one inode alone: mostly that it was written."""
+    if (
+        old is not None
+        and new is not None
+        and old.size != new.size
+        and old.mode == new.mode
+        and old.uid == new.uid
+        and old.gid == new.gid
+    ):
+        kind = new.mode & _TYPE
+        return [
+            _made_happening(
+                (occasion, ino, WRITTEN, kind, 0, "", 0, "", new.size, old.size, new.uid, "")
+            )
+        ]
+    return _told(occasion, ino, _Trace(old, new), is_parent=False)
+
+
+def _made(occasion: Occasion, inode: Line, name: Line, parent: Line) -> Happening | None:
+    """What a record tells that makes a file, as most do; None if it is none of these.
+
+    It comes out as on the way through `_Trace`, at half the price.
+    """
+    if inode.table != "inodes" or name.table != "dirents" or parent.table != "inodes":
+        return None
+    new, link, keys = inode.new, name.new, name.keys
+    if inode.old is not None or name.old is not None or new is None or link is None:
+        return None
+    if keys is None or inode.keys is None or parent.keys is None or parent.keys.ino != keys.parent:
+        return None
+    ino = link.ino
+    if inode.keys.ino != ino or not _only_names(parent.old, parent.new):
+        return None
+    kind = new.mode & _TYPE or link.kind
+    return _made_happening(
+        (occasion, ino, MADE, kind, keys.parent, keys.name, 0, "", new.size, 0, new.uid, "")
+    )
 
 
 def _names(keys: Keys, old: Image | None, new: Image | None, traces: dict[int, _Trace]) -> None:
@@ -237,9 +285,9 @@ def _told(occasion: Occasion, ino: int, trace: _Trace, *, is_parent: bool) -> li
     ]
 
 
-def _changes(old: Image, new: Image, is_parent: bool) -> list[_Told]:
+def _changes(old: Image, new: Image, is_parent: bool) -> list[_Event]:
     """What was done to an inode that was there and is."""
-    told: list[_Told] = []
+    told: list[_Event] = []
     if old.size != new.size or (
         old.data_version != new.data_version and not stat.S_ISDIR(new.mode)
     ):
@@ -255,12 +303,12 @@ def _changes(old: Image, new: Image, is_parent: bool) -> list[_Told]:
     return told
 
 
-def _moves(trace: _Trace) -> list[_Told]:
+def _moves(trace: _Trace) -> list[_Event]:
     """Names that an inode lost and got: pairs of them are moves."""
     gone, got = trace.gone, trace.got
     made = trace.old is None and trace.new is not None
     removed = trace.old is not None and trace.new is None
-    told: list[_Told] = []
+    told: list[_Event] = []
     for at in range(max(len(gone), len(got), int(made or removed))):
         left = gone[at] if at < len(gone) else _NOWHERE
         to = got[at] if at < len(got) else _NOWHERE

@@ -8,10 +8,11 @@ links, content that changed under a name that did not) the view's rows have to b
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gfs.changes import Image
-from projections.core.following import DirentKey, Items
+from projections.core.following import DirentKey, FileChange, Items
 
 SUFFIX_CHARACTERS_MAX = 16
 
@@ -62,32 +63,27 @@ def suffix_of(name: str) -> str:
     return suffix if dot and stem.strip(".") and len(suffix) <= SUFFIX_CHARACTERS_MAX else ""
 
 
-def by_extension(items: Items, names: Names) -> ByExtension:
-    """What a batch changes in the sums of regular files by extension."""
+def by_extension(items: Items, files: Iterable[FileChange], names: Names) -> ByExtension:
+    """What a batch changes in the sums by extension; `files` and `names` are those of `items`."""
     found = ByExtension()
-    for ino, image in items.inodes.items():
-        new = image if image is not None and stat.S_ISREG(image.mode) else None
-        old = items.old_inodes.get(ino)
-        if old is not None and not stat.S_ISREG(old.mode):
-            old = None
-        if old is not None or new is not None:
-            _count(ino, old, new, names, found)
-    found.asked += [ino for ino in {**names.lost, **names.got} if ino not in items.inodes]
+    lost, got = names.lost, names.got
+    for ino, old, new in files:
+        if ino in lost or ino in got or old is None or new is None:
+            _count_named(ino, old, new, names, found)
+        elif old.size != new.size or old.stored != new.stored:
+            if old.nlink <= 1 and new.nlink <= 1:
+                found.resized.append((ino, new.size - old.size, _on_disk(new) - _on_disk(old)))
+            else:
+                found.asked.append(ino)
+    found.asked += [ino for ino in {**lost, **got} if ino not in items.inodes]
     return found
 
 
-def _count(
+def _count_named(
     ino: int, old: Image | None, new: Image | None, names: Names, found: ByExtension
 ) -> None:
+    """A file that came, went, or has another name."""
     lost, got = names.lost.get(ino), names.got.get(ino)
-    if lost is None and got is None and old is not None and new is not None:
-        more, on_disk = new.size - old.size, _on_disk(new) - _on_disk(old)
-        if more or on_disk:
-            if old.nlink <= 1 and new.nlink <= 1:
-                found.resized.append((ino, more, on_disk))
-            else:
-                found.asked.append(ino)
-        return
     old_told = old is None or (lost is not None and old.nlink == 1)
     new_told = new is None or (got is not None and new.nlink == 1)
     if not old_told or not new_told or ino in names.several:
