@@ -6,12 +6,13 @@ History is bounded: by age, and the table of events by rows.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from gfs.config import ProjectionsConfig
 from projections.analytics_schema import EVENT_COLUMNS
 from projections.core.happenings import Happening, Told
-from projections.duck_rows import FLIP, put, restored
+from projections.duck_rows import FLIP, Inlet, put
 
 PRUNE_S = 600.0  # between looks for what is too old
 _DAY_NS = 86400 * 10**9
@@ -24,39 +25,15 @@ _OLD = (
 # Row numbers follow the order in which rows came, also after some were deleted.
 _TOO_MANY = "DELETE FROM history.events WHERE rowid <= (SELECT max(rowid) FROM history.events) - ?"
 
-# Who did it in which epoch: few, so an event has the number of one.
-_ACTORS = """
-CREATE OR REPLACE TEMP TABLE actors (
-  actor INTEGER, epoch BIGINT, uid BIGINT, pid BIGINT, host VARCHAR, mount VARCHAR
-)
-"""
-_ROW = {  # of what goes in: of `EVENT_COLUMNS` those that are not the actor's, after two numbers
-    "number": "INTEGER",
-    "actor": "INTEGER",
-    **{
-        name: kind
-        for name, kind in EVENT_COLUMNS.items()
-        if name not in ("epoch", "uid", "pid", "host", "mount")
+_EVENTS_IN = Inlet(
+    "history.events",
+    EVENT_COLUMNS,
+    flipped=("epoch", "position", "size", "size_before", "owner", "uid", "pid"),
+    empty={
+        **dict.fromkeys(("parent", "from_parent"), "0"),
+        **dict.fromkeys(("name", "from_name", "detail"), "''"),
     },
-}
-_GIVEN = dict(
-    zip(
-        _ROW,
-        restored(
-            _ROW,
-            flipped=("position", "size", "size_before", "owner"),
-            empty={
-                **dict.fromkeys(("parent", "from_parent"), "0"),
-                **dict.fromkeys(("name", "from_name", "detail"), "''"),
-            },
-        ),
-        strict=True,
-    )
-)
-_VALUES = ", ".join(_GIVEN.get(name, name) for name in EVENT_COLUMNS)
-_EVENTS_IN = (
-    f"INSERT INTO history.events SELECT {_VALUES}"
-    " FROM appender_data JOIN actors USING (actor) ORDER BY number"
+    ordered=True,  # events of one inode in one record are told apart by it
 )
 
 
@@ -71,7 +48,7 @@ class EventHistory:
     def record(self, told: Told, history: Any) -> None:
         """Add events and copies; inside a transaction of the history."""
         if told.events:
-            _put_events(history, told.events)
+            _EVENTS_IN.put(history, _event_rows(told.events))
         put(history, "history.copies", told.copies)
 
     def prune_when_due(self, history: Any, now_ns: int) -> None:
@@ -90,40 +67,31 @@ class EventHistory:
         history.execute(_TOO_MANY, [self._rows_max])
 
 
-def _put_events(history: Any, events: list[Happening]) -> None:
-    """In their order: those of one record are told apart by it."""
+def _event_rows(events: list[Happening]) -> Iterator[tuple[Any, ...]]:
     flip = FLIP
-    actors: dict[tuple[int, tuple[Any, ...]], int] = {}  # by epoch and who
-    rows = []
-    occasion, actor, position, time_ns = None, 0, 0, 0
     for number, one in enumerate(events):
         at, ino, event, kind, parent, name, from_parent, from_name, size, before, owner, detail = (
             one
         )
-        if at is not occasion:
-            occasion = at
-            actor = actors.setdefault((at[0], at[3:]), len(actors))
-            position, time_ns = at[1] ^ flip, at[2]
-        rows.append(
-            (
-                number,
-                actor,
-                position,
-                time_ns,
-                ino,
-                event,
-                kind,
-                parent or None,
-                name or None,
-                from_parent or None,
-                from_name or None,
-                size ^ flip,
-                before ^ flip,
-                owner ^ flip,
-                detail or None,
-            )
+        epoch, position, time_ns, uid, pid, host, mount = at
+        yield (
+            number,
+            epoch ^ flip,
+            position ^ flip,
+            time_ns,
+            ino,
+            event,
+            kind,
+            parent or None,
+            name or None,
+            from_parent or None,
+            from_name or None,
+            size ^ flip,
+            before ^ flip,
+            owner ^ flip,
+            detail or None,
+            uid ^ flip,
+            pid ^ flip,
+            host,
+            mount,
         )
-    history.execute(_ACTORS)
-    put(history, "temp.actors", [(number, epoch, *who) for (epoch, who), number in actors.items()])
-    with history.query_appender(_EVENTS_IN, _ROW) as appender:
-        appender.append_rows(rows)

@@ -25,6 +25,7 @@ class Inlet:
       flipped: columns whose numbers are flipped in the rows.
       empty: columns that may be None in the rows, and the SQL of what that stands for.
       more: SQL of what follows these columns in the table.
+      ordered: rows begin with their number, and lie in that order; else in none.
     """
 
     def __init__(
@@ -35,19 +36,21 @@ class Inlet:
         flipped: Collection[str] = (),
         empty: Mapping[str, str] | None = None,
         more: Sequence[str] = (),
+        ordered: bool = False,
     ) -> None:
-        self._columns = dict(columns)
-        values = [*restored(columns, flipped=flipped, empty=empty or {}), *more]
-        self._dml = f"INSERT INTO {table} SELECT {', '.join(values)} FROM appender_data"
+        self._columns = {"number": "INTEGER", **columns} if ordered else dict(columns)
+        values = [*_restored(columns, flipped, empty or {}), *more]
+        order = " ORDER BY number" if ordered else ""
+        self._dml = f"INSERT INTO {table} SELECT {', '.join(values)} FROM appender_data{order}"
 
     def put(self, connection: duckdb.DuckDBPyConnection, rows: Iterable[Sequence[Any]]) -> None:
-        """Add rows, in no order."""
+        """Add rows."""
         with connection.query_appender(self._dml, self._columns) as appender:
             appender.append_rows(rows)
 
 
-def restored(
-    columns: Iterable[str], *, flipped: Collection[str], empty: Mapping[str, str]
+def _restored(
+    columns: Iterable[str], flipped: Collection[str], empty: Mapping[str, str]
 ) -> list[str]:
     """SQL of each column as it was before it was flipped, or given as None."""
     return [
