@@ -6,11 +6,13 @@ History is bounded: by age, and the table of events by rows.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
-from gfs.changes import Line
 from gfs.config import ProjectionsConfig
-from projections.core.happenings import happenings_of
+from projections.analytics_schema import EVENT_COLUMNS
+from projections.core.happenings import Happening, Told
+from projections.duck_rows import FLIP, Inlet, put
 
 PRUNE_S = 600.0  # between looks for what is too old
 _DAY_NS = 86400 * 10**9
@@ -23,6 +25,17 @@ _OLD = (
 # Row numbers follow the order in which rows came, also after some were deleted.
 _TOO_MANY = "DELETE FROM history.events WHERE rowid <= (SELECT max(rowid) FROM history.events) - ?"
 
+_EVENTS_IN = Inlet(
+    "history.events",
+    EVENT_COLUMNS,
+    flipped=("epoch", "position", "size", "size_before", "owner", "uid", "pid"),
+    empty={
+        **dict.fromkeys(("parent", "from_parent"), "0"),
+        **dict.fromkeys(("name", "from_name", "detail"), "''"),
+    },
+    ordered=True,  # events of one inode in one record are told apart by it
+)
+
 
 class EventHistory:
     """Writes events; bounds the history."""
@@ -32,16 +45,17 @@ class EventHistory:
         self._rows_max = config.history_rows
         self._pruned_at = -PRUNE_S
 
-    def record(self, lines: list[Line], history: Any) -> None:
-        """Add the events of whole records; inside a transaction of the history."""
-        events, copies = happenings_of(lines)
-        for table, rows in (("history.events", events), ("history.copies", copies)):
-            if rows:
-                with history.appender(table) as appender:
-                    appender.append_rows(map(tuple, rows))  # a NamedTuple takes it longer
-        if lines and time.monotonic() - self._pruned_at >= PRUNE_S:
+    def record(self, told: Told, history: Any) -> None:
+        """Add events and copies; inside a transaction of the history."""
+        if told.events:
+            _EVENTS_IN.put(history, _event_rows(told.events))
+        put(history, "history.copies", told.copies)
+
+    def prune_when_due(self, history: Any, now_ns: int) -> None:
+        """`prune`, if that was not done lately."""
+        if time.monotonic() - self._pruned_at >= PRUNE_S:
             self._pruned_at = time.monotonic()
-            self.prune(history, lines[-1].time_ns)
+            self.prune(history, now_ns)
 
     def prune(self, history: Any, now_ns: int) -> None:
         """Drop what is too old, and the oldest events of too many.
@@ -51,3 +65,33 @@ class EventHistory:
         for sql in _OLD:
             history.execute(sql, [max(0, now_ns - self._age_ns)])
         history.execute(_TOO_MANY, [self._rows_max])
+
+
+def _event_rows(events: list[Happening]) -> Iterator[tuple[Any, ...]]:
+    flip = FLIP
+    for number, one in enumerate(events):
+        at, ino, event, kind, parent, name, from_parent, from_name, size, before, owner, detail = (
+            one
+        )
+        epoch, position, time_ns, uid, pid, host, mount = at
+        yield (
+            number,
+            epoch ^ flip,
+            position ^ flip,
+            time_ns,
+            ino,
+            event,
+            kind,
+            parent or None,
+            name or None,
+            from_parent or None,
+            from_name or None,
+            size ^ flip,
+            before ^ flip,
+            owner ^ flip,
+            detail or None,
+            uid ^ flip,
+            pid ^ flip,
+            host,
+            mount,
+        )

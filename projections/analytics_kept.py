@@ -1,27 +1,35 @@
 """What the analytics view keeps besides items, so that questions about everything are small.
 
-`counts` holds the histograms of all regular files as differences that add up
-(`projections.core.counting`), `large` the few thousand largest files, `directory_names` the
-names of directories once more: to climb to the root through all names takes a hundred times
-as long. All three are functions of the items and move in their transactions; a snapshot is
-loaded without them, and `fill` makes them when it is in.
+`counts` holds the histograms of all regular files, and their sums by extension, as differences
+that add up (`projections.core.counting`, `analytics_extensions`), `large` the largest of them
+(`analytics_large`), `directory_names` the names of directories once more: to climb to the root
+through all names takes a hundred times as long. All are functions of the items and move in
+their transactions; a snapshot is loaded without them, and `fill` makes them when it is in.
+
+With as many extensions as files `counts` is as large as a column of names, adding up costs a
+row a microsecond, and the report of extensions takes twice as long as one made of the names.
 """
 
 from __future__ import annotations
 
 import stat
 from collections.abc import Iterable, Iterator
-from operator import attrgetter
+from contextlib import contextmanager
 
 import duckdb
 
 from gfs.changes import Copied
+from projections import analytics_extensions as extensions
+from projections import analytics_large as large
+from projections.analytics_large import LARGE
 from projections.core.comparing import Difference
 from projections.core.counting import AGES, DAY_NS, SIZES, counted
-from projections.core.following import Items
+from projections.core.following import Items, files_of
+from projections.core.naming import by_extension, names_of
+from projections.duck_rows import delete, put
 
-LARGE_FILES = 4000  # so many are kept; half of them may go until they are looked for again
-COUNTS_ROWS = 50_000  # differences until they are added up
+COUNTS_ROWS = 50_000  # rows that are no key's sum, until they are added up
+_NOTE_SUMS = "UPDATE counts_from SET sums = (SELECT count(*) FROM counts)"
 POWER = "power_of(size)"
 
 
@@ -31,58 +39,38 @@ def day(of: str) -> str:
     return f"{column} // {DAY_NS}"
 
 
-KEPT = """
+KEPT = f"""
 CREATE TABLE counts (    -- of regular files; several rows may be about one key: add them up
-  of VARCHAR NOT NULL,   -- size; mtime, atime, ctime, created, used (the later of two)
-  key BIGINT NOT NULL,   -- the power of two not above it; days since 1970
+  of VARCHAR NOT NULL,   -- size; mtime, atime, ctime, created, used (the later of two); extension
+  key BIGINT NOT NULL,   -- the power of two not above it; days since 1970; 0
+  extension VARCHAR NOT NULL,
   files BIGINT NOT NULL,
-  bytes BIGINT NOT NULL
+  bytes BIGINT NOT NULL,
+  disk_bytes BIGINT NOT NULL  -- 0 but for extensions
 );
-CREATE TABLE large (     -- every file, no directories, of at least `least` bytes
-  ino BIGINT NOT NULL,
-  size BIGINT NOT NULL,
-  uid BIGINT NOT NULL,
-  mtime_ns BIGINT NOT NULL,
-  atime_ns BIGINT NOT NULL,
-  nlink BIGINT NOT NULL
-);
-CREATE TABLE large_from (least BIGINT NOT NULL, found BIGINT NOT NULL);  -- one row
-INSERT INTO large_from VALUES (0, 0);
+CREATE TABLE counts_from (sums BIGINT NOT NULL);  -- one row: how many there were added up last
+INSERT INTO counts_from VALUES (0);
+{LARGE}
 CREATE TABLE directory_names (ino BIGINT NOT NULL, parent BIGINT NOT NULL, name VARCHAR NOT NULL);
+-- One row: of which file, and in how many batches a directory was renamed.
+CREATE TABLE moves (file VARCHAR NOT NULL, moves BIGINT NOT NULL);
+INSERT INTO moves VALUES (uuid()::VARCHAR, 0);
 CREATE MACRO power_of(size) AS CASE WHEN size = 0 THEN 0
   WHEN (1::BIGINT << floor(log2(size))::INTEGER) > size  -- log2 was rounded up
   THEN 1::BIGINT << (floor(log2(size))::INTEGER - 1)
   ELSE 1::BIGINT << floor(log2(size))::INTEGER END;
 """
 _FILE = "mode & 61440 = 32768"
-_OWN = "mode & 61440 <> 16384"
 _COUNTED = " UNION ALL ".join(
-    f"SELECT '{of}' AS of, {key} AS key, count(*) AS files, sum(size)::BIGINT AS bytes"
-    f" FROM {{source}} WHERE {_FILE} GROUP BY ALL"
+    f"SELECT '{of}' AS of, {key} AS key, '' AS extension, count(*) AS files,"
+    f" sum(size)::BIGINT AS bytes, 0 AS disk_bytes FROM {{source}} WHERE {_FILE} GROUP BY ALL"
     for of, key in ((SIZES, POWER), *((of, day(of)) for of in AGES))
 )
+_ALL_COUNTED = f"{_COUNTED.format(source='inodes')} UNION ALL {extensions.SUMS}"
 ADDED_UP = (
-    "SELECT of, key, sum(files)::BIGINT AS files, sum(bytes)::BIGINT AS bytes FROM counts"
-    " GROUP BY ALL HAVING sum(files) <> 0 OR sum(bytes) <> 0"
-)
-# The size that as many files reach as are wanted; one more if too many are of just that size.
-_LEAST = f"""
-UPDATE large_from SET least = bound.least, found = bound.found FROM (
-  SELECT CASE WHEN at_least > 2 * $wanted THEN edge + 1 ELSE edge END AS least,
-    CASE WHEN at_least > 2 * $wanted THEN above ELSE at_least END AS found
-  FROM (SELECT edge, count(*) FILTER (size >= edge) AS at_least,
-      count(*) FILTER (size > edge) AS above
-    FROM inodes, (SELECT coalesce(min(size), 0) AS edge FROM (
-      SELECT size FROM inodes WHERE {_OWN} ORDER BY size DESC LIMIT $wanted))
-    WHERE {_OWN} GROUP BY edge)
-) bound
-"""
-_LARGE_COLUMNS = ("ino", "size", "uid", "mtime_ns", "atime_ns", "nlink")
-_LARGE_ROW = attrgetter(*_LARGE_COLUMNS[1:])
-_FROM = "(SELECT least FROM large_from)"
-_LARGE = (
-    f"INSERT INTO large SELECT {', '.join(_LARGE_COLUMNS)} FROM {{source}}"
-    f" WHERE {_OWN} AND size >= {_FROM}"
+    "SELECT of, key, extension, sum(files)::BIGINT AS files, sum(bytes)::BIGINT AS bytes,"
+    " sum(disk_bytes)::BIGINT AS disk_bytes FROM counts GROUP BY ALL"
+    " HAVING sum(files) <> 0 OR sum(bytes) <> 0 OR sum(disk_bytes) <> 0"
 )
 _FOLDERS = "INSERT INTO directory_names SELECT ino, parent, name FROM {source} WHERE kind = 16384"
 _NAMES = """
@@ -93,66 +81,54 @@ WHERE d.kind <> i.mode & 61440
 """
 
 
-def keep(items: Items, connection: duckdb.DuckDBPyConnection) -> None:
-    """Bring what is kept to `items`, which the tables hold by now."""
-    counts = [(*key, *sums) for key, sums in counted(items).items()]
-    if counts:
-        with connection.appender("counts") as appender:
-            appender.append_rows(counts)
+@contextmanager
+def keeping(items: Items, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Around what brings the tables to `items`: what is kept comes there too."""
+    files, names = files_of(items), names_of(items)
+    changes = by_extension(items, files, names)
+    extensions.take_out(changes, connection)
+    yield
+    large.keep(items, names, connection)
+    counts: list[extensions.CountsRow] = extensions.put_in(changes, connection)
+    counts += [(of, key, "", *sums, 0) for (of, key), sums in counted(files).items()]
+    if counts or changes.asked:
+        put(connection, "counts", counts)
         _compact(connection)
-    _keep_large(items, connection)
+    _keep_directories(items, connection)
+
+
+def _keep_directories(items: Items, connection: duckdb.DuckDBPyConnection) -> None:
     gone = [one.ino for one in items.old_dirents.values() if stat.S_ISDIR(one.kind)]
-    if gone:
-        connection.execute("DELETE FROM directory_names WHERE ino IN (SELECT unnest($1))", [gone])
-    names = [
+    came = [
         (one.ino, *key)
         for key, one in items.dirents.items()
         if one is not None and stat.S_ISDIR(one.kind)
     ]
-    if names:
-        with connection.appender("directory_names") as appender:
-            appender.append_rows(names)
+    delete(connection, "directory_names", ["ino"], [(ino,) for ino in gone])
+    put(connection, "directory_names", came)
+    if not {ino for ino, *_ in came}.isdisjoint(gone):
+        connection.execute("UPDATE moves SET moves = moves + 1")
 
 
 def _compact(connection: duckdb.DuckDBPyConnection) -> None:
-    ((rows,),) = connection.execute("SELECT count(*) FROM counts").fetchall()
-    if rows > COUNTS_ROWS:
+    """Add up when the rows have doubled: each row's share is small, however many keys there are."""
+    ((rows, sums),) = connection.execute(
+        "SELECT (SELECT count(*) FROM counts), sums FROM counts_from"
+    ).fetchall()
+    if rows > 2 * sums + COUNTS_ROWS:
         connection.execute(f"CREATE TEMP TABLE added_up AS {ADDED_UP}")
         connection.execute("DELETE FROM counts")
         connection.execute("INSERT INTO counts FROM added_up")
         connection.execute("DROP TABLE added_up")
-
-
-def _keep_large(items: Items, connection: duckdb.DuckDBPyConnection) -> None:
-    ((least, found),) = connection.execute("SELECT least, found FROM large_from").fetchall()
-    gone = [ino for ino, one in items.old_inodes.items() if one.size >= least]
-    came = [
-        (ino, *_LARGE_ROW(one))
-        for ino, one in items.inodes.items()
-        if one is not None and one.size >= least and not stat.S_ISDIR(one.mode)
-    ]
-    if gone:
-        connection.execute("DELETE FROM large WHERE ino IN (SELECT unnest($1))", [gone])
-    if came:
-        with connection.appender("large") as appender:
-            appender.append_rows(came)
-    if gone or came:
-        ((kept,),) = connection.execute("SELECT count(*) FROM large").fetchall()
-        if kept * 2 < found or kept > 3 * LARGE_FILES:
-            _find_large(connection)
-
-
-def _find_large(connection: duckdb.DuckDBPyConnection) -> None:
-    connection.execute("DELETE FROM large")
-    connection.execute(_LEAST, {"wanted": LARGE_FILES})
-    connection.execute(_LARGE.format(source="inodes"))
+        connection.execute(_NOTE_SUMS)
 
 
 def fill(connection: duckdb.DuckDBPyConnection) -> None:
     """Make all of it from the items."""
     connection.execute("DELETE FROM counts")
-    connection.execute(f"INSERT INTO counts {_COUNTED.format(source='inodes')}")
-    _find_large(connection)
+    connection.execute(f"INSERT INTO counts {_ALL_COUNTED}")
+    connection.execute(_NOTE_SUMS)
+    large.fill(connection)
     connection.execute("DELETE FROM directory_names")
     connection.execute(_FOLDERS.format(source="dirents"))
 
@@ -162,7 +138,8 @@ def keep_copy(connection: duckdb.DuckDBPyConnection, copy: Copied) -> None:
     numbers = f"ino BETWEEN {int(copy.first)} AND {int(copy.first + copy.count - 1)}"
     inodes = f"(SELECT * FROM inodes WHERE {numbers})"
     connection.execute(f"INSERT INTO counts {_COUNTED.format(source=inodes)}")
-    connection.execute(_LARGE.format(source=inodes))
+    extensions.put_in_copy(connection, numbers)
+    large.put_in_copy(connection, numbers)
     names = f"(SELECT * FROM dirents WHERE {numbers} AND ino <> {int(copy.root)})"
     connection.execute(_FOLDERS.format(source=names))
 
@@ -181,11 +158,8 @@ def contradictions_of_names(
 def contradictions(connection: duckdb.DuckDBPyConnection) -> Iterator[Difference]:
     """What is kept otherwise than the items say; reads all of them once."""
     pairs = {
-        "counts": (ADDED_UP, _COUNTED.format(source="inodes")),
-        "large": (
-            "SELECT * FROM large",
-            f"SELECT {', '.join(_LARGE_COLUMNS)} FROM inodes WHERE {_OWN} AND size >= {_FROM}",
-        ),
+        "counts": (ADDED_UP, _ALL_COUNTED),
+        "large": ("SELECT * FROM large", large.ALL),
         "directory_names": (
             "SELECT ino, parent, name FROM directory_names",
             "SELECT ino, parent, name FROM dirents WHERE kind = 16384",

@@ -20,7 +20,8 @@ from gfs.errors import InvalidArgument, NotFound, NotReady, TooLarge, UsageError
 from gfs.ids import MIB
 from projections.analytics_export import export_lines
 from projections.analytics_past import Past, asked_past
-from projections.analytics_reports import asked_report, described
+from projections.analytics_places import Places
+from projections.analytics_reports import LARGE_COLUMNS, Asked, asked_report, described
 from projections.queries import (
     Collected,
     Deadline,
@@ -45,6 +46,7 @@ class AnalyticsQueries:
     def __init__(self, service: QueryService) -> None:
         self._service = service
         self._seconds = service.config.query_s
+        self._places = Places()
 
     @contextmanager
     def _reading(self, seconds: float) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -120,7 +122,7 @@ class AnalyticsQueries:
         rows_max = self._service.config.query_rows
 
         def ask(connection: duckdb.DuckDBPyConnection) -> Collected:
-            return _run(connection, *asked.statement(connection), rows_max)
+            return report_of(connection, asked, rows_max, self._places)
 
         return await self._ask(request, ask, history=asked.report.history)
 
@@ -162,9 +164,27 @@ class AnalyticsQueries:
 
         def ask(connection: duckdb.DuckDBPyConnection) -> Collected:
             check_statement(connection, asked.sql)
-            return _run(connection, asked.sql, asked.parameters, limit)
+            return run_statement(connection, asked.sql, asked.parameters, limit)
 
         return await self._ask(request, ask, history="history" in asked.sql.lower())
+
+
+def report_of(
+    connection: duckdb.DuckDBPyConnection, asked: Asked, rows_max: int, places: Places
+) -> Collected:
+    """Answer a report, from the largest files if they are what it is about.
+
+    Raises: TooLarge, UsageError, NotFound.
+    """
+    found = asked.largest(connection)
+    if found is None:
+        return run_statement(connection, *asked.statement(connection), rows_max)
+    paths = places.paths(connection, {parent for parent, *_ in found})
+    rows = [
+        (f"{paths.get(parent, '<orphans>')}/{name or rest[0]}", *rest)
+        for parent, name, *rest in found
+    ]
+    return collect(list(LARGE_COLUMNS), iter(rows), rows_max, SQL_ANSWER_BYTES)
 
 
 def check_statement(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
@@ -184,7 +204,13 @@ def check_statement(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
         raise UsageError("SQL: only SELECT")
 
 
-def _run(connection: duckdb.DuckDBPyConnection, sql: str, bound: Bound, rows_max: int) -> Collected:
+def run_statement(
+    connection: duckdb.DuckDBPyConnection, sql: str, bound: Bound, rows_max: int
+) -> Collected:
+    """Rows of a statement, `rows_max` at most.
+
+    Raises: TooLarge, UsageError.
+    """
     try:
         result = connection.execute(sql, bound)
         columns = [column[0] for column in result.description or ()]

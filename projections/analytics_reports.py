@@ -20,6 +20,7 @@ from starlette.requests import Request
 
 from gfs.errors import InvalidArgument, NotFound
 from projections import analytics_growth as growth
+from projections.analytics_extensions import ADDED_UP
 from projections.analytics_kept import POWER, day
 from projections.analytics_tree import BELOW, NOTHING, Words, climbing, inode_at
 from projections.core.counting import AGES, DAY_NS, SIZES
@@ -34,6 +35,7 @@ _COLUMNS = (
     "ino, size, uid, make_timestamp_ns(mtime_ns) AS mtime,"
     " make_timestamp_ns(atime_ns) AS atime, nlink"
 )
+LARGE_COLUMNS = ("path", "ino", "size", "uid", "mtime", "atime", "nlink")
 # Where the inodes of `best` are: their least name, its directory's path.
 _LEAST = (
     "least AS MATERIALIZED (SELECT ino, home.parent AS parent, home.name AS name FROM ("
@@ -62,13 +64,13 @@ def _begin(words: Words) -> str:
     return BELOW if words.in_tree else NOTHING
 
 
-def _top(order: str, condition: str = _OWN, table: str = "") -> Callable[[Words], str]:
-    """Files in some order, each with the path of its least name; of `table` instead of all."""
+def _top(order: str, condition: str = _OWN) -> Callable[[Words], str]:
+    """Files in some order, each with the path of its least name."""
 
     def sql(words: Words) -> str:
         return (
             f"{_begin(words)}, best AS MATERIALIZED ("
-            f"SELECT {_COLUMNS} FROM {table or _source(words)}"
+            f"SELECT {_COLUMNS} FROM {_source(words)}"
             f" WHERE {condition} ORDER BY {order}, ino LIMIT $n), {_LEAST}{climbing('least')}"
             f" SELECT {_PATH} AS path, b.* FROM {_PLACED} ORDER BY {order}, b.ino"
         )
@@ -135,6 +137,13 @@ def _ages(words: Words) -> str:
 
 
 def _sums(words: Words) -> str:
+    if words.by == "extension" and not words.in_tree:  # what is no file has no extension
+        return (
+            "SELECT extension, sum(files)::BIGINT AS files, sum(bytes)::BIGINT AS bytes,"
+            f" sum(disk_bytes)::BIGINT AS disk_bytes FROM ({ADDED_UP} UNION ALL"
+            f" SELECT '', {_SUMS} FROM inodes WHERE NOT ({_FILE})) GROUP BY extension"
+            " HAVING sum(files) <> 0 ORDER BY bytes DESC, 1 LIMIT $n"
+        )
     if words.by == "extension":
         source = f"{_source(words)} i LEFT JOIN homes h USING (ino)"
         key = "coalesce(h.extension, '') AS extension"
@@ -148,6 +157,8 @@ def _sums(words: Words) -> str:
 
 
 def _extensions(words: Words) -> str:
+    if not words.in_tree:
+        return f"{ADDED_UP} ORDER BY bytes DESC, extension LIMIT $n"
     return (
         f"{_begin(words)} SELECT coalesce(h.extension, '') AS extension, {_SUMS}"
         f" FROM {_source(words)} i LEFT JOIN homes h USING (ino) WHERE {_FILE}"
@@ -167,7 +178,7 @@ class Report:
     by: tuple[str, ...] = ("",)  # what `by` may be, the default first
     of: tuple[str, ...] = ("",)
     rows: int = ROWS_DEFAULT  # default of `n`
-    large: Callable[[Words], str] | None = None  # the same of the files in `large`
+    large: str = ""  # the same of the files in `large`: their places, then the columns
 
 
 REPORTS = {
@@ -175,7 +186,7 @@ REPORTS = {
         "Files by size",
         _top("size DESC"),
         ("path", "n"),
-        large=_top("size DESC", "true", table="large"),
+        large=f"SELECT parent, name, {_COLUMNS} FROM large ORDER BY size DESC, ino LIMIT $n",
     ),
     "newest": Report("Files by time of change", _top("mtime DESC"), ("path", "n")),
     "oldest": Report("Files not changed for longest", _top("mtime"), ("path", "n")),
@@ -262,17 +273,17 @@ class Asked:
         Raises: UsageError, NotFound: there is no such path.
         """
         top = {} if self.path is None else {"top": inode_at(connection, self.path)}
-        sql = self._source(connection)(self.words)
+        sql = self.report.sql(self.words)
         bound = {key: one for key, one in self.values.items() if re.search(rf"\${key}\b", sql)}
         return sql, bound | top
 
-    def _source(self, connection: duckdb.DuckDBPyConnection) -> Callable[[Words], str]:
-        """Of all inodes, or of the largest files if enough of them are kept."""
-        large = self.report.large
-        if large is None or self.path is not None:
-            return self.report.sql
-        kept = connection.execute("SELECT count(*) FROM large").fetchone()
-        return large if kept is not None and kept[0] >= self.values["n"] else self.report.sql
+    def largest(self, connection: duckdb.DuckDBPyConnection) -> list[tuple[Any, ...]] | None:
+        """Parent, name and columns of the files asked for; None if they are not all kept."""
+        if not self.report.large or self.path is not None:
+            return None
+        wanted = self.values["n"]
+        rows = connection.execute(self.report.large, {"n": wanted}).fetchall()
+        return rows if len(rows) == wanted else None
 
 
 def asked_report(request: Request, name: str, *chosen: str) -> Asked:

@@ -117,6 +117,20 @@ COPY_COLUMNS = {
     "host": "VARCHAR",
     "mount": "VARCHAR",
 }
+DELETION_COLUMNS = {
+    "cursor": "VARCHAR",
+    "time_ns": "BIGINT",
+    "parent": "BIGINT",
+    "name": "VARCHAR",
+    "ino": "BIGINT",
+    "kind": "INTEGER",
+    "size": "BIGINT",
+    "to_trash": "BOOLEAN",
+    "uid": "BIGINT",
+    "pid": "BIGINT",
+    "host": "VARCHAR",
+    "mount": "VARCHAR",
+}
 
 # Every statement may run again on a history that is there: what a later release adds is added.
 HISTORY = f"""
@@ -128,20 +142,7 @@ CREATE TABLE IF NOT EXISTS growth (
   bytes_added BIGINT NOT NULL,
   bytes_removed BIGINT NOT NULL -- several rows may have one hour and owner: sum them
 );
-CREATE TABLE IF NOT EXISTS deletions (
-  cursor VARCHAR NOT NULL,
-  time_ns BIGINT NOT NULL,
-  parent BIGINT NOT NULL,
-  name VARCHAR NOT NULL,
-  ino BIGINT NOT NULL,
-  kind INTEGER NOT NULL,
-  size BIGINT NOT NULL,
-  to_trash BOOLEAN NOT NULL,
-  uid BIGINT NOT NULL,
-  pid BIGINT NOT NULL,
-  host VARCHAR NOT NULL,
-  mount VARCHAR NOT NULL
-);
+CREATE TABLE IF NOT EXISTS deletions ({_columns(DELETION_COLUMNS)});
 -- As `projections.core.happenings` tells it; rows lie in the order of their positions.
 CREATE TABLE IF NOT EXISTS events ({_columns(EVENT_COLUMNS)});
 CREATE TABLE IF NOT EXISTS copies ({_columns(COPY_COLUMNS)});

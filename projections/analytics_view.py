@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
@@ -24,27 +23,42 @@ from projections import analytics_kept, analytics_routes
 from projections.analytics_copy import apply_copy
 from projections.analytics_history import EventHistory
 from projections.analytics_queries import AnalyticsQueries
-from projections.analytics_schema import DIRENT_COLUMNS, HISTORY, INODE_COLUMNS, SCHEMA
+from projections.analytics_schema import (
+    DELETION_COLUMNS,
+    DIRENT_COLUMNS,
+    HISTORY,
+    INODE_COLUMNS,
+    SCHEMA,
+)
 from projections.core.comparing import Compared, Difference
-from projections.core.facts import Deletion, facts_of
-from projections.core.following import Batch, Items, stages
+from projections.core.facts import Deletion, Facts
+from projections.core.following import Batch, Items, parts, stages
+from projections.core.happenings import Told
+from projections.duck_rows import FLIP, Inlet, delete, put
 from projections.projection import DuckProjection
 
 _COMPARED = tuple(name for name in INODE_COLUMNS if name != "ino")
-_INODE = attrgetter(*_COMPARED)
-_DELETION = attrgetter(*(one.name for one in fields(Deletion)))  # the table's columns
 _GROWTH = attrgetter("created", "removed", "bytes_added", "bytes_removed")
-_PUT_DIRENTS = (
-    "INSERT INTO dirents SELECT *, CASE WHEN kind = 32768 THEN extension_of(name) ELSE '' END"
-    " FROM appender_data"
+PART_EVENTS = 500  # that the processor still has at hand when they are looked at again
+_INODES_IN = Inlet(
+    "inodes",
+    INODE_COLUMNS,
+    flipped=("uid", "gid", "nlink", "size", "stored", "data_version"),
+    empty={"rdev": "0", "target": "''", "digest": "0"},
 )
+_DIRENTS_IN = Inlet(
+    "dirents",
+    DIRENT_COLUMNS,
+    more=["CASE WHEN kind = 32768 THEN extension_of(name) ELSE '' END"],
+)
+_DELETIONS_IN = Inlet("history.deletions", DELETION_COLUMNS, flipped=("size", "uid", "pid"))
 
 
 class AnalyticsView(DuckProjection):
     """Histograms, growth, top lists, free SQL."""
 
     name = "analytics"
-    format = 3
+    format = 4
     schema = SCHEMA
     history_schema = HISTORY
     compared = Compared(
@@ -65,9 +79,11 @@ class AnalyticsView(DuckProjection):
 
     def apply(self, batch: Batch, connection: Any) -> None:
         for items, copy in stages(batch.lines):
-            apply_items(items, connection)
-            if not batch.snapshot:
-                analytics_kept.keep(items, connection)
+            if batch.snapshot:
+                apply_items(items, connection)
+            else:
+                with analytics_kept.keeping(items, connection):
+                    apply_items(items, connection)
             if copy is not None:
                 apply_copy(copy, connection)
         if batch.snapshot and (batch.cursor != START or not batch.lines):  # all items are in
@@ -80,37 +96,86 @@ class AnalyticsView(DuckProjection):
         return analytics_kept.contradictions(connection)
 
     def record(self, lines: list[Line], history: Any, connection: Any) -> None:
-        facts = facts_of(lines)
+        facts, told = Facts(), Told()
+        for part in parts(lines, PART_EVENTS):
+            facts.add(part)
+            told.add(part)
         growth = [
             (datetime.fromtimestamp(hour * 3600, UTC).replace(tzinfo=None), uid, *_GROWTH(one))
             for (hour, uid), one in facts.growth.items()
         ]
-        _put(history, "history.growth", growth)
-        _put(history, "history.deletions", [_DELETION(one) for one in facts.deletions])
-        self._events.record(lines, history)
+        put(history, "history.growth", growth)
+        deletions = [_deletion_row(one) for one in facts.deletions]
+        if deletions:
+            _DELETIONS_IN.put(history, deletions)
+        self._events.record(told, history)
+        if lines:
+            self._events.prune_when_due(history, lines[-1].time_ns)
 
     def operations(self, service: Any) -> Sequence[Operation]:
         return analytics_routes.operations(AnalyticsQueries(service))
 
 
+def _deletion_row(one: Deletion) -> tuple[Any, ...]:
+    return (
+        one.cursor,
+        one.time_ns,
+        one.parent,
+        one.name,
+        one.ino,
+        one.kind,
+        one.size ^ FLIP,
+        one.to_trash,
+        one.uid ^ FLIP,
+        one.pid ^ FLIP,
+        one.host,
+        one.mount,
+    )
+
+
 def apply_items(items: Items, connection: duckdb.DuckDBPyConnection) -> None:
     """Bring the tables to `items`; inside the caller's transaction."""
-    _delete(connection, "inodes", ("ino",), [(ino,) for ino in items.old_inodes])
-    _delete(connection, "xattrs", ("ino",), [(ino,) for ino in items.old_xattrs])
+    delete(connection, "inodes", ["ino"], [(ino,) for ino in items.old_inodes])
+    delete(connection, "xattrs", ["ino"], [(ino,) for ino in items.old_xattrs])
     _delete_names(items, connection)
-    inodes = [(ino, *_INODE(one)) for ino, one in items.inodes.items() if one is not None]
-    _put(connection, "inodes", inodes)
+    _put_inodes(items, connection)
     names = [(*key, one.ino, one.kind) for key, one in items.dirents.items() if one is not None]
     if names:
-        with connection.query_appender(_PUT_DIRENTS, DIRENT_COLUMNS) as appender:
-            appender.append_rows(names)
+        _DIRENTS_IN.put(connection, names)
     xattrs = [
         (ino, name, value)
         for ino, one in items.inodes.items()
         if one is not None and one.attributes
         for name, value in one.attributes.items()
     ]
-    _put(connection, "xattrs", xattrs)
+    put(connection, "xattrs", xattrs)
+
+
+def _put_inodes(items: Items, connection: duckdb.DuckDBPyConnection) -> None:
+    flip = FLIP
+    rows = [
+        (
+            ino,
+            one.mode,
+            one.uid ^ flip,
+            one.gid ^ flip,
+            one.nlink ^ flip,
+            one.size ^ flip,
+            one.stored ^ flip,
+            one.atime_ns,
+            one.mtime_ns,
+            one.ctime_ns,
+            one.created_ns,
+            one.data_version ^ flip,
+            one.rdev or None,
+            one.target or None,
+            one.digest or None,
+        )
+        for ino, one in items.inodes.items()
+        if one is not None
+    ]
+    if rows:
+        _INODES_IN.put(connection, rows)
 
 
 def _delete_names(items: Items, connection: duckdb.DuckDBPyConnection) -> None:
@@ -121,20 +186,5 @@ def _delete_names(items: Items, connection: duckdb.DuckDBPyConnection) -> None:
             alone.append((dirent.ino,))
         else:
             among_others.append(key)
-    _delete(connection, "dirents", ("ino",), alone)
-    _delete(connection, "dirents", ("parent", "name"), among_others)
-
-
-def _put(connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Any]) -> None:
-    if rows:
-        with connection.appender(table) as appender:
-            appender.append_rows(rows)
-
-
-def _delete(
-    connection: duckdb.DuckDBPyConnection, table: str, key: Sequence[str], rows: Sequence[Any]
-) -> None:
-    """The rows of `table` whose columns `key` are any of these."""
-    if rows:
-        with connection.appender(table, action="delete", key=list(key)) as appender:
-            appender.append_rows(rows)
+    delete(connection, "dirents", ["ino"], alone)
+    delete(connection, "dirents", ["parent", "name"], among_others)

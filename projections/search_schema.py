@@ -6,6 +6,8 @@ contract of `/sql` and of docs/views.md.
 
 from __future__ import annotations
 
+from projections.core.naming import suffix_of
+
 ORPHANS, ROOT, TRASH = 0, 1, 2  # rows of `directories` that hang on nothing
 NOWHERE = -1  # home of the roots themselves: counted nowhere
 
@@ -127,5 +129,4 @@ CREATE TABLE growth (
 
 def extension_of(name: str) -> str:
     """What follows the last dot, in lower case; "" for none, hidden names and long ones."""
-    stem, dot, extension = name.rpartition(".")
-    return extension.lower() if dot and stem.strip(".") and len(extension) <= 16 else ""
+    return suffix_of(name).lower()

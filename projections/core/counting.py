@@ -7,22 +7,17 @@ that integer division by DuckDB gives, so that rows and counts can be compared.
 
 from __future__ import annotations
 
-import stat
+from collections.abc import Iterable
 from typing import Any
 
 from gfs.changes import Image
-from projections.core.following import Items
+from projections.core.following import FileChange
 
 DAY_NS = 86400 * 10**9
 SIZES = "size"
 AGES = ("mtime", "atime", "ctime", "created", "used")
 
 Counts = dict[tuple[str, int], list[int]]  # (of what, key) -> files and bytes more or less
-
-
-def power_of(size: int) -> int:
-    """The power of two that `size` counts at: the greatest not above it, 0 for nothing."""
-    return 1 << (size.bit_length() - 1) if size else 0
 
 
 def day_of(time_ns: int) -> int:
@@ -32,33 +27,35 @@ def day_of(time_ns: int) -> int:
 
 def keys_of(image: Image) -> tuple[int, ...]:
     """Where a file counts: by size, then by each of `AGES`."""
-    atime, mtime = day_of(image.atime_ns), day_of(image.mtime_ns)
-    return (
-        power_of(image.size),
-        mtime,
-        atime,
-        day_of(image.ctime_ns),
-        day_of(image.created_ns),
-        max(atime, mtime),
-    )
+    size = image.size
+    atime, mtime = image.atime_ns // DAY_NS, image.mtime_ns // DAY_NS
+    ctime, created = image.ctime_ns // DAY_NS, image.created_ns // DAY_NS
+    if atime < 0 or mtime < 0 or ctime < 0 or created < 0:
+        atime, mtime = day_of(image.atime_ns), day_of(image.mtime_ns)
+        ctime, created = day_of(image.ctime_ns), day_of(image.created_ns)
+    used = max(mtime, atime)
+    return 1 << (size.bit_length() - 1) if size else 0, mtime, atime, ctime, created, used
 
 
-def counted(items: Items) -> Counts:
+def counted(files: Iterable[FileChange]) -> Counts:
     """What is to be added to the counts; nothing that adds up to nothing."""
     alike: dict[tuple[int, ...], list[int]] = {}  # by all keys of a file: few in most batches
-    for ino, new in items.inodes.items():
-        old = items.old_inodes.get(ino)
-        before = None if old is None or not stat.S_ISREG(old.mode) else keys_of(old)
-        after = None if new is None or not stat.S_ISREG(new.mode) else keys_of(new)
+    for _, old, new in files:
+        before = None if old is None else keys_of(old)
+        after = None if new is None else keys_of(new)
+        if old is not None and new is not None and before is not None and before == after:
+            if new.size != old.size:
+                _add(alike, before, 0, new.size - old.size)
+            continue
         if before is not None and old is not None:
             _add(alike, before, -1, -old.size)
         if after is not None and new is not None:
             _add(alike, after, 1, new.size)
     found: Counts = {}
-    for keys, (files, size) in alike.items():
-        if files or size:
+    for keys, (number, size) in alike.items():
+        if number or size:
             for key in zip((SIZES, *AGES), keys, strict=True):
-                _add(found, key, files, size)
+                _add(found, key, number, size)
     return {key: sums for key, sums in found.items() if sums[0] or sums[1]}
 
 

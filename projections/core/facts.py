@@ -8,6 +8,7 @@ of its own. Times are those of the records.
 from __future__ import annotations
 
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gfs import changes
@@ -43,7 +44,6 @@ class Growth:
     removed: int = 0
     bytes_added: int = 0
     bytes_removed: int = 0
-    events: int = 0
 
 
 @dataclass
@@ -53,32 +53,35 @@ class Facts:
     deletions: list[Deletion] = field(default_factory=list)
     growth: dict[tuple[int, int], Growth] = field(default_factory=dict)  # (hour, uid)
 
+    def add(self, lines: Sequence[Line]) -> None:
+        """Facts of whole records, in order."""
+        growth = self.growth
+        begin, loses_name = 0, False  # of the record at hand
+        for at, line in enumerate(lines):
+            old, new = line.old, line.new
+            if line.table == "dirents":
+                loses_name = loses_name or old is not None
+            elif old is None or new is None or old.size != new.size or old.uid != new.uid:
+                if line.copy is not None:
+                    _count_copy(growth, line.copy, line.time_ns // HOUR_NS)
+                else:
+                    _count(growth, line.time_ns // HOUR_NS, old, new)
+            if not line.more:
+                if loses_name:
+                    self.deletions += _deletions(lines[begin : at + 1])
+                begin, loses_name = at + 1, False
 
-def facts_of(lines: list[Line]) -> Facts:
+
+def facts_of(lines: Sequence[Line]) -> Facts:
     """Facts of whole records, in order."""
     found = Facts()
-    growth = found.growth
-    begin, loses_name = 0, False  # of the record at hand
-    for at, line in enumerate(lines):
-        old, new = line.old, line.new
-        if line.table == "dirents":
-            loses_name = loses_name or old is not None
-        elif old is None or new is None or old.size != new.size or old.uid != new.uid:
-            if line.copy is not None:
-                _count_copy(growth, line.copy, line.time_ns // HOUR_NS)
-            else:
-                _count(growth, line.time_ns // HOUR_NS, old, new)
-        if not line.more:
-            if loses_name:
-                found.deletions += _deletions(lines[begin : at + 1])
-            begin, loses_name = at + 1, False
+    found.add(lines)
     return found
 
 
 def _count_copy(growth: dict[tuple[int, int], Growth], copy: Copied, hour: int) -> None:
     for one in copy.owners:
-        sums = growth.setdefault((hour, one.uid), Growth())
-        sums.events += 1
+        sums = _sums(growth, hour, one.uid)
         sums.created += one.inodes
         sums.bytes_added += one.bytes
 
@@ -87,34 +90,31 @@ def _count(
     growth: dict[tuple[int, int], Growth], hour: int, old: Image | None, new: Image | None
 ) -> None:
     """An inode that came, went, or has another size or owner."""
-    for image, sign in ((old, -1), (new, 1)):
-        if image is None:
-            continue
-        sums = growth.get((hour, image.uid))
-        if sums is None:
-            sums = growth[hour, image.uid] = Growth()
-        sums.events += 1
-        if old is None or new is None:
-            sums.created += sign > 0
-            sums.removed += sign < 0
-    _add_bytes(growth, hour, old, new)
-
-
-def _add_bytes(
-    growth: dict[tuple[int, int], Growth], hour: int, old: Image | None, new: Image | None
-) -> None:
     if old is not None and new is not None and old.uid == new.uid:
-        difference = new.size - old.size
-        growth[hour, new.uid].bytes_added += max(difference, 0)
-        growth[hour, new.uid].bytes_removed += max(-difference, 0)
+        sums = _sums(growth, hour, new.uid)
+        if new.size > old.size:
+            sums.bytes_added += new.size - old.size
+        else:
+            sums.bytes_removed += old.size - new.size
         return
     if old is not None:
-        growth[hour, old.uid].bytes_removed += old.size
+        sums = _sums(growth, hour, old.uid)
+        sums.removed += new is None
+        sums.bytes_removed += old.size
     if new is not None:
-        growth[hour, new.uid].bytes_added += new.size
+        sums = _sums(growth, hour, new.uid)
+        sums.created += old is None
+        sums.bytes_added += new.size
 
 
-def _deletions(record: list[Line]) -> list[Deletion]:
+def _sums(growth: dict[tuple[int, int], Growth], hour: int, uid: int) -> Growth:
+    sums = growth.get((hour, uid))
+    if sums is None:
+        sums = growth[hour, uid] = Growth()
+    return sums
+
+
+def _deletions(record: Sequence[Line]) -> list[Deletion]:
     """Names of a record whose inode got no other name in it, or one in the trash."""
     named: dict[int, int] = {}  # inode -> parent of the name it got
     sizes: dict[int, int] = {}

@@ -8,6 +8,7 @@ is a function of the items, not of the way they came about.
 
 from __future__ import annotations
 
+import stat
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from gfs.stream_proof import HistoryLost as HistoryLost
 from gfs.stream_proof import Proof
 
 DirentKey = tuple[int, str]  # parent, name as text
+FileChange = tuple[int, Image | None, Image | None]  # inode, what it was, what it is
+_TYPE = 0o170000  # bits of st_mode: an inode keeps them for life
 
 
 class SourceDiffers(Exception):
@@ -68,6 +71,17 @@ class Batch:
         )
 
 
+def parts(lines: list[Line], events: int) -> Iterator[list[Line]]:
+    """All of whole records, in parts of whole records: about so many events."""
+    begin = 0
+    while begin < len(lines):
+        end = min(begin + events, len(lines))
+        while lines[end - 1].more and end < len(lines):
+            end += 1
+        yield lines[begin:end]
+        begin = end
+
+
 def stages(lines: list[Line]) -> Iterator[tuple[Items, Line | None]]:
     """What to bring about, in order: items, and the copy that then takes effect (None: at the end).
 
@@ -103,6 +117,18 @@ def items_of(lines: list[Line]) -> Items:
             if old is not None and key not in dirents:
                 found.old_dirents[key] = old
             dirents[key] = line.new
+    return found
+
+
+def files_of(items: Items) -> list[FileChange]:
+    """Regular files whose inodes a batch touches."""
+    found: list[FileChange] = []
+    before = items.old_inodes
+    for ino, new in items.inodes.items():
+        old = before.get(ino)
+        one = new or old
+        if one is not None and one.mode & _TYPE == stat.S_IFREG:
+            found.append((ino, old, new))
     return found
 
 

@@ -9,12 +9,14 @@ them, and times of reading, which say nothing that one looks for and come in cro
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
 
-from gfs.changes import Actor, Copied, Image, Keys, Line, parse_cursor
+from gfs.changes import Actor, Copied, Image, Keys, Line
 from gfs.ids import TRASH_INO
 
 MADE, WRITTEN, RENAMED, LINKED, UNLINKED = "made", "written", "renamed", "linked", "unlinked"
@@ -24,23 +26,33 @@ _SHOWN = ("mode", "uid", "gid", "mtime_ns", "rdev", "target")
 _NOBODY = Actor()
 _ENCODER = msgspec.json.Encoder()
 _Place = tuple[int, str]  # directory and name
-_Told = tuple[str, _Place, _Place, str]  # event, where it is, where it was, detail
+_Event = tuple[str, _Place, _Place, str]  # event, where it is, where it was, detail
 _NOWHERE: _Place = (0, "")
-_NONE: tuple[_Place, ...] = ()
-_UNTOUCHED, _UNKNOWN = (None, None), Image()
+_TYPE = 0o170000  # bits of st_mode
+_UNKNOWN = Image()
 
 
-class Happening(NamedTuple):
-    """A row of the history; a place is (directory's inode, name), (0, "") for none.
-
-    `owner` is whose the inode is, `uid` who did it. `detail` is JSON or "": for attributes
-    ``{"mode": [old, new]}``, for xattrs ``{"set": [names], "removed": [names]}``, for what a
-    snapshot or clone made ``{"source": ino, "count": inodes}``.
-    """
+class Occasion(NamedTuple):
+    """When all of a record happened, and who did it."""
 
     epoch: int
     position: int
     time_ns: int
+    uid: int
+    pid: int
+    host: str
+    mount: str
+
+
+class Happening(NamedTuple):
+    """What happened to one inode; a place is (directory's inode, name), (0, "") for none.
+
+    `owner` is whose the inode is. `detail` is JSON or "": for attributes
+    ``{"mode": [old, new]}``, for xattrs ``{"set": [names], "removed": [names]}``, for what a
+    snapshot or clone made ``{"source": ino, "count": inodes}``.
+    """
+
+    occasion: Occasion
     ino: int
     event: str
     kind: int  # type bits of st_mode, 0 where the record does not say
@@ -52,10 +64,11 @@ class Happening(NamedTuple):
     size_before: int
     owner: int
     detail: str
-    uid: int
-    pid: int
-    host: str
-    mount: str
+
+
+# A third of the price of Occasion(...) and Happening(...).
+_made_occasion = partial(tuple.__new__, Occasion)
+_made_happening = partial(tuple.__new__, Happening)
 
 
 class Duplicate(NamedTuple):
@@ -78,22 +91,45 @@ class Duplicate(NamedTuple):
     mount: str
 
 
-def happenings_of(lines: Iterable[Line]) -> tuple[list[Happening], list[Duplicate]]:
-    """Of whole records, in order."""
-    found: list[Happening] = []
-    copies: list[Duplicate] = []
-    record: list[Line] = []
-    for line in lines:
-        record.append(line)
-        if line.more:
-            continue
-        told = _of_record(record)
-        if line.copy is not None:  # the last of its record
-            copies.append(_duplicate(line, line.copy))
-            told = [_as_copy(one, line.copy) for one in told]
-        found += told
-        record = []
-    return found, copies
+class _Trace(msgspec.Struct, gc=False):
+    """What a record says of one inode: images around it, names it lost and got."""
+
+    old: Image | None = None
+    new: Image | None = None
+    touched: bool = False  # whether there are images
+    gone: tuple[_Place, ...] = ()
+    got: tuple[_Place, ...] = ()
+    kind: int = 0  # by a name
+
+
+@dataclass
+class Told:
+    """What the history gets of some records."""
+
+    events: list[Happening] = field(default_factory=list)
+    copies: list[Duplicate] = field(default_factory=list)
+
+    def add(self, lines: Sequence[Line]) -> None:
+        """What happened in whole records, in order."""
+        begin = 0
+        for at, line in enumerate(lines):
+            if line.more:
+                continue
+            events = _of_record(lines[begin : at + 1])
+            begin = at + 1
+            if line.copy is not None:  # the last of its record
+                self.copies.append(_duplicate(line, line.copy))
+                events = [_as_copy(one, line.copy) for one in events]
+            self.events += events
+
+
+def _occasion(line: Line) -> Occasion:
+    epoch, _, rest = line.cursor.partition("-")
+    actor = line.actor or _NOBODY
+    position = int(rest.partition(".")[0])
+    return _made_occasion(
+        (int(epoch), position, line.time_ns, actor.uid, actor.pid, actor.host, actor.mount)
+    )
 
 
 def _as_copy(one: Happening, copy: Copied) -> Happening:
@@ -104,11 +140,11 @@ def _as_copy(one: Happening, copy: Copied) -> Happening:
 
 
 def _duplicate(line: Line, copy: Copied) -> Duplicate:
-    at, actor = parse_cursor(line.cursor), line.actor or _NOBODY
+    at = _occasion(line)
     return Duplicate(
         at.epoch,
         at.position,
-        line.time_ns,
+        at.time_ns,
         line.operation,
         copy.source,
         copy.root,
@@ -117,50 +153,103 @@ def _duplicate(line: Line, copy: Copied) -> Duplicate:
         sum(one.bytes for one in copy.owners),
         copy.parent,
         copy.name,
-        actor.uid,
-        actor.pid,
-        actor.host,
-        actor.mount,
+        at.uid,
+        at.pid,
+        at.host,
+        at.mount,
     )
 
 
-def _of_record(record: list[Line]) -> list[Happening]:
-    inodes: dict[int, tuple[Image | None, Image | None]] = {}
-    gone: dict[int, list[_Place]] = {}  # names that inodes lost
-    got: dict[int, list[_Place]] = {}
-    kinds: dict[int, int] = {}
+def _of_record(record: Sequence[Line]) -> list[Happening]:
+    first = record[0]
+    occasion = _occasion(first)
+    if len(record) == 1 and first.table == "inodes" and first.keys is not None:
+        return _of_inode(occasion, first.keys.ino, first.old, first.new)
+    if len(record) == 3 and (made := _made(occasion, *record)) is not None:
+        return [made]
+    traces: dict[int, _Trace] = {}
     parents: set[int] = set()
     for line in record:
         keys = line.keys
         if keys is None:
             continue
         if line.table == "inodes":
-            before = inodes.get(keys.ino)
-            inodes[keys.ino] = (line.old if before is None else before[0], line.new)
+            trace = traces.get(keys.ino)
+            if trace is None:
+                traces[keys.ino] = _Trace(line.old, line.new, True)
+            else:
+                if not trace.touched:
+                    trace.old, trace.touched = line.old, True
+                trace.new = line.new
         else:
             parents.add(keys.parent)
-            _names(keys, line.old, line.new, gone, got, kinds)
-    first = record[0]
-    epoch, _, rest = first.cursor.partition("-")
-    head = int(epoch), int(rest.partition(".")[0]), first.time_ns
-    actor = first.actor or _NOBODY
-    who = actor.uid, actor.pid, actor.host, actor.mount
+            _names(keys, line.old, line.new, traces)
     found: list[Happening] = []
-    for ino in dict.fromkeys((*gone, *got, *inodes)):
-        old, new = inodes.get(ino, _UNTOUCHED)
-        named = ino in gone or ino in got
-        if not named and ino in parents and _only_names(old, new):
-            continue
-        last = new or old or _UNKNOWN
-        shape = (
-            stat.S_IFMT(last.mode) or kinds.get(ino, 0),
-            0 if new is None else new.size,
-            0 if old is None else old.size,
-            last.uid,
-        )
-        told = _told(old, new, ino in parents, gone.get(ino, _NONE), got.get(ino, _NONE))
-        found += [_happening(head, ino, one, shape, who) for one in told]
+    for ino, trace in traces.items():
+        is_parent = ino in parents
+        if not is_parent or trace.gone or trace.got or not _only_names(trace.old, trace.new):
+            found += _told(occasion, ino, trace, is_parent=is_parent)
     return found
+
+
+def _of_inode(
+    occasion: Occasion, ino: int, old: Image | None, new: Image | None
+) -> list[Happening]:
+    """What a record tells of one inode alone: mostly that it was written."""
+    if (
+        old is not None
+        and new is not None
+        and old.size != new.size
+        and old.mode == new.mode
+        and old.uid == new.uid
+        and old.gid == new.gid
+    ):
+        kind = new.mode & _TYPE
+        return [
+            _made_happening(
+                (occasion, ino, WRITTEN, kind, 0, "", 0, "", new.size, old.size, new.uid, "")
+            )
+        ]
+    return _told(occasion, ino, _Trace(old, new), is_parent=False)
+
+
+def _made(occasion: Occasion, inode: Line, name: Line, parent: Line) -> Happening | None:
+    """What a record tells that makes a file, as most do; None if it is none of these.
+
+    It comes out as on the way through `_Trace`, at half the price.
+    """
+    if inode.table != "inodes" or name.table != "dirents" or parent.table != "inodes":
+        return None
+    new, link, keys = inode.new, name.new, name.keys
+    if inode.old is not None or name.old is not None or new is None or link is None:
+        return None
+    if keys is None or inode.keys is None or parent.keys is None or parent.keys.ino != keys.parent:
+        return None
+    ino = link.ino
+    if inode.keys.ino != ino or not _only_names(parent.old, parent.new):
+        return None
+    kind = new.mode & _TYPE or link.kind
+    return _made_happening(
+        (occasion, ino, MADE, kind, keys.parent, keys.name, 0, "", new.size, 0, new.uid, "")
+    )
+
+
+def _names(keys: Keys, old: Image | None, new: Image | None, traces: dict[int, _Trace]) -> None:
+    if old is not None and new is not None and old.ino == new.ino:
+        return
+    place = keys.parent, keys.name
+    if old is not None:
+        trace = traces.get(old.ino)
+        if trace is None:
+            trace = traces[old.ino] = _Trace()
+        trace.gone += (place,)
+        trace.kind = old.kind
+    if new is not None:
+        trace = traces.get(new.ino)
+        if trace is None:
+            trace = traces[new.ino] = _Trace()
+        trace.got += (place,)
+        trace.kind = new.kind
 
 
 def _only_names(old: Image | None, new: Image | None) -> bool:
@@ -175,83 +264,66 @@ def _only_names(old: Image | None, new: Image | None) -> bool:
     )
 
 
-def _happening(
-    head: tuple[int, int, int],
-    ino: int,
-    told: _Told,
-    shape: tuple[int, int, int, int],
-    who: tuple[int, int, str, str],
-) -> Happening:
-    event, to, came_from, detail = told
-    kind, size, before, owner = shape
-    return Happening._make(
-        (*head, ino, event, kind, *to, *came_from, size, before, owner, detail, *who)
-    )
-
-
-def _names(
-    keys: Keys,
-    old: Image | None,
-    new: Image | None,
-    gone: dict[int, list[_Place]],
-    got: dict[int, list[_Place]],
-    kinds: dict[int, int],
-) -> None:
-    if old is not None and new is not None and old.ino == new.ino:
-        return
-    place = keys.parent, keys.name
-    for image, places in ((old, gone), (new, got)):
-        if image is not None:
-            places.setdefault(image.ino, []).append(place)
-            kinds[image.ino] = image.kind
-
-
-def _told(
-    old: Image | None,
-    new: Image | None,
-    is_parent: bool,
-    gone: Sequence[_Place],
-    got: Sequence[_Place],
-) -> Iterator[_Told]:
+def _told(occasion: Occasion, ino: int, trace: _Trace, *, is_parent: bool) -> list[Happening]:
     """What happened to one inode in one record."""
-    made = old is None and new is not None
-    removed = old is not None and new is None
-    for event, to, came_from in _moves(gone, got, made=made, removed=removed):
-        yield event, to, came_from, ""
-    if old is None or new is None:
-        return
+    old, new = trace.old, trace.new
+    if old is None or new is None or trace.gone or trace.got:
+        events = _moves(trace)
+        if old is not None and new is not None:
+            events += _changes(old, new, is_parent)
+    else:
+        events = _changes(old, new, is_parent)
+    last = new or old or _UNKNOWN
+    kind = last.mode & _TYPE or trace.kind
+    size = 0 if new is None else new.size
+    before = 0 if old is None else old.size
+    return [
+        _made_happening(
+            (occasion, ino, event, kind, *to, *came_from, size, before, last.uid, detail)
+        )
+        for event, to, came_from, detail in events
+    ]
+
+
+def _changes(old: Image, new: Image, is_parent: bool) -> list[_Event]:
+    """What was done to an inode that was there and is."""
+    told: list[_Event] = []
     if old.size != new.size or (
         old.data_version != new.data_version and not stat.S_ISDIR(new.mode)
     ):
-        yield WRITTEN, _NOWHERE, _NOWHERE, ""
+        told.append((WRITTEN, _NOWHERE, _NOWHERE, ""))
         if old.mode == new.mode and old.uid == new.uid and old.gid == new.gid:
-            return
+            return told
     changed = _changed(old, new, is_parent)
     if changed:
-        yield ATTRIBUTES, _NOWHERE, _NOWHERE, _ENCODER.encode(changed).decode()
+        told.append((ATTRIBUTES, _NOWHERE, _NOWHERE, _ENCODER.encode(changed).decode()))
     if old.attributes != new.attributes:
         detail = _xattrs(old.attributes, new.attributes)
-        yield XATTRS, _NOWHERE, _NOWHERE, _ENCODER.encode(detail).decode()
+        told.append((XATTRS, _NOWHERE, _NOWHERE, _ENCODER.encode(detail).decode()))
+    return told
 
 
-def _moves(
-    gone: Sequence[_Place], got: Sequence[_Place], *, made: bool, removed: bool
-) -> Iterator[tuple[str, _Place, _Place]]:
+def _moves(trace: _Trace) -> list[_Event]:
     """Names that an inode lost and got: pairs of them are moves."""
+    gone, got = trace.gone, trace.got
+    made = trace.old is None and trace.new is not None
+    removed = trace.old is not None and trace.new is None
+    told: list[_Event] = []
     for at in range(max(len(gone), len(got), int(made or removed))):
         left = gone[at] if at < len(gone) else _NOWHERE
         to = got[at] if at < len(got) else _NOWHERE
         if made and at == 0:
-            yield MADE, to, _NOWHERE
+            told.append((MADE, to, _NOWHERE, ""))
         elif left[0] and to[0]:
             event = TRASHED if to[0] == TRASH_INO else RENAMED
-            yield UNDELETED if left[0] == TRASH_INO else event, to, left
+            told.append((UNDELETED if left[0] == TRASH_INO else event, to, left, ""))
         elif to[0]:
-            yield LINKED, to, _NOWHERE
+            told.append((LINKED, to, _NOWHERE, ""))
         elif removed and at == 0:
-            yield REMOVED, _NOWHERE, left
+            told.append((REMOVED, _NOWHERE, left, ""))
         else:
-            yield UNLINKED, _NOWHERE, left
+            told.append((UNLINKED, _NOWHERE, left, ""))
+    return told
 
 
 def _changed(old: Image, new: Image, is_parent: bool) -> dict[str, list[int | str]]:

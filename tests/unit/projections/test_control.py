@@ -200,7 +200,7 @@ CORRUPTIONS = {
         "xattrs": f"INSERT INTO xattrs SELECT ino, 'user.x', 'y' FROM inodes {nth(3)}",
         "kind": f"UPDATE dirents SET kind = 49152 {nth(2, 'dirents')}",
         "extension": f"UPDATE dirents SET extension = 'none' {nth(4, 'dirents')}",
-        "counts": "INSERT INTO counts VALUES ('mtime', 12345, 1, 1)",
+        "counts": "INSERT INTO counts VALUES ('extension', 0, 'none', 0, 1, 0)",
         "large": "DELETE FROM large WHERE size = (SELECT max(size) FROM large)",
         "directory_names": "UPDATE directory_names SET name = name || '?'",
     },

@@ -13,12 +13,14 @@ from gfs.ids import TRASH_INO
 from gfs.items import Dirent
 from gfs.records import Copy, DirentChange, Record
 from projections.core import happenings
-from projections.core.happenings import Happening, happenings_of
+from projections.core.happenings import Happening, Told
 from tests.unit.projections.views import history, lines_of
 
 
 def told(*records: Record) -> list[Happening]:
-    return happenings_of(lines_of(records))[0]
+    found = Told()
+    found.add(lines_of(records))
+    return found.events
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -97,7 +99,8 @@ def test_a_name_that_is_not_utf8_and_who_did_it_are_kept() -> None:
     model = NamespaceModel()
     one = told(model.format(), model.create(1, b"caf\xe9"))[-1]
     assert one.name == text_of(b"caf\xe9")
-    assert (one.uid, one.pid, one.host, one.mount) == (1000, 42, "host", "/mnt/gfs")
+    who = one.occasion
+    assert (who.uid, who.pid, who.host, who.mount) == (1000, 42, "host", "/mnt/gfs")
     assert one.kind == stat.S_IFREG
 
 
@@ -109,9 +112,10 @@ def test_a_snapshot_is_one_copy_and_one_event_of_its_root() -> None:
     record = model.set(1, mtime_ns=model.now_ns)
     record.changes.insert(0, DirentChange((1, b"copy"), None, Dirent(root, stat.S_IFDIR)))
     record.copy = Copy(source, 1, b"copy", root, root, 1, owners={1000: (1, 0)})
-    events, copies = happenings_of(lines_of([*records, record]))
-    assert [(one.source, one.inodes, one.name) for one in copies] == [(source, 1, "copy")]
-    made = [one for one in events if one.ino == copies[0].root]
+    found = Told()
+    found.add(lines_of([*records, record]))
+    assert [(one.source, one.inodes, one.name) for one in found.copies] == [(source, 1, "copy")]
+    made = [one for one in found.events if one.ino == found.copies[0].root]
     assert [(one.event, one.name) for one in made] == [("copied", "copy")]
     assert f'"source":{source}' in made[0].detail
 
@@ -125,3 +129,22 @@ def test_changes_of_one_inode_in_one_record_are_one_event() -> None:
     record.changes += later.changes
     assert [(one.event, one.size) for one in told(first, record)][-1:] == [("made", 10)]
     assert Dirent(ino, stat.S_IFREG) == model.dirents[1, b"f"]
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_the_short_ways_tell_what_the_long_way_does(
+    monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Records that make or write one file are told without looking at all that may be."""
+    _, records = history(seed, 500)
+    short = told(*records)
+    assert sum(one.event in ("made", "written") for one in short) > 100
+    monkeypatch.setattr(happenings, "_made", lambda *_: None)
+    monkeypatch.setattr(
+        happenings,
+        "_of_inode",
+        lambda occasion, ino, old, new: happenings._told(
+            occasion, ino, happenings._Trace(old, new), is_parent=False
+        ),
+    )
+    assert told(*records) == short

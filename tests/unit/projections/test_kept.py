@@ -10,10 +10,10 @@ import pytest
 
 from bench.namespace_model import NamespaceModel
 from gfs.changes import Image
-from projections import analytics_kept
+from projections import analytics_kept, analytics_large
 from projections.analytics_view import AnalyticsView
-from projections.core.counting import AGES, DAY_NS, SIZES, counted, power_of
-from projections.core.following import Items, items_of
+from projections.core.counting import AGES, DAY_NS, SIZES, counted, keys_of
+from projections.core.following import files_of, items_of
 from tests.unit.projections.analytics import analytics_view, asking
 from tests.unit.projections.views import config, history, lines_of, load, snapshot_of
 
@@ -31,7 +31,7 @@ def in_counts(connection: duckdb.DuckDBPyConnection) -> int:
 def test_kept_follows_every_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int
 ) -> None:
-    monkeypatch.setattr(analytics_kept, "LARGE_FILES", large)
+    monkeypatch.setattr(analytics_large, "LARGE_FILES", large)
     monkeypatch.setattr(analytics_kept, "COUNTS_ROWS", 60)
     _, records = history(large, 500)
     view = analytics_view(tmp_path, records)
@@ -54,12 +54,14 @@ def test_kept_of_a_loaded_view_goes_on(tmp_path: Path) -> None:
 
 
 def test_differences_are_added_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(analytics_kept, "COUNTS_ROWS", 0)
+    monkeypatch.setattr(analytics_kept, "COUNTS_ROWS", -1_000_000)
     _, records = history(8, 60)
     view = analytics_view(tmp_path, records)
     assert view.store is not None
     with view.store.snapshot() as (connection, _):
-        keys = connection.execute("SELECT count(DISTINCT (of, key)) FROM counts").fetchall()
+        keys = connection.execute(
+            "SELECT count(DISTINCT (of, key, extension)) FROM counts"
+        ).fetchall()
         assert keys == [(in_counts(connection),)]
     view.store.close()
 
@@ -84,7 +86,7 @@ async def test_histograms_of_all_and_of_the_root_say_the_same(tmp_path: Path) ->
 async def test_largest_are_the_same_from_few_and_from_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(analytics_kept, "LARGE_FILES", 12)
+    monkeypatch.setattr(analytics_large, "LARGE_FILES", 12)
     _, records = history(12, 400)
     view = analytics_view(tmp_path, records)
     assert view.store is not None
@@ -101,19 +103,19 @@ def test_counts_of_a_batch_are_those_of_its_records_one_by_one() -> None:
     _, records = history(5, 300)
     sums: dict[tuple[str, int], list[int]] = {}
     for record in records:
-        for key, (files, size) in counted(items_of(lines_of([record]))).items():
+        for key, (files, size) in counted(files_of(items_of(lines_of([record])))).items():
             one = sums.setdefault(key, [0, 0])
             one[0] += files
             one[1] += size
     assert {key: one for key, one in sums.items() if any(one)} == counted(
-        items_of(lines_of(records))
+        files_of(items_of(lines_of(records)))
     )
 
 
 def test_a_file_that_only_grew_counts_once_more_nowhere() -> None:
     old = Image(mode=0o100644, size=5, mtime_ns=3 * DAY_NS)
     new = Image(mode=0o100644, size=7, mtime_ns=3 * DAY_NS)
-    found = counted(Items(inodes={9: new}, old_inodes={9: old}))
+    found = counted([(9, old, new)])
     assert found[SIZES, 4] == [0, 2]
     assert found["mtime", 3] == [0, 2]
 
@@ -123,5 +125,5 @@ def test_sizes_count_at_a_power_of_two_here_and_in_sql(tmp_path: Path, size: int
     with duckdb.connect() as connection:
         connection.execute(analytics_kept.KEPT)
         assert connection.execute("SELECT power_of(?::BIGINT)", [size]).fetchall() == [
-            (power_of(size),)
+            (keys_of(Image(size=size))[0],)
         ]

@@ -1,0 +1,88 @@
+"""Sums of all regular files by extension, kept among the `counts` as differences that add up.
+
+`projections.core.naming` tells what a batch changes. Most of that it knows by itself; of a file
+whose content changed under a name that did not the names are asked, all in one look at them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import duckdb
+
+from projections.core.naming import ByExtension
+
+EXTENSION = "extension"  # what such counts are of
+CountsRow = tuple[Any, ...]  # as the table `counts` has them
+_DISK = "(stored + 511) // 512 * 512"
+ADDED_UP = (
+    "SELECT extension, sum(files)::BIGINT AS files, sum(bytes)::BIGINT AS bytes,"
+    f" sum(disk_bytes)::BIGINT AS disk_bytes FROM counts WHERE of = '{EXTENSION}'"
+    " GROUP BY extension HAVING sum(files) <> 0"
+)
+_SUMS = (
+    f"SELECT '{EXTENSION}' AS of, 0 AS key, coalesce(h.extension, '') AS extension,"
+    " {sign} * count(*) AS files, {sign} * sum(size)::BIGINT AS bytes,"
+    f" {{sign}} * sum({_DISK})::BIGINT AS disk_bytes"
+    " FROM (SELECT * FROM {inodes} WHERE mode & 61440 = 32768) i LEFT JOIN {homes} h USING (ino)"
+    " GROUP BY ALL"
+)
+SUMS = _SUMS.format(sign=1, inodes="inodes", homes="homes")  # of all inodes, as `counts` has them
+# Extensions of the least names of some inodes: to ask `homes` would look at all names.
+_LEAST = (
+    "(SELECT ino, min({{'parent': parent, 'name': name, 'extension': extension}}).extension"
+    " AS extension FROM dirents WHERE {some} GROUP BY ino)"
+)
+_ONLY = "SELECT ino, extension FROM dirents WHERE ino IN (SELECT unnest($1))"
+
+
+def take_out(changes: ByExtension, connection: duckdb.DuckDBPyConnection) -> None:
+    """Before the items change: what those count for whom the rows must be asked."""
+    _ask(changes, connection, -1)
+
+
+def put_in(changes: ByExtension, connection: duckdb.DuckDBPyConnection) -> list[CountsRow]:
+    """After the items have changed; what is known goes into `counts` with the caller's."""
+    _ask(changes, connection, 1)
+    sums: dict[str, list[int]] = {}
+    for suffix, more in changes.known.items():
+        _add(sums, _lower(suffix, connection), *more)
+    if changes.resized:
+        names = [ino for ino, *_ in changes.resized]
+        extensions = dict(connection.execute(_ONLY, [names]).fetchall())
+        for ino, size, on_disk in changes.resized:
+            _add(sums, extensions.get(ino, ""), 0, size, on_disk)
+    return [(EXTENSION, 0, one, *found) for one, found in sums.items() if any(found)]
+
+
+def _add(sums: dict[str, list[int]], extension: str, files: int, size: int, on_disk: int) -> None:
+    found = sums.setdefault(extension, [0, 0, 0])
+    found[0] += files
+    found[1] += size
+    found[2] += on_disk
+
+
+def _lower(suffix: str, connection: duckdb.DuckDBPyConnection) -> str:
+    """As the rows have it: not every letter is to Python what it is to DuckDB."""
+    if suffix.isascii():
+        return suffix.lower()
+    ((lower,),) = connection.execute("SELECT lower($1::VARCHAR)", [suffix]).fetchall()
+    return str(lower)
+
+
+def _ask(changes: ByExtension, connection: duckdb.DuckDBPyConnection, sign: int) -> None:
+    if changes.asked:
+        _count("ino IN (SELECT unnest($1))", sign, connection, [changes.asked])
+
+
+def put_in_copy(connection: duckdb.DuckDBPyConnection, numbers: str) -> None:
+    """Add inodes that a snapshot made; `numbers` is the SQL condition that they fulfil."""
+    _count(numbers, 1, connection, [])
+
+
+def _count(
+    some: str, sign: int, connection: duckdb.DuckDBPyConnection, bound: list[list[int]]
+) -> None:
+    inodes, homes = f"(SELECT * FROM inodes WHERE {some})", _LEAST.format(some=some)
+    sums = _SUMS.format(sign=sign, inodes=inodes, homes=homes)
+    connection.execute(f"INSERT INTO counts {sums}", bound)

@@ -1,0 +1,127 @@
+"""The few thousand largest files, kept beside all the others, each with its least name.
+
+A question for the largest reads this table alone. It holds every file of at least `least`
+bytes; when too many have gone, or come, it is made anew from the inodes.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable
+from operator import attrgetter
+
+import duckdb
+
+from projections.core.following import DirentKey, Items
+from projections.core.naming import Names
+from projections.duck_rows import delete, put
+
+LARGE_FILES = 4000  # so many are kept; half of them may go until they are looked for again
+LARGE = """
+CREATE TABLE large (     -- every file, no directories, of at least `least` bytes
+  ino BIGINT NOT NULL,
+  size BIGINT NOT NULL,
+  uid BIGINT NOT NULL,
+  mtime_ns BIGINT NOT NULL,
+  atime_ns BIGINT NOT NULL,
+  nlink BIGINT NOT NULL,
+  parent BIGINT NOT NULL,  -- of its least name; 0 and '' if it has none
+  name VARCHAR NOT NULL
+);
+CREATE TABLE large_from (least BIGINT NOT NULL, found BIGINT NOT NULL);  -- one row
+INSERT INTO large_from VALUES (0, 0);
+"""
+_OWN = "mode & 61440 <> 16384"
+_NAMELESS: DirentKey = (0, "")
+# The size that as many files reach as are wanted; one more if too many are of just that size.
+_LEAST = f"""
+UPDATE large_from SET least = bound.least, found = bound.found FROM (
+  SELECT CASE WHEN at_least > 2 * $wanted THEN edge + 1 ELSE edge END AS least,
+    CASE WHEN at_least > 2 * $wanted THEN above ELSE at_least END AS found
+  FROM (SELECT edge, count(*) FILTER (size >= edge) AS at_least,
+      count(*) FILTER (size > edge) AS above
+    FROM inodes, (SELECT coalesce(min(size), 0) AS edge FROM (
+      SELECT size FROM inodes WHERE {_OWN} ORDER BY size DESC LIMIT $wanted))
+    WHERE {_OWN} GROUP BY edge)
+) bound
+"""
+_IMAGE = attrgetter("size", "uid", "mtime_ns", "atime_ns", "nlink")
+_COLUMNS = "ino, size, uid, mtime_ns, atime_ns, nlink"
+_BIG = f"SELECT {_COLUMNS} FROM inodes WHERE {_OWN} AND size >= (SELECT least FROM large_from)"
+_NAMED = (
+    f"WITH big AS MATERIALIZED ({_BIG} AND {{numbers}}), least AS ("
+    "SELECT ino, min({{'parent': parent, 'name': name}}) AS home FROM dirents"
+    " SEMI JOIN big USING (ino) GROUP BY ino)"
+    " SELECT b.*, coalesce(home.parent, 0) AS parent, coalesce(home.name, '') AS name"
+    " FROM big b LEFT JOIN least USING (ino)"
+)
+ALL = _NAMED.format(numbers="true")  # what `large` is to be
+_KEPT_NAMES = "SELECT ino, parent, name FROM large WHERE ino IN (SELECT unnest($1))"
+_LEAST_NAMES = (
+    "SELECT ino, home.parent, home.name FROM ("
+    "SELECT ino, min({'parent': parent, 'name': name}) AS home FROM dirents"
+    " WHERE ino IN (SELECT unnest($1)) GROUP BY ino)"
+)
+
+
+def keep(items: Items, names: Names, connection: duckdb.DuckDBPyConnection) -> None:
+    """Bring `large` to `items`, which the tables hold by now."""
+    ((least, found),) = connection.execute("SELECT least, found FROM large_from").fetchall()
+    gone = [ino for ino, one in items.old_inodes.items() if one.size >= least]
+    came = {
+        ino: _IMAGE(one)
+        for ino, one in items.inodes.items()
+        if one is not None and one.size >= least and not stat.S_ISDIR(one.mode)
+    }
+    # Names that changed and nothing else: of an inode that this batch has no image of.
+    renamed = [ino for ino in {**names.lost, **names.got} if ino not in items.inodes]
+    if renamed:
+        sql = f"SELECT {_COLUMNS} FROM large WHERE ino IN (SELECT unnest($1))"
+        others = {row[0]: row[1:] for row in connection.execute(sql, [renamed]).fetchall()}
+        came |= others
+        gone += others
+    if not gone and not came:
+        return
+    homes = _homes(items, names, came.keys(), connection)
+    delete(connection, "large", ["ino"], [(ino,) for ino in gone])
+    rows = [(ino, *one, *homes.get(ino, _NAMELESS)) for ino, one in came.items()]
+    put(connection, "large", rows)
+    ((kept,),) = connection.execute("SELECT count(*) FROM large").fetchall()
+    if kept * 2 < found or kept > 3 * LARGE_FILES:
+        fill(connection)
+
+
+def _homes(
+    items: Items, names: Names, inodes: Iterable[int], connection: duckdb.DuckDBPyConnection
+) -> dict[int, DirentKey]:
+    """Least names, those that the batch tells first; what has none is not among them."""
+    homes: dict[int, DirentKey] = {}
+    same, unknown = [], []
+    for ino in inodes:
+        lost, got, new = names.lost.get(ino), names.got.get(ino), items.inodes.get(ino)
+        if lost is None and got is None:
+            same.append(ino)
+        elif got is not None and new is not None and new.nlink == 1 and ino not in names.several:
+            homes[ino] = got
+        else:
+            unknown.append(ino)
+    if same:
+        for ino, parent, name in connection.execute(_KEPT_NAMES, [same]).fetchall():
+            homes[ino] = parent, name
+        unknown += [ino for ino in same if ino not in homes]
+    if unknown:
+        for ino, parent, name in connection.execute(_LEAST_NAMES, [unknown]).fetchall():
+            homes[ino] = parent, name
+    return homes
+
+
+def fill(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make it from the items."""
+    connection.execute("DELETE FROM large")
+    connection.execute(_LEAST, {"wanted": LARGE_FILES})
+    connection.execute(f"INSERT INTO large {ALL}")
+
+
+def put_in_copy(connection: duckdb.DuckDBPyConnection, numbers: str) -> None:
+    """Add inodes that a snapshot made; `numbers` is the SQL condition that they fulfil."""
+    connection.execute(f"INSERT INTO large {_NAMED.format(numbers=numbers)}")

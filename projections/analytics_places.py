@@ -1,0 +1,67 @@
+"""Paths of directories for answers that name a few files: remembered until one is renamed.
+
+Most of a climb to the root is the planning of its query. So what was climbed is kept, here, and
+holds as long as the view's file says that no directory was renamed (`moves`): a new one changes
+no path of another, and the number of one that is gone does not come again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import duckdb
+
+from gfs.ids import ROOT_INO, TRASH_INO
+
+KNOWN_MAX = 50_000  # directories; about 10 MB
+_CLIMB = """
+WITH RECURSIVE up (ino, parent, name) AS (
+  SELECT 0::BIGINT, unnest($1::BIGINT[]), ''
+  UNION ALL SELECT d.ino, d.parent, d.name FROM up JOIN directory_names d ON d.ino = up.parent
+)
+SELECT * FROM up WHERE ino <> 0
+"""
+_ROOTS = {int(ROOT_INO): "", int(TRASH_INO): "<trash>"}
+_Known = dict[int, tuple[int, str]]  # parent and name by inode
+
+
+class Places:
+    """What several threads have climbed."""
+
+    def __init__(self) -> None:
+        self._known: tuple[tuple[str, int], _Known] = (("", 0), {})
+
+    def paths(
+        self, connection: duckdb.DuckDBPyConnection, directories: Iterable[int]
+    ) -> dict[int, str]:
+        """Paths by inode, as the transaction of `connection` has them.
+
+        Those that hang on nothing are not among them.
+        """
+        wanted = set(directories)
+        known = self._known_in(connection)
+        if unknown := wanted - known.keys() - _ROOTS.keys():
+            for ino, parent, name in connection.execute(_CLIMB, [list(unknown)]).fetchall():
+                known[ino] = parent, name
+        paths = {ino: _path(known, ino) for ino in wanted}
+        return {ino: path for ino, path in paths.items() if path is not None}
+
+    def _known_in(self, connection: duckdb.DuckDBPyConnection) -> _Known:
+        """What is known for the state that the transaction sees; others' is dropped."""
+        (now,) = connection.execute("SELECT file, moves FROM moves").fetchall()
+        state, known = self._known
+        if state != now or len(known) > KNOWN_MAX:
+            known = {}
+            self._known = now, known
+        return known
+
+
+def _path(known: Mapping[int, tuple[int, str]], ino: int) -> str | None:
+    names: list[str] = []
+    while ino not in _ROOTS:
+        above = known.get(ino)
+        if above is None:
+            return None
+        ino, name = above
+        names.append(f"/{name}")
+    return _ROOTS[ino] + "".join(reversed(names))
