@@ -124,11 +124,15 @@ class OpenInode:
     async def acknowledged_size(self, link: MasterLink, tails: TailSizes, actor: Actor) -> int:
         """Committed size, and what all members of the tail have; waits for own appends."""
         await self.wait_for_appends()
-        inode = await self.refresh(link, actor)
-        tail = self.tail
-        if tail is None:
-            return inode.size
-        end = await tails.end(tail.handle)
+        while True:
+            inode = await self.refresh(link, actor)
+            tail = self.tail
+            if tail is None:
+                return inode.size
+            end = await tails.end(tail.handle)
+            if not end.is_sealed:
+                break
+            self.stale = True  # others may have gone on in another one while we were not told
         known = tail.offset + end.length
         if self.tail == tail:
             self.tail_known = max(self.tail_known, known)

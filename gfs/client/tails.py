@@ -39,10 +39,14 @@ PAUSE_S = 0.05
 
 
 class TailEnd(NamedTuple):
-    """Acknowledged length of a tail chunk; time of its last append (0 = unknown)."""
+    """Acknowledged length of a tail chunk; time of its last append (0 = unknown).
+
+    `is_sealed`: it is no tail any more, and the file may have another.
+    """
 
     length: int
     mtime_ns: int
+    is_sealed: bool = False
 
 
 class Grown(NamedTuple):
@@ -97,7 +101,7 @@ class TailSizes:
             located = await locate(self._link, self._layouts, handle)
             began_s = trio.current_time()
             if located is not None and located.sealed:
-                return TailEnd(located.length, 0)
+                return TailEnd(located.length, 0, is_sealed=True)
             begun = True
             for member in located.members if located is not None else ():
                 found = await self._ask(member, handle)
