@@ -9,7 +9,8 @@ asked (`ResolveTail`): what it says has landed has landed, the rest is numbered
 anew for the tail it names.
 
 A record that fails fails all behind it: the appender is then finished, and
-`error` says why.
+`error` says why. So does one that was acknowledged and is gone, because every member
+lost its memory before an fsync: nothing is appended behind a gap.
 
 Source: GFS §3.3. Departs: exactly once instead of at least once; no padding.
 """
@@ -32,6 +33,7 @@ from gfs.errors import (
     DeadSession,
     GfsError,
     QuotaExceeded,
+    Refused,
     RemoteProtocolError,
     TimedOut,
     TooFewServers,
@@ -316,8 +318,15 @@ class Appender:
         self._go_on()
 
     def _settle(self, last: int) -> None:
-        """Records of the batch that is out, up to sequence `last`, have landed."""
+        """Records of the batch that is out, up to sequence `last`, have landed.
+
+        Raises:
+          Refused: not even all that were acknowledged. What comes behind would leave a gap.
+        """
         batch, self._sent = self._sent, None
+        acknowledged = (batch.first if batch is not None else self._next) - 1
+        if last < acknowledged:
+            raise Refused("all members have lost records that no fsync had made durable")
         if batch is None:
             return
         landed = min(max(last - batch.first + 1, 0), len(batch.records))

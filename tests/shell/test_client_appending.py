@@ -10,7 +10,7 @@ import trio
 
 from gfs import messages as m
 from gfs.client.files import OpenFile
-from gfs.errors import ChunkFull, Fenced, GfsError, NotFound
+from gfs.errors import ChunkFull, Fenced, GfsError, NotFound, Refused
 from gfs.ids import KIB, MIB
 from gfs.messages import Message
 from tests.logcheck import ExpectLog
@@ -123,6 +123,27 @@ async def test_a_record_that_fails_fails_all_behind_it(expect_log: ExpectLog) ->
         assert w.master.content(file.ino) == b"d"
         file.release()
         again.release()
+
+
+async def test_nothing_is_appended_behind_acknowledged_records_that_are_gone(
+    expect_log: ExpectLog,
+) -> None:
+    """The only member lost its power: once the next record took the place of the lost one."""
+    expect_log("append.failed")
+    async with world() as w:
+        file = await opened(w)
+        for data in (b"a", b"b"):
+            await file.append(data)
+            await file.flush()
+        (replica,) = w.servers[0].replicas.values()
+        del replica.data[1:]
+        replica.writers = dict.fromkeys(replica.writers, 1)
+        w.servers[0].faults.before.append((m.RecordAppend, Fenced("fenced")))
+        await file.append(b"c")
+        with pytest.raises(Refused, match="lost records"):
+            await file.sync()
+        assert w.master.content(file.ino) == b"a"
+        file.release()
 
 
 async def test_a_reader_of_the_same_process_sees_what_was_appended() -> None:

@@ -18,6 +18,7 @@ REGRESSIONS = {
     127: "a client that had been stopped read by what it had known before its session ended",
     9105: "a sealed replica that had been deleted was joined again by a primary cut off before",
     995: "a copy that failed at once was ordered again at once, and the master heard nobody",
+    31485: "a record stood behind a gap: its only member had lost the one before with its power",
     31516: "a reader took the end of a tail sealed meanwhile for that of the file",
 }
 
