@@ -7,6 +7,7 @@ the place is unmounted; what is still open there gets errors.
 
 from __future__ import annotations
 
+import errno
 import functools
 import gc
 import logging
@@ -262,6 +263,12 @@ class Mount:
         return False
 
 
+def is_news(record: logging.LogRecord) -> bool:
+    """All but an answer that the kernel takes no more: who asked was interrupted, or unmounted."""
+    gone = os.strerror(errno.ENOENT)
+    return not ("fuse_reply_" in str(record.msg) and record.getMessage().endswith(gone))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
     log_file = ""
@@ -271,6 +278,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         place = mountpoint.prepare(config.mountpoint)
         key = load_key(Path(config.key_file)) if config.key_file else None
         logs.set_up(config.log_level, config.log_file)
+        logging.getLogger("pyfuse3").addFilter(is_news)
         log_file = config.log_file
         show_stacks_on_sigusr1()
         gc.set_threshold(*GC_THRESHOLDS)

@@ -287,9 +287,10 @@ class WriteBack:
                 path = answer.path
         except GfsError:
             pass
-        # Who reaches a quota is told, and may try again and again.
-        level = logging.INFO if isinstance(error, QuotaExceeded) else logging.ERROR
-        log.log(level, "write.lost path=%r ino=%d bytes=%d why=%s", path, ino, lost, error)
+        finally:  # said even if the client is closed meanwhile
+            # Who reaches a quota is told, and may try again and again.
+            level = logging.INFO if isinstance(error, QuotaExceeded) else logging.ERROR
+            log.log(level, "write.lost path=%r ino=%d bytes=%d why=%s", path, ino, lost, error)
 
     # --- flushing
 
