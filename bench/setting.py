@@ -112,8 +112,8 @@ def local_cluster(parent: Path) -> Iterator[Layout]:
 
 
 def end_on_signals() -> None:
-    """SIGTERM and SIGHUP raise KeyboardInterrupt, so that a run told to end takes all down."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    """SIGTERM and SIGHUP act like Ctrl-C, so that a run told to end takes all down."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupted)
 
 

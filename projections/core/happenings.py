@@ -9,6 +9,7 @@ them, and times of reading, which say nothing that one looks for and come in cro
 from __future__ import annotations
 
 import stat
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -167,20 +168,17 @@ def _of_record(record: Sequence[Line]) -> list[Happening]:
         return _of_inode(occasion, first.keys.ino, first.old, first.new)
     if len(record) == 3 and (made := _made(occasion, *record)) is not None:
         return [made]
-    traces: dict[int, _Trace] = {}
+    traces: defaultdict[int, _Trace] = defaultdict(_Trace)
     parents: set[int] = set()
     for line in record:
         keys = line.keys
         if keys is None:
             continue
         if line.table == "inodes":
-            trace = traces.get(keys.ino)
-            if trace is None:
-                traces[keys.ino] = _Trace(line.old, line.new, True)
-            else:
-                if not trace.touched:
-                    trace.old, trace.touched = line.old, True
-                trace.new = line.new
+            trace = traces[keys.ino]
+            if not trace.touched:
+                trace.old, trace.touched = line.old, True
+            trace.new = line.new
         else:
             parents.add(keys.parent)
             _names(keys, line.old, line.new, traces)
@@ -234,20 +232,18 @@ def _made(occasion: Occasion, inode: Line, name: Line, parent: Line) -> Happenin
     )
 
 
-def _names(keys: Keys, old: Image | None, new: Image | None, traces: dict[int, _Trace]) -> None:
+def _names(
+    keys: Keys, old: Image | None, new: Image | None, traces: defaultdict[int, _Trace]
+) -> None:
     if old is not None and new is not None and old.ino == new.ino:
         return
     place = keys.parent, keys.name
     if old is not None:
-        trace = traces.get(old.ino)
-        if trace is None:
-            trace = traces[old.ino] = _Trace()
+        trace = traces[old.ino]
         trace.gone += (place,)
         trace.kind = old.kind
     if new is not None:
-        trace = traces.get(new.ino)
-        if trace is None:
-            trace = traces[new.ino] = _Trace()
+        trace = traces[new.ino]
         trace.got += (place,)
         trace.kind = new.kind
 

@@ -46,6 +46,14 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
+def young_files_go_to_the_trash_too() -> Iterator[None]:
+    """For a whole module, as a mark `usefixtures`: then it is there before the cluster."""
+    os.environ["GFS_MASTER_TRASH_MIN_AGE_S"] = "0"
+    yield
+    del os.environ["GFS_MASTER_TRASH_MIN_AGE_S"]
+
+
+@pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if reason := fuse_missing():
         pytest.skip(reason)

@@ -8,7 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,15 +16,12 @@ import pytest
 from tests.fuse.conftest import Cluster
 from tests.system.clusters import NOBODY, as_user, nobody_missing
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.mount]
+pytestmark = [
+    pytest.mark.timeout(60),
+    pytest.mark.mount,
+    pytest.mark.usefixtures("young_files_go_to_the_trash_too"),
+]
 GFS = [sys.executable, "-m", "gfs.cli.main"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def young_files_go_to_the_trash_too() -> Iterator[None]:
-    os.environ["GFS_MASTER_TRASH_MIN_AGE_S"] = "0"
-    yield
-    del os.environ["GFS_MASTER_TRASH_MIN_AGE_S"]
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,14 +14,11 @@ from tests.fuse.conftest import Cluster
 from tests.fuse.restricted import mounted, refused
 from tests.fuse.sides import acting_as
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.mount]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def young_files_go_to_the_trash_too() -> Iterator[None]:
-    os.environ["GFS_MASTER_TRASH_MIN_AGE_S"] = "0"
-    yield
-    del os.environ["GFS_MASTER_TRASH_MIN_AGE_S"]
+pytestmark = [
+    pytest.mark.timeout(60),
+    pytest.mark.mount,
+    pytest.mark.usefixtures("young_files_go_to_the_trash_too"),
+]
 
 
 @pytest.fixture
