@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from msgspec import Struct, field
+from typing import Annotated
+
+from msgspec import Meta, Struct, field
 
 from gfs.identities import NOBODY, Range
 from gfs.items import Extent, Inode
 
 REVISION = 1
+
+Number = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+"""What a table takes as a key; a frame with another is refused where it is decoded."""
 
 
 class Message(Struct, array_like=True, tag=True, gc=False):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from msgspec import field
 
-from gfs.messages.base import ChainMember, Message
+from gfs.messages.base import ChainMember, Message, Number
 
 
 class ReplicaReport(Message):
     """What a server says of one replica."""
 
-    handle: int
-    version: int
+    handle: Number
+    version: Number
     sealed: bool
-    length: int
+    length: Number
     checksum: int  # CRC32C over block checksums, sealed only
     recovered: bool = False  # open, and its server has restarted: it takes no appends
     sound: bool = True  # False: a block is bad or its directory fails; it does not count
@@ -54,14 +54,14 @@ class ReportReplicas(Message):
 
     replicas: list[ReplicaReport]
     complete: bool
-    gone: list[int] = field(default_factory=list)
+    gone: list[Number] = field(default_factory=list)
 
 
 class TailGrowth(Message):
-    handle: int
-    version: int
-    end: int
-    mtime_ns: int
+    handle: Number
+    version: Number
+    end: Number
+    mtime_ns: Number
 
 
 class DirectoryDrain(Message):
@@ -82,7 +82,7 @@ class Heartbeat(Message):
     free_bytes: int
     total_bytes: int
     growth: list[TailGrowth]
-    bad: list[int] = field(default_factory=list)  # replicas found corrupt
+    bad: list[Number] = field(default_factory=list)  # replicas found corrupt
     errors: list[str] = field(default_factory=list)  # data directories that are out
     verified_ns: int = 0  # since then every block has been verified (wall clock); 0: not yet
     drains: list[DirectoryDrain] = field(default_factory=list)
@@ -114,11 +114,11 @@ class FencedAt(Message):
     the last append, 0 = unknown.
     """
 
-    end: int
+    end: Number
     boot: str
     writers: dict[int, int]
     created: bool = False
-    mtime_ns: int = 0
+    mtime_ns: Number = 0
 
 
 class Condense(Message):
