@@ -32,6 +32,7 @@ from gfs.errors import (
 from gfs.items import INODES
 from gfs.messages import Done, GroupsNeeded, Message, Mutate
 from gfs.open_flags import writes
+from gfs.permissions import NeedGroups
 from gfs.records import Record
 from master.core import access, extents
 from master.core.charging import charge
@@ -47,7 +48,6 @@ from master.core.decision import (
 from master.core.engine import Answer, Caller, Engine, Pending
 from master.core.locks import Locks
 from master.core.operations import LIMITED, apply_operation, operation_name
-from master.core.permissions import NeedGroups
 from master.core.reading import Reading
 from master.core.requests import as_of, parents_of, record_actor, shown, translate
 from master.core.seals import Seals
