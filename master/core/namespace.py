@@ -142,6 +142,8 @@ def unlink(decision: Decision, op: Unlink) -> Done:
     require_removable(directory, victim, decision.actor)
     if victim.is_directory:
         raise IsADirectory("is a directory")
+    if victim.nlink <= 1:
+        decision.break_kept(dirent.ino)
     decision.tx.delete(DIRENTS, (op.parent, op.name))
     removal.drop_link(decision, op.parent, op.name, dirent.ino, victim, to_trash=True)
     decision.touch_directory(op.parent, directory)

@@ -16,6 +16,9 @@ TOLD_MAX = 10_000  # inodes remembered as dropped, a session: a megabyte
 class Registry:
     """Opens, writers and interest by session.
 
+    An open may outlast the last close: a session keeps what it may open again without asking.
+    Whether there is a handle it alone knows (`Decision.break_kept`).
+
     Invariant: a session is in `openers[ino]` iff ino is in `opens[session]`;
     likewise for writers and interest.
     """
@@ -89,6 +92,11 @@ class Registry:
     def other_writers(self, ino: int, session: int) -> frozenset[int]:
         """Sessions but this one that may hold content back."""
         found = self.writers.get(ino)
+        return frozenset(found - {session}) if found else frozenset()
+
+    def other_openers(self, ino: int, session: int) -> frozenset[int]:
+        """Sessions but this one that have it open, or keep it so past the last close."""
+        found = self.openers.get(ino)
         return frozenset(found - {session}) if found else frozenset()
 
     def end(self, session: int) -> list[int]:

@@ -89,6 +89,8 @@ def _remove_target(decision: Decision, op: Rename, moved: Inode, target: Dirent)
         raise NotADirectory("not a directory")
     if victim.is_directory and not moved.is_directory:
         raise IsADirectory("is a directory")
+    if not victim.is_directory and victim.nlink <= 1:
+        decision.break_kept(target.ino)
     decision.tx.delete(DIRENTS, (op.new_parent, op.new_name))
     if victim.is_directory:
         require_empty(decision, target.ino)
