@@ -148,7 +148,7 @@ class Client:
     def reopen(self, ino: int, flags: int, actor: Actor) -> OpenFile | None:
         """`open` where the master need not be asked; None: nothing was done, call `open`."""
         inode = self._inodes.get(ino)
-        is_open = inode is not None and inode.registered
+        is_open = inode is not None and inode.registered and inode.appender is None
         entry = self._keeping.entry(ino, flags, actor, is_open=is_open)
         if entry is None:
             return None
@@ -297,6 +297,10 @@ class Client:
             inode.invalidate(done.position)
             inode.learn(done.entry)
         return done
+
+    def give_up(self, ino: int) -> None:
+        """The file has lost a name, or more: it is not kept open, whoever has read it just now."""
+        self._keeping.give_up([ino])
 
     def discard(self, ino: int) -> None:
         """The file has no name and no handle any more: drop its uncommitted bytes."""

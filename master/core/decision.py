@@ -143,12 +143,12 @@ class Decision:
         require_recalled(self.registry, self.session, (ino,), self.recalled)
 
     def break_kept(self, ino: int) -> None:
-        """Raises NeedsRecall until others have given up the open where they have no handle.
+        """Raises NeedsRecall until others have told that it is closed, where it is.
 
         Before a file loses its last name, for then it matters who really has it open. The
         session that asks has given up its own.
         """
-        others = self.registry.other_openers(ino, self.session)
+        others = self.registry.other_holders(ino, self.session)
         missing = sorted(other for other in others if (other, ino) not in self.recalled)
         if missing:
             raise NeedsRecall({other: [ino] for other in missing}, kept=True)

@@ -94,10 +94,9 @@ class Registry:
         found = self.writers.get(ino)
         return frozenset(found - {session}) if found else frozenset()
 
-    def other_openers(self, ino: int, session: int) -> frozenset[int]:
-        """Sessions but this one that have it open, or keep it so past the last close."""
-        found = self.openers.get(ino)
-        return frozenset(found - {session}) if found else frozenset()
+    def other_holders(self, ino: int, session: int) -> set[int]:
+        """Sessions but this one for which it is open, as far as the master has been told."""
+        return (self.openers.get(ino, set()) | self.writers.get(ino, set())) - {session}
 
     def end(self, session: int) -> list[int]:
         """Forget a session; returns the inodes it had open or had not committed."""

@@ -160,6 +160,8 @@ class Cache:
         known = self._attributes.get(ino)
         if known is None or known.inode is None or not self.trusted(ino):
             return None
+        if not known.inode.nlink:
+            return None
         return Entry(known.position, ino, known.inode)
 
     def is_complete(self, ino: int) -> bool:

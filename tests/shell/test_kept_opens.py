@@ -208,6 +208,20 @@ async def test_a_name_that_goes_takes_along_what_is_kept_of_it(way: str) -> None
         assert close.inos == ([ino, other] if way.endswith("known") else [ino])
 
 
+async def test_who_reads_it_while_its_name_goes_does_not_keep_it() -> None:
+    async with kernel() as k:
+        ino = await known(k)
+        await known(k, b"g")
+        k.master.hold = m.Rename
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(k.call.rename, ROOT, b"g", ROOT, b"f", 0, CTX)
+            await until(lambda: bool(k.master._held))
+            await read(k, ino)
+            await told(k)
+            k.master.let_go()
+        assert await told(k) == [m.CloseFiles([ino], [])]
+
+
 async def test_a_file_that_loses_its_name_while_open_is_closed_for_good() -> None:
     async with kernel() as k:
         ino = await known(k)

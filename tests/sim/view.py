@@ -115,6 +115,7 @@ class View:
             return None
         self._learn(operation, done)
         self.cache.forget_attributes(replaced)
+        self.client.give_up(replaced)
         self.end(call, done.position)
         return done
 

@@ -77,6 +77,25 @@ def test_what_another_session_has_open_stays_until_it_is_closed(
     assert c.item(f) is None
 
 
+def test_a_writer_whose_close_is_on_its_way_does_not_count(
+    c: Cluster, a: Client, b: Client
+) -> None:
+    """All of its commits are answered, it has said nothing yet."""
+    f = filled(c, a, b"f")
+    c.pass_time(OLD)
+    b.open_file(f, os.O_WRONLY)
+    b.close_file(f, written=False)
+    b.automatic = False
+    call = a.start(m.Unlink(ROOT_INO, b"f"))
+    assert recalls(b) == [m.Recall([f], kept=True)]
+    b.close_after(f)
+    b.automatic = True
+    b.acknowledge()
+    c.settle()
+    assert call.is_answered
+    assert [one.ino for one in trash(a)] == [f]
+
+
 def test_who_removes_a_name_that_is_not_the_last_asks_nobody(
     c: Cluster, a: Client, b: Client
 ) -> None:
