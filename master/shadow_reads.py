@@ -14,10 +14,10 @@ from gfs import messages as m
 from gfs.errors import ReadOnly
 from gfs.items import INODES, Chunk, ChunkState
 from gfs.messages import ChainMember, Message, ReplicaReport
+from gfs.permissions import NeedGroups
 from master.core.chunks import Chunks
 from master.core.confining import Confines, changes
 from master.core.granting import Sight, confine
-from master.core.permissions import NeedGroups
 from master.core.queries import Queries
 from master.core.registry import Registry
 from master.core.servers import LiveServer, Servers, agrees

@@ -115,6 +115,8 @@ class Mount:
             on_known=self.invalidation.settle,
             on_barrier=functools.partial(accessing.tell, self.tables),
             on_entry=self._committed,
+            known=self.tables.known,
+            leads_to=self.tables.cache.lookup,
             on_session_lost=self._session_lost,
             on_new_epoch=self.invalidation.drop_everything,
             on_resumed=self.invalidation.drop_everything,

@@ -108,6 +108,10 @@ class Tables:
         self.is_subtree = False
         self.unforeseen = 0  # errors nobody foresaw; each is in the log
 
+    def known(self, ino: int) -> Entry | None:
+        """What may be trusted of a file with a name, its size and content included."""
+        return None if ino in self.appending else self.cache.known(ino)
+
     def lease_left(self) -> float:
         """Seconds for which what is cached may be trusted; 0 once the lease is over."""
         return self.client.link.lease.left()

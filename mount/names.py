@@ -205,6 +205,7 @@ class NameCalls(DirectoryCalls):
 
     def _lost_a_name(self, ino: int, entry: Entry | None) -> None:
         """A name of `ino` is gone; with the last one, and no handle, its pending bytes too."""
+        self.client.give_up(ino)
         if entry is None or entry.ino != ino:
             self.cache.forget_attributes(ino)
             return
@@ -252,6 +253,7 @@ class NameCalls(DirectoryCalls):
         self.learn_done(done)
         if target > 0:
             self.cache.forget_attributes(target)
+            self.client.give_up(target)
             if not flags & pyfuse3.RENAME_EXCHANGE:
                 await self._replaced(target, ctx)
 

@@ -19,6 +19,7 @@ from gfs.client.closing import Closing
 from gfs.client.dirty import Pending
 from gfs.client.files import OpenFile
 from gfs.client.inodes import OpenInode
+from gfs.client.keeping import Keeping
 from gfs.client.late import LateAnswers
 from gfs.client.leasing import ChunkSource
 from gfs.client.locks import Locks
@@ -42,12 +43,7 @@ from gfs.messages import (
     Located,
     Open,
     Opened,
-    Operation,
-    RemoveDirectory,
-    RemoveTree,
-    Rename,
     SetAttributes,
-    Unlink,
 )
 from gfs.open_flags import writes
 from gfs.running import only_of
@@ -81,7 +77,6 @@ class Client:
         link.on_dead = self._session_lost
         link.on_reconnected = self.distrust
         link.on_new_epoch = callbacks.on_new_epoch
-        link.before_mutation = self._before_mutation
         link.on_resumed = self._resumed
         link.groups_of = callbacks.groups_of
         LateAnswers(
@@ -104,6 +99,10 @@ class Client:
         self.writeback.on_committed = self._committed
         self._inodes: dict[int, OpenInode] = {}
         self._closing = Closing(link)
+        self._keeping = Keeping(
+            link, self._closing, callbacks, self.reader.layouts, self.writeback.pending
+        )
+        link.before_mutation = self._keeping.before
         self.writeback.on_idle = self._idle
         self.locks = Locks(link, nursery, partial(self.flush_all, durable=False))
 
@@ -116,6 +115,8 @@ class Client:
           Refused: it does not exist, or the actor may not.
         """
         number = ino.ino if isinstance(ino, Entry) else ino
+        if (again := self.reopen(number, flags, actor)) is not None:
+            return again
         inode = self._hold(number, flags)
         distrusts, clears = inode.distrusts, self.reader.layouts.clears
         try:
@@ -125,6 +126,7 @@ class Client:
                 raise StaleInode(f"inode {number} is gone")
             if entry.inode.is_directory:
                 raise IsADirectory("is a directory")
+            inode.registered = True
             inode.learn(entry, asked=distrusts)
             inode.shared = inode.shared or opened.shared
             self.reader.seed(number, opened, asked=clears)
@@ -143,6 +145,18 @@ class Client:
                 raise
         return file
 
+    def reopen(self, ino: int, flags: int, actor: Actor) -> OpenFile | None:
+        """`open` where the master need not be asked; None: nothing was done, call `open`."""
+        inode = self._inodes.get(ino)
+        is_open = inode is not None and inode.registered and inode.appender is None
+        entry = self._keeping.entry(ino, flags, actor, is_open=is_open)
+        if entry is None:
+            return None
+        inode = self._hold(ino, flags)
+        inode.registered = True
+        inode.learn(entry)
+        return OpenFile(self, inode, entry, flags, actor)
+
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, actor: Actor
     ) -> tuple[OpenFile, Done]:
@@ -159,6 +173,7 @@ class Client:
         if not done.created:
             return await self.open(entry, flags, actor), done
         inode = self._hold(entry.ino, flags)
+        inode.registered = True
         inode.learn(entry)
         self.reader.seed_empty(entry.ino, entry, asked=clears)
         if clears != self.reader.layouts.clears:
@@ -172,6 +187,7 @@ class Client:
             inode = self._inodes[ino] = OpenInode(ino)
         inode.handles += 1
         inode.writing += writes(flags)
+        self._keeping.opened(ino)
         self._closing.opened(ino, writing=writes(flags))
         return inode
 
@@ -192,13 +208,13 @@ class Client:
         if inode.busy_appending and not inode.writing:
             self.nursery.start_soon(self._after_appends, inode)
         else:
-            self._let_go(inode)
+            self._let_go(inode, keep=inode.registered and not writing)
 
     async def _after_appends(self, inode: OpenInode) -> None:
         await inode.wait_for_appends()
-        self._let_go(inode)
+        self._let_go(inode, keep=False)
 
-    def _let_go(self, inode: OpenInode) -> None:
+    def _let_go(self, inode: OpenInode, *, keep: bool) -> None:
         ino = inode.ino
         if not inode.writing and not inode.busy_appending:
             inode.appender = None
@@ -207,7 +223,7 @@ class Client:
                 self.writeback.detach(dirty)  # says `_written` when nothing waits
         if not inode.handles and self._inodes.get(ino) is inode:
             del self._inodes[ino]
-            self._closing.closed(ino)
+            self._keeping.closed(ino, keep=keep)
 
     def _idle(self, ino: int) -> None:
         """Nothing waits. The session stays a writer for a handle whose open is on its way."""
@@ -282,6 +298,10 @@ class Client:
             inode.learn(done.entry)
         return done
 
+    def give_up(self, ino: int) -> None:
+        """The file has lost a name, or more: it is not kept open, whoever has read it just now."""
+        self._keeping.give_up([ino])
+
     def discard(self, ino: int) -> None:
         """The file has no name and no handle any more: drop its uncommitted bytes."""
         self.writeback.discard(ino)
@@ -289,6 +309,7 @@ class Client:
     # --- coherence
 
     async def _invalidate(self, message: Invalidate) -> None:
+        self._keeping.give_up([*message.inos, *message.contents])
         for ino in {*message.contents, *message.moved}:
             self.reader.drop(ino, message.position)
         for ino in {*message.inos, *message.contents}:
@@ -307,7 +328,7 @@ class Client:
 
     def _opened_for_nobody(self, ino: int) -> None:
         """Whoever asked for it has gone; the master counts this session as a holder."""
-        if ino not in self._inodes:
+        if ino not in self._inodes and ino not in self._keeping.kept:
             self._closing.closed(ino)
         if self.writeback.pending(ino) is None:
             self._idle(ino)
@@ -319,12 +340,15 @@ class Client:
             inode.learn(entry)
         self.callbacks.on_entry(entry)
 
-    async def recall(self, inos: Sequence[int]) -> None:
-        """Flush and commit; errors stay the handles'.
+    async def recall(self, inos: Sequence[int], kept: bool = False) -> None:
+        """Flush and commit; errors stay the handles'. `kept`: tell which are closed instead.
 
         Records on their way are waited for only with no inode named (a barrier): nobody
         else was promised them, and two mounts that resolve a tail would wait for each other.
         """
+        if kept:
+            self._keeping.broken(inos)
+            return
         for ino in inos:
             inode = self._inodes.get(ino)
             if inode is not None:
@@ -352,16 +376,11 @@ class Client:
     # --- the session
 
     def _declare(self) -> Declared:
-        self._closing.superseded()
+        self._keeping.superseded()
         inodes = self._inodes.values()
         writing = (inode.ino for inode in inodes if inode.writing or inode.busy_appending)
         writers = {*self.writeback.inodes(), *writing}
         return self.callbacks.directories(), list(self._inodes), list(writers)
-
-    def _before_mutation(self, operation: Operation) -> None:
-        """A file closed here must count as closed when its name goes (trash, orphans)."""
-        if isinstance(operation, Unlink | Rename | RemoveTree | RemoveDirectory):
-            self._closing.send()
 
     def distrust(self) -> None:
         """What changed while nobody could tell us is not known: ask anew."""
@@ -385,6 +404,7 @@ class Client:
         while True:
             await trio.sleep(TICK_S)
             now = trio.current_time()
+            self._keeping.tick()
             self._closing.send()
             for inode in self._inodes.values():
                 if inode.appender is not None:

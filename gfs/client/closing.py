@@ -1,9 +1,9 @@
 """Closes told to the master in batches: no close(2) waits for a round trip.
 
-An inode is told when its last handle is gone, and as *written* when its last
-writing handle is gone and all its commits are answered. What is opened again
-before the batch leaves is not told; order on the connection does the rest. A
-reconnection declares anew what is open, so nothing here needs an answer; what is
+An inode is told when its last handle is gone and it is not kept open (gfs.client.keeping),
+and as *written* when its last writing handle is gone and all its commits are answered.
+What is opened again before the batch leaves is not told; order on the connection does the
+rest. A reconnection declares anew what is open, so nothing here needs an answer; what is
 closed while that declaration is on its way waits for its answer.
 """
 

@@ -79,6 +79,9 @@ class Doubts:
     def __contains__(self, number: int) -> bool:
         return number in self._late
 
+    def __len__(self) -> int:
+        return len(self._late)
+
     def waiting(self) -> list[Waiting]:
         """In the order of their numbers."""
         return [late.waiting for _, late in sorted(self._late.items())]

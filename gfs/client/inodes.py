@@ -25,6 +25,7 @@ class OpenInode:
 
     Attributes:
       handles, writing: open handles; those of them open for writing.
+      registered: the master counts it as open, as it has answered.
       shared: another session writes it, so closes write through.
       appender: of all O_APPEND handles, made with the first record.
       distrusts: how often all that was known had to be given up.
@@ -43,6 +44,7 @@ class OpenInode:
         "invalid_at",
         "invalidations",
         "position",
+        "registered",
         "shared",
         "stale",
         "tail",
@@ -53,7 +55,7 @@ class OpenInode:
     def __init__(self, ino: int) -> None:
         self.ino = ino
         self.handles = self.writing = 0
-        self.shared = False
+        self.shared = self.registered = False
         self.attributes: Inode | None = None
         self.position = -1
         self.invalid_at = -1

@@ -69,7 +69,7 @@ Declared = tuple[Sequence[int], Sequence[int], Sequence[int]]
 _M = TypeVar("_M", bound=Message)
 
 
-async def _obey_nothing(_: object) -> None:
+async def _obey_nothing(*_: object) -> None:
     return None
 
 
@@ -99,7 +99,7 @@ class MasterLink:
         self.dead: DeadSession | None = None
         self.declare: Callable[[], Declared] = lambda: ((), (), ())
         self.on_invalidate: Callable[[Invalidate], Awaitable[None]] = _obey_nothing
-        self.on_recall: Callable[[Sequence[int]], Awaitable[None]] = _obey_nothing
+        self.on_recall: Callable[[Sequence[int], bool], Awaitable[None]] = _obey_nothing
         self.on_dead: Callable[[], None] = lambda: None
         self.on_reconnected: Callable[[], None] = lambda: None
         self.on_new_epoch: Callable[[], None] = lambda: None
@@ -439,7 +439,7 @@ class MasterLink:
             if isinstance(message, Invalidate):
                 await self.on_invalidate(message)
             else:
-                await self.on_recall(message.inos)
+                await self.on_recall(message.inos, message.kept)
         except GfsError as error:
             connection.refuse(request, error)
         except Exception:

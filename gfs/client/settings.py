@@ -9,6 +9,8 @@ from pathlib import Path
 from gfs.ids import MIB
 from gfs.messages import Access, Entry, Invalidate
 
+ABSENT, UNKNOWN = 0, -1  # instead of the inode that a name leads to
+
 GroupsOf = Callable[[int], tuple[int, ...]]
 
 
@@ -42,6 +44,14 @@ def _none() -> Sequence[int]:
 
 def _entry(_: Entry) -> None:
     return None
+
+
+def _not_known(_: int) -> Entry | None:
+    return None
+
+
+def _leads_anywhere(_parent: int, _name: bytes) -> int:
+    return UNKNOWN
 
 
 def _lost() -> None:
@@ -90,6 +100,9 @@ class Callbacks:
       on_entry: fresh attributes of a file came with a commit.
       on_resumed: the machine has slept and the lease is void: as at a new epoch.
       on_new_epoch: another master answers: nothing cached may be trusted any more;
+      known: attributes of a file with a name, if they may be trusted for as long as the lease
+        is: what has been read is then kept open, and opened again without the master.
+      leads_to: inode of a name in a directory, as far as it is known; `ABSENT`, `UNKNOWN`.
       on_session_lost: the master ended the session and a new one is opened;
         nothing cached may be trusted.
     """
@@ -101,6 +114,8 @@ class Callbacks:
     on_known: Callable[[Invalidate], None] = _message
     on_barrier: Callable[[], Awaitable[None]] = _nothing
     on_entry: Callable[[Entry], None] = _entry
+    known: Callable[[int], Entry | None] = _not_known
+    leads_to: Callable[[int, bytes], int] = _leads_anywhere
     on_session_lost: Callable[[], None] = _lost
     on_new_epoch: Callable[[], None] = _lost
     on_resumed: Callable[[], None] = _lost

@@ -136,7 +136,8 @@ class Open(Message):
     Checks permission, recalls writers elsewhere, registers the session as
     holder (and as writer, unless O_RDONLY). O_TRUNC needs permission to write and is
     not acted on: the client sends `SetAttributes` in its name. Not logged: undone by
-    `CloseFiles`, or the session's end.
+    `CloseFiles`, or the session's end. Until then the session may open it read-only again
+    without a word, while it may trust its attributes.
     """
 
     ino: int
@@ -157,7 +158,7 @@ class Opened(Message):
 
 
 class CloseFiles(Message):
-    """Inodes this session has no open handle of any more -> `Ok`.
+    """Inodes this session has no open handle of any more, nor keeps open -> `Ok`.
 
     `written` = those of which it is no writer any more (all commits answered).
     """
@@ -418,6 +419,11 @@ class Invalidate(Message):
 
 
 class Recall(Message):
-    """Flush and commit what is held back of these inodes (empty = everything) -> `Ok`."""
+    """Flush and commit what is held back of these inodes (empty = everything) -> `Ok`.
+
+    `kept`: not content, but opens that outlast the last close: of those that no handle is left
+    of `CloseFiles` comes before the answer.
+    """
 
     inos: list[int]
+    kept: bool = False

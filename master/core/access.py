@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from gfs.errors import InvalidArgument
 from gfs.items import INODES, Inode
 from gfs.messages import AccessTime, Entries, NoteAccess
+from gfs.permissions import READ, allowed
 from master.core.attributes import check_time
 from master.core.engine import Engine
-from master.core.permissions import READ, allowed
 
 TIMES_MAX = 1000  # of one request
 

@@ -20,17 +20,10 @@ from gfs.errors import (
 from gfs.ids import NAME_BYTES_MAX, TIME_NS_MAX, XATTR_BYTES_MAX
 from gfs.items import Inode
 from gfs.messages import Actor, Done, RemoveXattr, SetAttributes, SetXattr
+from gfs.permissions import READ, ROOT_UID, WRITE, in_group
 from master.core import extents
 from master.core.decision import Decision, NeedsSeal
-from master.core.permissions import (
-    READ,
-    ROOT_UID,
-    WRITE,
-    in_group,
-    require,
-    require_owner,
-    without_privileges,
-)
+from master.core.permissions import require, require_owner, without_privileges
 
 XATTR_CREATE, XATTR_REPLACE = 1, 2
 XATTRS_BYTES_MAX = XATTR_BYTES_MAX + 4096  # of one inode: each record has them twice

@@ -67,11 +67,12 @@ class NeedsSeals(Suspend):
 
 
 class NeedsRecall(Suspend):
-    """Other sessions hold content back: `inos` by session."""
+    """Other sessions hold content back, or `kept` opens: `inos` by session."""
 
-    def __init__(self, inos: dict[int, list[int]]) -> None:
+    def __init__(self, inos: dict[int, list[int]], *, kept: bool = False) -> None:
         super().__init__(inos)
         self.inos = inos
+        self.kept = kept
 
 
 # (session, inode) pairs that a request has recalled. Once is enough: what they write
@@ -140,6 +141,17 @@ class Decision:
     def recall_others(self, ino: int) -> None:
         """Raises NeedsRecall unless what others hold back of the file has come in."""
         require_recalled(self.registry, self.session, (ino,), self.recalled)
+
+    def break_kept(self, ino: int) -> None:
+        """Raises NeedsRecall until others have told that it is closed, where it is.
+
+        Before a file loses its last name, for then it matters who really has it open. The
+        session that asks has given up its own.
+        """
+        others = self.registry.other_holders(ino, self.session)
+        missing = sorted(other for other in others if (other, ino) not in self.recalled)
+        if missing:
+            raise NeedsRecall({other: [ino] for other in missing}, kept=True)
 
     def inode(self, ino: int) -> Inode:
         """Raises StaleInode when nothing has this number."""

@@ -24,9 +24,10 @@ from gfs.errors import GfsError, LockHeld, LockLost, NotReady, Refused, StaleIno
 from gfs.ids import draw
 from gfs.items import INODES, LOCKS, SESSIONS, Lock, Session
 from gfs.messages import Actor
+from gfs.permissions import READ, ROOT_UID, WRITE
 from master.core.decision import Decision
 from master.core.engine import Answer, Engine, Pending, scan_all
-from master.core.permissions import READ, ROOT_UID, WRITE, require
+from master.core.permissions import require
 
 LOCKS_MAX = 1000  # of one session, held or waited for: its end is one record
 LISTED_MAX = 500

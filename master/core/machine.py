@@ -32,6 +32,7 @@ from gfs.errors import (
 from gfs.items import INODES
 from gfs.messages import Done, GroupsNeeded, Message, Mutate
 from gfs.open_flags import writes
+from gfs.permissions import NeedGroups
 from gfs.records import Record
 from master.core import access, extents
 from master.core.charging import charge
@@ -47,7 +48,6 @@ from master.core.decision import (
 from master.core.engine import Answer, Caller, Engine, Pending
 from master.core.locks import Locks
 from master.core.operations import LIMITED, apply_operation, operation_name
-from master.core.permissions import NeedGroups
 from master.core.reading import Reading
 from master.core.requests import as_of, parents_of, record_actor, shown, translate
 from master.core.seals import Seals
@@ -271,7 +271,7 @@ class Machine:
         elif isinstance(why, NeedsSeals):
             self.preparing.wait(pending, why)
         elif isinstance(why, NeedsRecall):
-            self._recall(pending, why.inos)
+            self._recall(pending, why)
         elif isinstance(why, NeedsCuts):
             self._cut(pending, why.ino, why.size)
         elif self.engine.now_s - pending.asked_s > SERVERS_WAIT_S:
@@ -290,8 +290,9 @@ class Machine:
         """Is `resume_waiting` worth a step now?"""
         return bool(self._cutting)
 
-    def _recall(self, pending: Pending, inos: dict[int, list[int]]) -> None:
+    def _recall(self, pending: Pending, why: NeedsRecall) -> None:
         """Ask all these sessions; the request goes on when the last has answered or died."""
+        inos = why.inos
         left = set(inos)
 
         def recalled(session: int) -> Callable[[Answer], None]:
@@ -304,7 +305,7 @@ class Machine:
             return on_answer
 
         for session in sorted(inos):
-            self.engine.order_session(session, m.Recall(inos[session]), recalled(session))
+            self.engine.order_session(session, m.Recall(inos[session], why.kept), recalled(session))
 
     def _resume(self, pending: Pending) -> None:
         if isinstance(pending.message, Mutate):

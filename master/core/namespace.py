@@ -35,17 +35,10 @@ from gfs.messages import (
     Unlink,
 )
 from gfs.open_flags import O_ACCMODE, O_EXCL, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY, writes
+from gfs.permissions import EXECUTE, READ, WRITE
 from master.core import quotas, removal
 from master.core.decision import Decision, check_name, check_new_name
-from master.core.permissions import (
-    EXECUTE,
-    READ,
-    WRITE,
-    inherited_gid,
-    require,
-    require_owner,
-    require_removable,
-)
+from master.core.permissions import inherited_gid, require, require_owner, require_removable
 
 LINKS_MAX = 65000
 _MAKEABLE = {stat.S_IFREG, stat.S_IFDIR, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK}
@@ -149,6 +142,8 @@ def unlink(decision: Decision, op: Unlink) -> Done:
     require_removable(directory, victim, decision.actor)
     if victim.is_directory:
         raise IsADirectory("is a directory")
+    if victim.nlink <= 1:
+        decision.break_kept(dirent.ino)
     decision.tx.delete(DIRENTS, (op.parent, op.name))
     removal.drop_link(decision, op.parent, op.name, dirent.ino, victim, to_trash=True)
     decision.touch_directory(op.parent, directory)

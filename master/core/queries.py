@@ -45,10 +45,11 @@ from gfs.messages import (
     Walked,
 )
 from gfs.open_flags import O_ACCMODE, O_TRUNC
+from gfs.permissions import EXECUTE, READ, ROOT_UID
 from master.core.chunks import Chunks
 from master.core.extents import overlapping
 from master.core.namespace import access_wanted
-from master.core.permissions import EXECUTE, READ, ROOT_UID, require
+from master.core.permissions import require
 from master.core.registry import Registry
 from master.core.sessions import Sessions
 from master.core.snapshot_marks import marked

@@ -16,6 +16,9 @@ TOLD_MAX = 10_000  # inodes remembered as dropped, a session: a megabyte
 class Registry:
     """Opens, writers and interest by session.
 
+    An open may outlast the last close: a session keeps what it may open again without asking.
+    Whether there is a handle it alone knows (`Decision.break_kept`).
+
     Invariant: a session is in `openers[ino]` iff ino is in `opens[session]`;
     likewise for writers and interest.
     """
@@ -90,6 +93,10 @@ class Registry:
         """Sessions but this one that may hold content back."""
         found = self.writers.get(ino)
         return frozenset(found - {session}) if found else frozenset()
+
+    def other_holders(self, ino: int, session: int) -> set[int]:
+        """Sessions but this one for which it is open, as far as the master has been told."""
+        return (self.openers.get(ino, set()) | self.writers.get(ino, set())) - {session}
 
     def end(self, session: int) -> list[int]:
         """Forget a session; returns the inodes it had open or had not committed."""

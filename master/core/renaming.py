@@ -14,10 +14,11 @@ from gfs.errors import AlreadyExists, InvalidArgument, IsADirectory, NotADirecto
 from gfs.ids import ROOT_INO
 from gfs.items import DIRENTS, INODES, Dirent, Inode
 from gfs.messages import Done, Rename
+from gfs.permissions import EXECUTE, WRITE
 from master.core import quotas, removal
 from master.core.decision import Decision, check_name, check_new_name
 from master.core.namespace import require_empty
-from master.core.permissions import EXECUTE, WRITE, require, require_removable
+from master.core.permissions import require, require_removable
 
 NOREPLACE, EXCHANGE = 1, 2
 _DEPTH_MAX = 4096
@@ -88,6 +89,8 @@ def _remove_target(decision: Decision, op: Rename, moved: Inode, target: Dirent)
         raise NotADirectory("not a directory")
     if victim.is_directory and not moved.is_directory:
         raise IsADirectory("is a directory")
+    if not victim.is_directory and victim.nlink <= 1:
+        decision.break_kept(target.ino)
     decision.tx.delete(DIRENTS, (op.new_parent, op.new_name))
     if victim.is_directory:
         require_empty(decision, target.ino)

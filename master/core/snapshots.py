@@ -31,12 +31,13 @@ from gfs.errors import (
 from gfs.ids import ROOT_INO
 from gfs.items import DIRENTS, INODES, LINKS_BY_INO, Dirent, Inode
 from gfs.messages import Clone, Done, Message, OpenTail, ResolveTail, Snapshot
+from gfs.permissions import EXECUTE, READ, ROOT_UID, WRITE, NeedGroups
 from gfs.records import Copy
 from master.core import snapshot_marks
 from master.core.copying import Below
 from master.core.decision import Decision, NeedsSeals, check_new_name, require_recalled
 from master.core.engine import Engine, Pending
-from master.core.permissions import EXECUTE, READ, ROOT_UID, WRITE, NeedGroups, require
+from master.core.permissions import require
 from master.core.tables import ReadTables
 
 INODES_MAX = 250_000  # the master does nothing else meanwhile, about 25 us an inode

@@ -10,10 +10,11 @@ from gfs.errors import AlreadyExists, InvalidArgument, NotFound, NotPermitted
 from gfs.ids import ROOT_INO, TRASH_INO
 from gfs.items import DIRENTS, TRASH, Dirent, Trash
 from gfs.messages import Actor, Done, EmptyTrash, MakeNode, Undelete
+from gfs.permissions import EXECUTE, ROOT_UID, WRITE
 from master.core import namespace, removal
 from master.core.ancestry import home_of, names_gone
 from master.core.decision import Decision, check_name, check_new_name, is_reserved
-from master.core.permissions import EXECUTE, ROOT_UID, WRITE, require, require_removable
+from master.core.permissions import require, require_removable
 
 RECLAIM_BATCH = 1000  # inodes a record
 _DEPTH_MAX = 4096

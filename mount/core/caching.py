@@ -155,6 +155,15 @@ class Cache:
             return False
         return known.names > 0 or (ino == ROOT_INO and ino in self._directories)
 
+    def known(self, ino: int) -> Entry | None:
+        """What is trusted of a file that a name leads to."""
+        known = self._attributes.get(ino)
+        if known is None or known.inode is None or not self.trusted(ino):
+            return None
+        if not known.inode.nlink:
+            return None
+        return Entry(known.position, ino, known.inode)
+
     def is_complete(self, ino: int) -> bool:
         """Every name of the directory is known, none of them in doubt."""
         directory = self._directories.get(ino)

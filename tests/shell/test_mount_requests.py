@@ -137,11 +137,18 @@ async def kernel() -> AsyncIterator[Kernel]:
         tables.names_recallable = True
         settings = ClientSettings(master=master.address, key=KEY, connect_timeout_s=5)
         invalidation = Invalidation(tables)
+
+        def committed(entry: m.Entry) -> None:
+            tables.cache.learn(entry)
+
         callbacks = Callbacks(
             directories=tables.cache.directories,
             on_invalidate=invalidation.invalidate,
             on_doubt=invalidation.doubt,
             on_known=invalidation.settle,
+            on_entry=committed,
+            known=tables.known,
+            leads_to=tables.cache.lookup,
             on_resumed=invalidation.drop_everything,
         )
         async with open_client(settings, callbacks=callbacks) as client:
@@ -379,7 +386,11 @@ async def test_pages_are_kept_only_while_the_content_is_the_same() -> None:
         await k.call.lookup(ROOT, b"f", CTX)
         kept = []
         for change in (0, 0, 1, 0):
-            k.master.files[ino].version += change
+            if change:
+                k.master.files[ino].version += 1
+                k.master.position += 1
+                told = m.Invalidate(k.master.position, [], [ino], [ino])
+                await k.master.connections[-1].call(told)
             info = await k.call.open(ino, READ_ONLY, CTX)
             kept.append(bool(info.keep_cache))
             await k.call.release(info.fh)

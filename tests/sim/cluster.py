@@ -66,6 +66,7 @@ class Report:
     records: int = 0
     events: int = 0
     cache_hits: int = 0
+    local_opens: int = 0
     cpu_s: float = 0.0
     failure: str = ""
 
@@ -274,7 +275,7 @@ class Cluster:
         return Report(
             self.world.seed, self.oracle.operations, self.oracle.errors, self.faults.counts,
             self.faults.crash_points, self.master.witness.counts, self.world.now, self._high(),
-            self.world.events_total, self.oracle.cache_hits,
+            self.world.events_total, self.oracle.cache_hits, self.oracle.local_opens,
         )  # fmt: skip
 
 

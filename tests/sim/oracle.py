@@ -254,7 +254,7 @@ class Oracle:
     """Everything that was asked and told.
 
     Attributes:
-      cache_hits: lookups that asked nobody.
+      cache_hits: lookups that asked nobody. local_opens: opens that did not.
       told: highest position in any answer so far.
       power_losses: of chunk servers, by time.
       copies: paths at which a clone, or a snapshot, was made or brought back.
@@ -262,7 +262,7 @@ class Oracle:
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
-        self.told = self.cache_hits = 0
+        self.told = self.cache_hits = self.local_opens = 0
         self.appends: dict[bytes, AppendFile] = {}
         self.privates: dict[bytes, PrivateFile] = {}
         self.power_losses: list[float] = []

@@ -16,9 +16,11 @@ import master.core.sealing as sealing
 from chunkd.scrub import Scrubber
 from gfs.client.cache_lease import CacheLease
 from gfs.client.client import Client
+from gfs.client.keeping import Keeping
 from gfs.client.locks import HeldLock
 from gfs.items import CHUNKS, DIRENTS, Chunk
-from gfs.messages import Invalidate, Mutate
+from gfs.messages import Actor, Entry, Invalidate, Mutate
+from gfs.open_flags import writes
 from gfs.records import Copy
 from master import housekeeping
 from master.core import copying, extents, transaction
@@ -214,6 +216,20 @@ def holds_a_lock_past_its_lease() -> None:
     HeldLock.left_s = lambda self: EVER_S  # type: ignore[method-assign]
 
 
+def opens_by_what_it_was_told_to_drop() -> None:
+    """A file that was once opened without the master is opened so for ever."""
+    entry = Keeping.entry
+    known: dict[tuple[Keeping, int], Entry] = {}
+
+    def stale(self: Keeping, ino: int, flags: int, actor: Actor, *, is_open: bool) -> Entry | None:
+        found = entry(self, ino, flags, actor, is_open=is_open)
+        if found is not None:
+            known[self, ino] = found
+        return None if writes(flags) else known.get((self, ino))
+
+    Keeping.entry = stale  # type: ignore[method-assign]
+
+
 PLANTS: dict[str, Callable[[], None]] = {
     plant.__name__: plant
     for plant in (
@@ -232,6 +248,7 @@ PLANTS: dict[str, Callable[[], None]] = {
         drops_log_that_is_needed,
         confirms_before_it_is_on_disk,
         holds_a_lock_past_its_lease,
+        opens_by_what_it_was_told_to_drop,
     )
 }
 

@@ -23,12 +23,13 @@ def print_totals(reports: Iterable[Report], *, stop: bool = False) -> list[int]:
     points: Counter[str] = Counter()
     upkeep: Counter[str] = Counter()
     failed: list[int] = []
-    seeds = records = hits = events = 0
+    seeds = records = hits = opens = events = 0
     virtual_s = cpu_s = 0.0
     for report in reports:
         seeds += 1
         records += report.records
         hits += report.cache_hits
+        opens += report.local_opens
         virtual_s += report.virtual_s
         events += report.events
         cpu_s += report.cpu_s
@@ -50,7 +51,8 @@ def print_totals(reports: Iterable[Report], *, stop: bool = False) -> list[int]:
     _table("power lost in", points)
     _table("log and state", upkeep)
     print(
-        f"{seeds} seeds, {operations.total()} operations ({hits} lookups from the cache),"
+        f"{seeds} seeds, {operations.total()} operations ({hits} lookups and {opens} opens"
+        f" from the cache),"
         f" {records} records, {faults.total()} faults, {virtual_s / 3600:.1f} virtual hours,"
         f" {events} events, {cpu_s / max(1, seeds):.1f} s of CPU a seed,"
         f" {seeds / minutes:.0f} seeds a minute"

@@ -1,15 +1,17 @@
 """A mount without a kernel: the client library under the mount's own cache of names.
 
-What the kernel would keep the cache keeps, for as long as the lease says; so a lookup here
-may be answered from memory, and must be right all the same.
+What the kernel would keep the cache keeps, for as long as the lease says; so a lookup here,
+or an open, may be answered from memory, and must be right all the same.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from gfs.client.client import Client
+from gfs.client.files import OpenFile
 from gfs.client.settings import Callbacks
 from gfs.errors import GfsError
 from gfs.messages import Done, Entry, Invalidate, Lookup, Operation, Rename
@@ -29,6 +31,7 @@ class View:
         self.name = name
         self.cache = Cache()
         self._high = high
+        self.appending: Counter[int] = Counter()
         self._client: Client | None = None
         self.callbacks = Callbacks(
             on_invalidate=self._invalidate,
@@ -36,6 +39,9 @@ class View:
             groups_of=lambda _pid: (),
             on_doubt=lambda message: self.cache.doubt(message.names, message.inos),
             on_known=lambda message: self.cache.settle(message.names, message.inos),
+            on_entry=self._committed,
+            known=lambda ino: None if ino in self.appending else self.cache.known(ino),
+            leads_to=self.cache.lookup,
             on_session_lost=self.cache.clear,
             on_new_epoch=self.cache.clear,
             on_resumed=self.cache.clear,
@@ -51,8 +57,25 @@ class View:
         assert self._client is not None
         return self._client
 
+    def _committed(self, entry: Entry) -> None:
+        self.cache.learn(entry)
+
     async def _invalidate(self, message: Invalidate) -> None:
         self.cache.invalidate(message.position, message.names, message.inos)
+
+    def opened(self, file: OpenFile) -> OpenFile:
+        """A handle, of which the cache learns what its opening told."""
+        if file.appending:
+            self.appending[file.ino] += 1
+        self.cache.learn(file.entry)
+        return file
+
+    def release(self, file: OpenFile) -> None:
+        """Close a handle that was flushed. What has been appended the cache does not know."""
+        file.release()
+        if file.appending:
+            self.appending -= Counter([file.ino])
+            self.cache.forget_attributes(file.ino)
 
     # --- calls
 
@@ -82,12 +105,17 @@ class View:
     async def mutate(self, kind: str, operation: Operation) -> Done | None:
         """A mutation of the namespace, known to the cache before this returns."""
         call = self.begin(kind, operation)
+        replaced = UNKNOWN
+        if isinstance(operation, Rename):
+            replaced = self.cache.lookup(operation.new_parent, operation.new_name)
         try:
             done = await self.client.link.mutate(operation, self.client.actor)
         except GfsError as error:
             self.end(call, type(error).__name__)
             return None
         self._learn(operation, done)
+        self.cache.forget_attributes(replaced)
+        self.client.give_up(replaced)
         self.end(call, done.position)
         return done
 
@@ -100,6 +128,9 @@ class View:
             self.cache.named(parent, name, ABSENT, done.position)
         elif name and done.entry is not None:
             self.cache.named(parent, name, done.entry.ino, done.position)
+        for entry in (done.entry, *done.parents):
+            if entry is not None and entry.ino:
+                self.cache.learn(entry)
 
     def glance(self, parent: int, name: bytes) -> None:
         """A lookup that is answered from the cache, or not made: it goes on when all else waits."""
@@ -127,5 +158,7 @@ class View:
             self.end(call, type(error).__name__)
             return None
         self.cache.learn_name(directory, name, entry.ino or ABSENT, entry.position)
+        if entry.ino:
+            self.cache.learn(entry)
         self.end(call, 0, entry.ino)
         return entry.ino

@@ -45,6 +45,7 @@ LOGS = tuple(b"log%d" % number for number in range(3))
 PAUSE_S = 0.45
 GLANCE_S = 0.1
 READ_BYTES = 1 << 22
+READINGS = 3
 RENAME_EXCHANGE = 2
 
 
@@ -63,6 +64,7 @@ class User:
         things: list[tuple[int, Callable[[], Awaitable[None]]]] = [
             (30, self.names), (25, self.append), (18, self.write_privately),
             (8, self.read_log), (8, self.read_private), (8, self.look), (3, self.list),
+            (6, self.write_again),
         ]  # fmt: skip
         weights = [weight for weight, _ in things]
         while not self.until():
@@ -164,7 +166,11 @@ class User:
         if found is None or (not found and not flags & os.O_CREAT):
             return None
         if found:
-            return await view.call("open", client.open(found, flags & ~os.O_CREAT, client.actor))
+            asked = client.link.requests_total
+            opening = client.open(found, flags & ~os.O_CREAT, client.actor)
+            file = await view.call("open", opening)
+            view.oracle.local_opens += file is not None and client.link.requests_total == asked
+            return file and view.opened(file)
         call = view.begin("create", Create(parent, path, stat.S_IFREG | 0o644, flags))
         try:
             file, done = await client.create(
@@ -176,7 +182,7 @@ class User:
         if done.entry is not None:
             view.cache.named(parent, path, done.entry.ino, done.position)
         view.end(call, done.position)
-        return file
+        return view.opened(file)
 
     async def append(self) -> None:
         """A handle with O_APPEND, some records, fsync now and then, close."""
@@ -200,7 +206,7 @@ class User:
                 self.view.end(call, 0)
                 handle.closed, handle.closed_at = sent, self.view.world.now
         finally:
-            file.release()
+            self.view.release(file)
 
     async def _append_some(
         self, file: OpenFile, handle: AppendHandle, *, synchronous: bool
@@ -235,7 +241,7 @@ class User:
             return
         promised = log.promised(closed_counts=self.view.oracle.closed_counts())
         found = await self.view.call("read", file.read(0, READ_BYTES))
-        file.release()
+        self.view.release(file)
         if found is not None:
             log.check(bytes(found), promised, f"{self.view.name} at {self.view.world.now:.3f} s")
 
@@ -250,6 +256,26 @@ class User:
         if file is None:
             return
         known = view.oracle.privates[name] = PrivateFile(name, view.name)
+        await self._write_and_close(file, known)
+
+    async def write_again(self) -> None:
+        """Write more to a file of our own of which all is certain: others have it open, or had."""
+        view = self.view
+        ours = b"p%d." % self.number
+        done = [
+            known
+            for name, known in list(view.oracle.privates.items())[-40:]
+            if name.startswith(ours) and not known.frozen and known.certain == len(known.changes)
+        ]
+        if not done:
+            return
+        known = self.chance.choice(done)
+        file = await self._open(known.path, os.O_RDWR)
+        if file is not None:
+            await self._write_and_close(file, known)
+
+    async def _write_and_close(self, file: OpenFile, known: PrivateFile) -> None:
+        view = self.view
         known.frozen = True  # until we know better: this process may die any time
         try:
             if await self._write_some(file, known):
@@ -258,7 +284,7 @@ class User:
                     known.visible = count
                     known.frozen = False
         finally:
-            file.release()
+            self.view.release(file)
 
     async def _closed(self, file: OpenFile) -> bool:
         await file.flush()
@@ -270,8 +296,10 @@ class User:
             if known.changes and chance.random() < 0.15:
                 size = chance.randrange(12000)
                 known.changes.append(Change(size, None))
-                if await view.call("truncate", file.truncate(size)) is None:
+                entry = await view.call("truncate", file.truncate(size))
+                if entry is None:
                     return False
+                view.cache.learn(entry)
             else:
                 offset = chance.choice((0, 0, chance.randrange(9000)))
                 tag = b"%s/%d;" % (known.path, len(known.changes))
@@ -315,17 +343,21 @@ class User:
         return True
 
     async def read_private(self) -> None:
-        """Somebody's file, as another mount sees it."""
+        """Somebody's file, as another mount sees it, a few times over."""
         oracle = self.view.oracle
         if not oracle.privates:
             return
         name = self.chance.choice(list(oracle.privates)[-40:])
-        known = oracle.privates[name]
+        for _ in range(READINGS):
+            await self._read_private(name, oracle.privates[name])
+            await trio.sleep(self.chance.random() * PAUSE_S)
+
+    async def _read_private(self, name: bytes, known: PrivateFile) -> None:
         least = known.certain
         file = await self._open(name, os.O_RDONLY)
         if file is None:
             return
         found = await self.view.call("read", file.read(0, READ_BYTES))
-        file.release()
+        self.view.release(file)
         if found is not None:
             known.check(bytes(found), least, f"{self.view.name} at {self.view.world.now:.3f} s")
