@@ -6,11 +6,12 @@ whose content changed under a name that did not the names are asked, all in one 
 
 from __future__ import annotations
 
+import stat
 from typing import Any
 
 import duckdb
 
-from projections.core.naming import ByExtension
+from projections.core.naming import ByExtension, suffix_of
 
 EXTENSION = "extension"  # what such counts are of
 CountsRow = tuple[Any, ...]  # as the table `counts` has them
@@ -60,6 +61,11 @@ def _add(sums: dict[str, list[int]], extension: str, files: int, size: int, on_d
     found[0] += files
     found[1] += size
     found[2] += on_disk
+
+
+def extension_of(name: str, kind: int, connection: duckdb.DuckDBPyConnection) -> str:
+    """What the macro of that name gives, of a name and the type bits of st_mode."""
+    return _lower(suffix_of(name), connection) if stat.S_ISREG(kind) else ""
 
 
 def _lower(suffix: str, connection: duckdb.DuckDBPyConnection) -> str:

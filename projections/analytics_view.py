@@ -21,6 +21,7 @@ from gfs.config import ProjectionsConfig
 from gfs.routes import Operation
 from projections import analytics_kept, analytics_routes
 from projections.analytics_copy import apply_copy
+from projections.analytics_extensions import extension_of
 from projections.analytics_history import EventHistory
 from projections.analytics_queries import AnalyticsQueries
 from projections.analytics_schema import (
@@ -28,22 +29,26 @@ from projections.analytics_schema import (
     DIRENT_COLUMNS,
     HISTORY,
     INODE_COLUMNS,
+    INODE_MADE,
     SCHEMA,
 )
 from projections.core.comparing import Compared, Difference
 from projections.core.facts import Deletion, Facts
 from projections.core.following import Batch, Items, parts, stages
 from projections.core.happenings import Told
-from projections.duck_rows import FLIP, Inlet, delete, put
+from projections.duck_rows import AS_THEY_ARE, FLIP, Inlet, delete, form_of, put
 from projections.projection import DuckProjection
 
-_COMPARED = tuple(name for name in INODE_COLUMNS if name != "ino")
+_COMPARED = (
+    *(name for name in INODE_COLUMNS if name not in ("ino", "stored_apart", "atime_xor")),
+    *INODE_MADE,
+)
 _GROWTH = attrgetter("created", "removed", "bytes_added", "bytes_removed")
 PART_EVENTS = 500  # that the processor still has at hand when they are looked at again
 _INODES_IN = Inlet(
     "inodes",
     INODE_COLUMNS,
-    flipped=("uid", "gid", "nlink", "size", "stored", "data_version"),
+    flipped=("uid", "gid", "nlink", "size", "stored_apart", "atime_xor", "data_version"),
     empty={"rdev": "0", "target": "''", "digest": "0"},
 )
 _DIRENTS_IN = Inlet(
@@ -58,7 +63,7 @@ class AnalyticsView(DuckProjection):
     """Histograms, growth, top lists, free SQL."""
 
     name = "analytics"
-    format = 4
+    format = 5
     schema = SCHEMA
     history_schema = HISTORY
     compared = Compared(
@@ -139,9 +144,7 @@ def apply_items(items: Items, connection: duckdb.DuckDBPyConnection) -> None:
     delete(connection, "xattrs", ["ino"], [(ino,) for ino in items.old_xattrs])
     _delete_names(items, connection)
     _put_inodes(items, connection)
-    names = [(*key, one.ino, one.kind) for key, one in items.dirents.items() if one is not None]
-    if names:
-        _DIRENTS_IN.put(connection, names)
+    _put_names(items, connection)
     xattrs = [
         (ino, name, value)
         for ino, one in items.inodes.items()
@@ -152,7 +155,7 @@ def apply_items(items: Items, connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _put_inodes(items: Items, connection: duckdb.DuckDBPyConnection) -> None:
-    flip = FLIP
+    flip, zero, empty = form = form_of(len(items.inodes))
     rows = [
         (
             ino,
@@ -161,21 +164,32 @@ def _put_inodes(items: Items, connection: duckdb.DuckDBPyConnection) -> None:
             one.gid ^ flip,
             one.nlink ^ flip,
             one.size ^ flip,
-            one.stored ^ flip,
-            one.atime_ns,
+            None if one.stored == one.size else one.stored ^ flip,
+            one.atime_ns ^ one.mtime_ns ^ flip,
             one.mtime_ns,
             one.ctime_ns,
             one.created_ns,
             one.data_version ^ flip,
-            one.rdev or None,
-            one.target or None,
-            one.digest or None,
+            one.rdev or zero,
+            one.target or empty,
+            one.digest or zero,
         )
         for ino, one in items.inodes.items()
         if one is not None
     ]
     if rows:
-        _INODES_IN.put(connection, rows)
+        _INODES_IN.put(connection, rows, form)
+
+
+def _put_names(items: Items, connection: duckdb.DuckDBPyConnection) -> None:
+    rows: list[tuple[Any, ...]] = [
+        (*key, one.ino, one.kind) for key, one in items.dirents.items() if one is not None
+    ]
+    form = form_of(len(rows))
+    if form is AS_THEY_ARE:
+        rows = [(*row, extension_of(row[1], row[3], connection)) for row in rows]
+    if rows:
+        _DIRENTS_IN.put(connection, rows, form)
 
 
 def _delete_names(items: Items, connection: duckdb.DuckDBPyConnection) -> None:
