@@ -23,6 +23,7 @@ from projections import analytics_kept, analytics_routes
 from projections.analytics_copy import apply_copy
 from projections.analytics_extensions import extension_of
 from projections.analytics_history import EventHistory
+from projections.analytics_known import Memory
 from projections.analytics_queries import AnalyticsQueries
 from projections.analytics_schema import (
     DELETION_COLUMNS,
@@ -81,18 +82,22 @@ class AnalyticsView(DuckProjection):
     def __init__(self, config: ProjectionsConfig) -> None:
         super().__init__(config)
         self._events = EventHistory(config)
+        self._memory = Memory()
 
     def apply(self, batch: Batch, connection: Any) -> None:
-        for items, copy in stages(batch.lines):
-            if batch.snapshot:
-                apply_items(items, connection)
-            else:
-                with analytics_kept.keeping(items, connection):
+        with self._memory.during(connection) as known:
+            for items, copy in stages(batch.lines):
+                if batch.snapshot:
                     apply_items(items, connection)
-            if copy is not None:
-                apply_copy(copy, connection)
-        if batch.snapshot and (batch.cursor != START or not batch.lines):  # all items are in
-            analytics_kept.fill(connection)
+                else:
+                    with analytics_kept.keeping(items, connection, known):
+                        apply_items(items, connection)
+                if copy is not None:
+                    apply_copy(copy, connection)
+                    known.counts_room = 0
+            if batch.snapshot and (batch.cursor != START or not batch.lines):  # all items are in
+                analytics_kept.fill(connection)
+                known.forget()
 
     def contradictions(self, after: int, last: int, connection: Any) -> Iterable[Difference]:
         return analytics_kept.contradictions_of_names(connection, after, last)
