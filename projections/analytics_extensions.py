@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 
 from projections.core.naming import ByExtension, suffix_of
+from projections.duck_rows import among
 
 EXTENSION = "extension"  # what such counts are of
 CountsRow = tuple[Any, ...]  # as the table `counts` has them
@@ -34,7 +35,7 @@ _LEAST = (
     "(SELECT ino, min({{'parent': parent, 'name': name, 'extension': extension}}).extension"
     " AS extension FROM dirents WHERE {some} GROUP BY ino)"
 )
-_ONLY = "SELECT ino, extension FROM dirents WHERE ino IN (SELECT unnest($1))"
+_ONLY = "SELECT ino, extension FROM dirents WHERE {some}"
 
 
 def take_out(changes: ByExtension, connection: duckdb.DuckDBPyConnection) -> None:
@@ -49,8 +50,8 @@ def put_in(changes: ByExtension, connection: duckdb.DuckDBPyConnection) -> list[
     for suffix, more in changes.known.items():
         _add(sums, _lower(suffix, connection), *more)
     if changes.resized:
-        names = [ino for ino, *_ in changes.resized]
-        extensions = dict(connection.execute(_ONLY, [names]).fetchall())
+        some, bound = among("ino", [ino for ino, *_ in changes.resized])
+        extensions = dict(connection.execute(_ONLY.format(some=some), bound).fetchall())
         for ino, size, on_disk in changes.resized:
             _add(sums, extensions.get(ino, ""), 0, size, on_disk)
     return [(EXTENSION, 0, one, *found) for one, found in sums.items() if any(found)]

@@ -34,10 +34,10 @@ from projections.analytics_schema import (
     SCHEMA,
 )
 from projections.core.comparing import Compared, Difference
-from projections.core.facts import Deletion, Facts
-from projections.core.following import Batch, Items, parts, stages
-from projections.core.happenings import Told
-from projections.duck_rows import AS_THEY_ARE, FLIP, Inlet, delete, form_of, put
+from projections.core.facts import Deletion
+from projections.core.following import Batch, Items, stages
+from projections.core.recording import Recorded
+from projections.duck_rows import AS_THEY_ARE, Inlet, delete, form_of, put
 from projections.projection import DuckProjection
 
 _COMPARED = (
@@ -45,7 +45,6 @@ _COMPARED = (
     *INODE_MADE,
 )
 _GROWTH = attrgetter("created", "removed", "bytes_added", "bytes_removed")
-PART_EVENTS = 500  # that the processor still has at hand when they are looked at again
 _INODES_IN = Inlet(
     "inodes",
     INODE_COLUMNS,
@@ -106,18 +105,18 @@ class AnalyticsView(DuckProjection):
         return analytics_kept.contradictions(connection)
 
     def record(self, lines: list[Line], history: Any, connection: Any) -> None:
-        facts, told = Facts(), Told()
-        for part in parts(lines, PART_EVENTS):
-            facts.add(part)
-            told.add(part)
+        recorded = Recorded()
+        recorded.add(lines)
+        facts, told = recorded.facts, recorded.told
         growth = [
             (datetime.fromtimestamp(hour * 3600, UTC).replace(tzinfo=None), uid, *_GROWTH(one))
             for (hour, uid), one in facts.growth.items()
         ]
         put(history, "history.growth", growth)
-        deletions = [_deletion_row(one) for one in facts.deletions]
+        form = form_of(len(facts.deletions))
+        deletions = [_deletion_row(one, form.flip) for one in facts.deletions]
         if deletions:
-            _DELETIONS_IN.put(history, deletions)
+            _DELETIONS_IN.put(history, deletions, form)
         self._events.record(told, history)
         if lines:
             self._events.prune_when_due(history, lines[-1].time_ns)
@@ -126,7 +125,7 @@ class AnalyticsView(DuckProjection):
         return analytics_routes.operations(AnalyticsQueries(service))
 
 
-def _deletion_row(one: Deletion) -> tuple[Any, ...]:
+def _deletion_row(one: Deletion, flip: int) -> tuple[Any, ...]:
     return (
         one.cursor,
         one.time_ns,
@@ -134,10 +133,10 @@ def _deletion_row(one: Deletion) -> tuple[Any, ...]:
         one.name,
         one.ino,
         one.kind,
-        one.size ^ FLIP,
+        one.size ^ flip,
         one.to_trash,
-        one.uid ^ FLIP,
-        one.pid ^ FLIP,
+        one.uid ^ flip,
+        one.pid ^ flip,
         one.host,
         one.mount,
     )
