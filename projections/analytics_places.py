@@ -42,7 +42,7 @@ class Places:
         """
         wanted = set(directories)
         known = self._known_in(connection)
-        if unknown := wanted - known.keys() - _ROOTS.keys():
+        if unknown := {_end(known, ino) for ino in wanted} - _ROOTS.keys():
             for ino, parent, name in connection.execute(_CLIMB, [list(unknown)]).fetchall():
                 known[ino] = parent, name
         paths = {ino: _path(known, ino) for ino in wanted}
@@ -63,6 +63,13 @@ class Places:
         if known is not self._known[1]:
             self._known = now, known
         return known
+
+
+def _end(known: Mapping[int, tuple[int, str]], ino: int) -> int:
+    """The first directory above, or this one, that is not known: a root at best."""
+    while ino in known:
+        ino, _ = known[ino]
+    return ino
 
 
 def _path(known: Mapping[int, tuple[int, str]], ino: int) -> str | None:
