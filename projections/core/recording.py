@@ -1,6 +1,6 @@
 """What the history gets of records, in one pass: growth and deletions, and what happened.
 
-Most records grow a file or make one. Of those both are told at once, at a third of the price of
+Most records grow a file or make one. Of those both are told at once, at about half the price of
 `Facts.add` and `Told.add`; it comes out the same.
 """
 
