@@ -20,7 +20,7 @@ _INODES = """
 INSERT INTO inodes
 SELECT c.new, {mode}, {uid}, {gid},
   CASE WHEN i.nlink = 1 OR i.mode & 61440 = 16384 THEN i.nlink ELSE coalesce(l.links, 1) END,
-  i.size, i.stored, i.atime_ns, i.mtime_ns, $time, $time, 0, i.rdev, i.target, i.digest
+  i.size, i.stored_apart, i.atime_xor, i.mtime_ns, $time, $time, 0, i.rdev, i.target, i.digest
 FROM copied c JOIN inodes i ON i.ino = c.old LEFT JOIN (
   SELECT d.ino, count(*) AS links FROM dirents d JOIN copied p ON d.parent = p.old GROUP BY d.ino
 ) l ON l.ino = c.old

@@ -6,11 +6,13 @@ whose content changed under a name that did not the names are asked, all in one 
 
 from __future__ import annotations
 
+import stat
 from typing import Any
 
 import duckdb
 
-from projections.core.naming import ByExtension
+from projections.core.naming import ByExtension, suffix_of
+from projections.duck_rows import among
 
 EXTENSION = "extension"  # what such counts are of
 CountsRow = tuple[Any, ...]  # as the table `counts` has them
@@ -33,7 +35,7 @@ _LEAST = (
     "(SELECT ino, min({{'parent': parent, 'name': name, 'extension': extension}}).extension"
     " AS extension FROM dirents WHERE {some} GROUP BY ino)"
 )
-_ONLY = "SELECT ino, extension FROM dirents WHERE ino IN (SELECT unnest($1))"
+_ONLY = "SELECT ino, extension FROM dirents WHERE {some}"
 
 
 def take_out(changes: ByExtension, connection: duckdb.DuckDBPyConnection) -> None:
@@ -48,8 +50,8 @@ def put_in(changes: ByExtension, connection: duckdb.DuckDBPyConnection) -> list[
     for suffix, more in changes.known.items():
         _add(sums, _lower(suffix, connection), *more)
     if changes.resized:
-        names = [ino for ino, *_ in changes.resized]
-        extensions = dict(connection.execute(_ONLY, [names]).fetchall())
+        some, bound = among("ino", [ino for ino, *_ in changes.resized])
+        extensions = dict(connection.execute(_ONLY.format(some=some), bound).fetchall())
         for ino, size, on_disk in changes.resized:
             _add(sums, extensions.get(ino, ""), 0, size, on_disk)
     return [(EXTENSION, 0, one, *found) for one, found in sums.items() if any(found)]
@@ -60,6 +62,11 @@ def _add(sums: dict[str, list[int]], extension: str, files: int, size: int, on_d
     found[0] += files
     found[1] += size
     found[2] += on_disk
+
+
+def extension_of(name: str, kind: int, connection: duckdb.DuckDBPyConnection) -> str:
+    """What the macro of that name gives, of a name and the type bits of st_mode."""
+    return _lower(suffix_of(name), connection) if stat.S_ISREG(kind) else ""
 
 
 def _lower(suffix: str, connection: duckdb.DuckDBPyConnection) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from gfs.config import ProjectionsConfig
 from projections.analytics_schema import EVENT_COLUMNS
 from projections.core.happenings import Happening, Told
-from projections.duck_rows import FLIP, Inlet, put
+from projections.duck_rows import Form, Inlet, form_of, put
 
 PRUNE_S = 600.0  # between looks for what is too old
 _DAY_NS = 86400 * 10**9
@@ -27,8 +27,8 @@ _TOO_MANY = "DELETE FROM history.events WHERE rowid <= (SELECT max(rowid) FROM h
 
 _EVENTS_IN = Inlet(
     "history.events",
-    EVENT_COLUMNS,
-    flipped=("epoch", "position", "size", "size_before", "owner", "uid", "pid"),
+    {**EVENT_COLUMNS, "epoch": "INTEGER"},
+    flipped=("position", "size", "size_before", "owner", "uid", "pid"),
     empty={
         **dict.fromkeys(("parent", "from_parent"), "0"),
         **dict.fromkeys(("name", "from_name", "detail"), "''"),
@@ -48,7 +48,8 @@ class EventHistory:
     def record(self, told: Told, history: Any) -> None:
         """Add events and copies; inside a transaction of the history."""
         if told.events:
-            _EVENTS_IN.put(history, _event_rows(told.events))
+            form = form_of(len(told.events))
+            _EVENTS_IN.put(history, _event_rows(told.events, form), form)
         put(history, "history.copies", told.copies)
 
     def prune_when_due(self, history: Any, now_ns: int) -> None:
@@ -67,8 +68,8 @@ class EventHistory:
         history.execute(_TOO_MANY, [self._rows_max])
 
 
-def _event_rows(events: list[Happening]) -> Iterator[tuple[Any, ...]]:
-    flip = FLIP
+def _event_rows(events: list[Happening], form: Form) -> Iterator[tuple[Any, ...]]:
+    flip, zero, empty = form
     for number, one in enumerate(events):
         at, ino, event, kind, parent, name, from_parent, from_name, size, before, owner, detail = (
             one
@@ -76,20 +77,20 @@ def _event_rows(events: list[Happening]) -> Iterator[tuple[Any, ...]]:
         epoch, position, time_ns, uid, pid, host, mount = at
         yield (
             number,
-            epoch ^ flip,
+            epoch,
             position ^ flip,
             time_ns,
             ino,
             event,
             kind,
-            parent or None,
-            name or None,
-            from_parent or None,
-            from_name or None,
+            parent or zero,
+            name or empty,
+            from_parent or zero,
+            from_name or empty,
             size ^ flip,
             before ^ flip,
             owner ^ flip,
-            detail or None,
+            detail or empty,
             uid ^ flip,
             pid ^ flip,
             host,

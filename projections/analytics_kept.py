@@ -21,6 +21,7 @@ import duckdb
 from gfs.changes import Copied
 from projections import analytics_extensions as extensions
 from projections import analytics_large as large
+from projections.analytics_known import Known
 from projections.analytics_large import LARGE
 from projections.core.comparing import Difference
 from projections.core.counting import AGES, DAY_NS, SIZES, counted
@@ -51,7 +52,12 @@ CREATE TABLE counts (    -- of regular files; several rows may be about one key:
 CREATE TABLE counts_from (sums BIGINT NOT NULL);  -- one row: how many there were added up last
 INSERT INTO counts_from VALUES (0);
 {LARGE}
-CREATE TABLE directory_names (ino BIGINT NOT NULL, parent BIGINT NOT NULL, name VARCHAR NOT NULL);
+CREATE TABLE directory_names (
+  ino BIGINT NOT NULL,
+  parent BIGINT NOT NULL,
+  name VARCHAR NOT NULL,
+  moved BIGINT NOT NULL  -- 0, or what `moves` had come to when the directory was renamed last
+);
 -- One row: of which file, and in how many batches a directory was renamed.
 CREATE TABLE moves (file VARCHAR NOT NULL, moves BIGINT NOT NULL);
 INSERT INTO moves VALUES (uuid()::VARCHAR, 0);
@@ -72,7 +78,10 @@ ADDED_UP = (
     " sum(disk_bytes)::BIGINT AS disk_bytes FROM counts GROUP BY ALL"
     " HAVING sum(files) <> 0 OR sum(bytes) <> 0 OR sum(disk_bytes) <> 0"
 )
-_FOLDERS = "INSERT INTO directory_names SELECT ino, parent, name FROM {source} WHERE kind = 16384"
+_FOLDERS = (
+    "INSERT INTO directory_names SELECT ino, parent, name, 0 FROM {source} WHERE kind = 16384"
+)
+_ONE_MOVE_MORE = "UPDATE moves SET moves = moves + 1 RETURNING moves"
 _NAMES = """
 SELECT d.ino, d.name, d.kind, coalesce(i.mode & 61440, d.kind)
 FROM (SELECT * FROM dirents WHERE ino > ? AND ino <= ?) d LEFT JOIN inodes i USING (ino)
@@ -82,45 +91,51 @@ WHERE d.kind <> i.mode & 61440
 
 
 @contextmanager
-def keeping(items: Items, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+def keeping(items: Items, connection: duckdb.DuckDBPyConnection, known: Known) -> Iterator[None]:
     """Around what brings the tables to `items`: what is kept comes there too."""
     files, names = files_of(items), names_of(items)
     changes = by_extension(items, files, names)
     extensions.take_out(changes, connection)
     yield
-    large.keep(items, names, connection)
+    large.keep(items, names, connection, known)
     counts: list[extensions.CountsRow] = extensions.put_in(changes, connection)
     counts += [(of, key, "", *sums, 0) for (of, key), sums in counted(files).items()]
     if counts or changes.asked:
         put(connection, "counts", counts)
-        _compact(connection)
+        known.counts_room -= len(counts) + len(changes.asked) * 2
+        if known.counts_room < 0:
+            _compact(connection, known)
     _keep_directories(items, connection)
 
 
 def _keep_directories(items: Items, connection: duckdb.DuckDBPyConnection) -> None:
-    gone = [one.ino for one in items.old_dirents.values() if stat.S_ISDIR(one.kind)]
+    gone = {one.ino for one in items.old_dirents.values() if stat.S_ISDIR(one.kind)}
     came = [
         (one.ino, *key)
         for key, one in items.dirents.items()
         if one is not None and stat.S_ISDIR(one.kind)
     ]
     delete(connection, "directory_names", ["ino"], [(ino,) for ino in gone])
-    put(connection, "directory_names", came)
-    if not {ino for ino, *_ in came}.isdisjoint(gone):
-        connection.execute("UPDATE moves SET moves = moves + 1")
+    moves = 0
+    if not gone.isdisjoint(ino for ino, *_ in came):
+        ((moves,),) = connection.execute(_ONE_MOVE_MORE).fetchall()
+    rows = [(*one, moves if one[0] in gone else 0) for one in came]
+    put(connection, "directory_names", rows)
 
 
-def _compact(connection: duckdb.DuckDBPyConnection) -> None:
+def _compact(connection: duckdb.DuckDBPyConnection, known: Known) -> None:
     """Add up when the rows have doubled: each row's share is small, however many keys there are."""
     ((rows, sums),) = connection.execute(
         "SELECT (SELECT count(*) FROM counts), sums FROM counts_from"
     ).fetchall()
-    if rows > 2 * sums + COUNTS_ROWS:
+    known.counts_room = 2 * sums + COUNTS_ROWS - rows
+    if known.counts_room < 0:
         connection.execute(f"CREATE TEMP TABLE added_up AS {ADDED_UP}")
         connection.execute("DELETE FROM counts")
         connection.execute("INSERT INTO counts FROM added_up")
         connection.execute("DROP TABLE added_up")
         connection.execute(_NOTE_SUMS)
+        known.changed = True
 
 
 def fill(connection: duckdb.DuckDBPyConnection) -> None:

@@ -12,6 +12,7 @@ from operator import attrgetter
 
 import duckdb
 
+from projections.analytics_known import Known
 from projections.core.following import DirentKey, Items
 from projections.core.naming import Names
 from projections.duck_rows import delete, put
@@ -64,9 +65,11 @@ _LEAST_NAMES = (
 )
 
 
-def keep(items: Items, names: Names, connection: duckdb.DuckDBPyConnection) -> None:
+def keep(items: Items, names: Names, connection: duckdb.DuckDBPyConnection, known: Known) -> None:
     """Bring `large` to `items`, which the tables hold by now."""
-    ((least, found),) = connection.execute("SELECT least, found FROM large_from").fetchall()
+    if known.large is None:
+        (known.large,) = connection.execute("SELECT least, found FROM large_from").fetchall()
+    least, found = known.large
     gone = [ino for ino, one in items.old_inodes.items() if one.size >= least]
     came = {
         ino: _IMAGE(one)
@@ -89,6 +92,7 @@ def keep(items: Items, names: Names, connection: duckdb.DuckDBPyConnection) -> N
     ((kept,),) = connection.execute("SELECT count(*) FROM large").fetchall()
     if kept * 2 < found or kept > 3 * LARGE_FILES:
         fill(connection)
+        known.large, known.changed = None, True
 
 
 def _homes(

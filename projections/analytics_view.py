@@ -21,29 +21,34 @@ from gfs.config import ProjectionsConfig
 from gfs.routes import Operation
 from projections import analytics_kept, analytics_routes
 from projections.analytics_copy import apply_copy
+from projections.analytics_extensions import extension_of
 from projections.analytics_history import EventHistory
+from projections.analytics_known import Memory
 from projections.analytics_queries import AnalyticsQueries
 from projections.analytics_schema import (
     DELETION_COLUMNS,
     DIRENT_COLUMNS,
     HISTORY,
     INODE_COLUMNS,
+    INODE_MADE,
     SCHEMA,
 )
 from projections.core.comparing import Compared, Difference
-from projections.core.facts import Deletion, Facts
-from projections.core.following import Batch, Items, parts, stages
-from projections.core.happenings import Told
-from projections.duck_rows import FLIP, Inlet, delete, put
+from projections.core.facts import Deletion
+from projections.core.following import Batch, Items, stages
+from projections.core.recording import Recorded
+from projections.duck_rows import AS_THEY_ARE, Inlet, delete, form_of, put
 from projections.projection import DuckProjection
 
-_COMPARED = tuple(name for name in INODE_COLUMNS if name != "ino")
+_COMPARED = (
+    *(name for name in INODE_COLUMNS if name not in ("ino", "stored_apart", "atime_xor")),
+    *INODE_MADE,
+)
 _GROWTH = attrgetter("created", "removed", "bytes_added", "bytes_removed")
-PART_EVENTS = 500  # that the processor still has at hand when they are looked at again
 _INODES_IN = Inlet(
     "inodes",
     INODE_COLUMNS,
-    flipped=("uid", "gid", "nlink", "size", "stored", "data_version"),
+    flipped=("uid", "gid", "nlink", "size", "stored_apart", "atime_xor", "data_version"),
     empty={"rdev": "0", "target": "''", "digest": "0"},
 )
 _DIRENTS_IN = Inlet(
@@ -58,7 +63,7 @@ class AnalyticsView(DuckProjection):
     """Histograms, growth, top lists, free SQL."""
 
     name = "analytics"
-    format = 4
+    format = 5
     schema = SCHEMA
     history_schema = HISTORY
     compared = Compared(
@@ -76,18 +81,22 @@ class AnalyticsView(DuckProjection):
     def __init__(self, config: ProjectionsConfig) -> None:
         super().__init__(config)
         self._events = EventHistory(config)
+        self._memory = Memory()
 
     def apply(self, batch: Batch, connection: Any) -> None:
-        for items, copy in stages(batch.lines):
-            if batch.snapshot:
-                apply_items(items, connection)
-            else:
-                with analytics_kept.keeping(items, connection):
+        with self._memory.during(connection) as known:
+            for items, copy in stages(batch.lines):
+                if batch.snapshot:
                     apply_items(items, connection)
-            if copy is not None:
-                apply_copy(copy, connection)
-        if batch.snapshot and (batch.cursor != START or not batch.lines):  # all items are in
-            analytics_kept.fill(connection)
+                else:
+                    with analytics_kept.keeping(items, connection, known):
+                        apply_items(items, connection)
+                if copy is not None:
+                    apply_copy(copy, connection)
+                    known.counts_room = 0
+            if batch.snapshot and (batch.cursor != START or not batch.lines):  # all items are in
+                analytics_kept.fill(connection)
+                known.forget()
 
     def contradictions(self, after: int, last: int, connection: Any) -> Iterable[Difference]:
         return analytics_kept.contradictions_of_names(connection, after, last)
@@ -96,18 +105,18 @@ class AnalyticsView(DuckProjection):
         return analytics_kept.contradictions(connection)
 
     def record(self, lines: list[Line], history: Any, connection: Any) -> None:
-        facts, told = Facts(), Told()
-        for part in parts(lines, PART_EVENTS):
-            facts.add(part)
-            told.add(part)
+        recorded = Recorded()
+        recorded.add(lines)
+        facts, told = recorded.facts, recorded.told
         growth = [
             (datetime.fromtimestamp(hour * 3600, UTC).replace(tzinfo=None), uid, *_GROWTH(one))
             for (hour, uid), one in facts.growth.items()
         ]
         put(history, "history.growth", growth)
-        deletions = [_deletion_row(one) for one in facts.deletions]
+        form = form_of(len(facts.deletions))
+        deletions = [_deletion_row(one, form.flip) for one in facts.deletions]
         if deletions:
-            _DELETIONS_IN.put(history, deletions)
+            _DELETIONS_IN.put(history, deletions, form)
         self._events.record(told, history)
         if lines:
             self._events.prune_when_due(history, lines[-1].time_ns)
@@ -116,7 +125,7 @@ class AnalyticsView(DuckProjection):
         return analytics_routes.operations(AnalyticsQueries(service))
 
 
-def _deletion_row(one: Deletion) -> tuple[Any, ...]:
+def _deletion_row(one: Deletion, flip: int) -> tuple[Any, ...]:
     return (
         one.cursor,
         one.time_ns,
@@ -124,10 +133,10 @@ def _deletion_row(one: Deletion) -> tuple[Any, ...]:
         one.name,
         one.ino,
         one.kind,
-        one.size ^ FLIP,
+        one.size ^ flip,
         one.to_trash,
-        one.uid ^ FLIP,
-        one.pid ^ FLIP,
+        one.uid ^ flip,
+        one.pid ^ flip,
         one.host,
         one.mount,
     )
@@ -139,9 +148,7 @@ def apply_items(items: Items, connection: duckdb.DuckDBPyConnection) -> None:
     delete(connection, "xattrs", ["ino"], [(ino,) for ino in items.old_xattrs])
     _delete_names(items, connection)
     _put_inodes(items, connection)
-    names = [(*key, one.ino, one.kind) for key, one in items.dirents.items() if one is not None]
-    if names:
-        _DIRENTS_IN.put(connection, names)
+    _put_names(items, connection)
     xattrs = [
         (ino, name, value)
         for ino, one in items.inodes.items()
@@ -152,7 +159,7 @@ def apply_items(items: Items, connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _put_inodes(items: Items, connection: duckdb.DuckDBPyConnection) -> None:
-    flip = FLIP
+    flip, zero, empty = form = form_of(len(items.inodes))
     rows = [
         (
             ino,
@@ -161,21 +168,32 @@ def _put_inodes(items: Items, connection: duckdb.DuckDBPyConnection) -> None:
             one.gid ^ flip,
             one.nlink ^ flip,
             one.size ^ flip,
-            one.stored ^ flip,
-            one.atime_ns,
+            None if one.stored == one.size else one.stored ^ flip,
+            one.atime_ns ^ one.mtime_ns ^ flip,
             one.mtime_ns,
             one.ctime_ns,
             one.created_ns,
             one.data_version ^ flip,
-            one.rdev or None,
-            one.target or None,
-            one.digest or None,
+            one.rdev or zero,
+            one.target or empty,
+            one.digest or zero,
         )
         for ino, one in items.inodes.items()
         if one is not None
     ]
     if rows:
-        _INODES_IN.put(connection, rows)
+        _INODES_IN.put(connection, rows, form)
+
+
+def _put_names(items: Items, connection: duckdb.DuckDBPyConnection) -> None:
+    rows: list[tuple[Any, ...]] = [
+        (*key, one.ino, one.kind) for key, one in items.dirents.items() if one is not None
+    ]
+    form = form_of(len(rows))
+    if form is AS_THEY_ARE:
+        rows = [(*row, extension_of(row[1], row[3], connection)) for row in rows]
+    if rows:
+        _DIRENTS_IN.put(connection, rows, form)
 
 
 def _delete_names(items: Items, connection: duckdb.DuckDBPyConnection) -> None:

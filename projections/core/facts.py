@@ -10,6 +10,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gfs import changes
 from gfs.changes import Copied, Image, Line
@@ -18,8 +19,7 @@ from gfs.ids import TRASH_INO
 HOUR_NS = 3600 * 1_000_000_000
 
 
-@dataclass(frozen=True)
-class Deletion:
+class Deletion(NamedTuple):
     """A name that was removed, also one that only went to trash."""
 
     cursor: str
@@ -70,6 +70,10 @@ class Facts:
                 if loses_name:
                     self.deletions += _deletions(lines[begin : at + 1])
                 begin, loses_name = at + 1, False
+
+    def sums(self, time_ns: int, uid: int) -> Growth:
+        """Those of an owner in the hour of a record."""
+        return _sums(self.growth, time_ns // HOUR_NS, uid)
 
 
 def facts_of(lines: Sequence[Line]) -> Facts:

@@ -71,17 +71,6 @@ class Batch:
         )
 
 
-def parts(lines: list[Line], events: int) -> Iterator[list[Line]]:
-    """All of whole records, in parts of whole records: about so many events."""
-    begin = 0
-    while begin < len(lines):
-        end = min(begin + events, len(lines))
-        while lines[end - 1].more and end < len(lines):
-            end += 1
-        yield lines[begin:end]
-        begin = end
-
-
 def stages(lines: list[Line]) -> Iterator[tuple[Items, Line | None]]:
     """What to bring about, in order: items, and the copy that then takes effect (None: at the end).
 

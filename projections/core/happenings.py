@@ -29,7 +29,7 @@ _ENCODER = msgspec.json.Encoder()
 _Place = tuple[int, str]  # directory and name
 _Event = tuple[str, _Place, _Place, str]  # event, where it is, where it was, detail
 _NOWHERE: _Place = (0, "")
-_TYPE = 0o170000  # bits of st_mode
+TYPE_BITS = 0o170000  # of st_mode
 _UNKNOWN = Image()
 
 
@@ -68,8 +68,8 @@ class Happening(NamedTuple):
 
 
 # A third of the price of Occasion(...) and Happening(...).
-_made_occasion = partial(tuple.__new__, Occasion)
-_made_happening = partial(tuple.__new__, Happening)
+_new_occasion = partial(tuple.__new__, Occasion)
+new_happening = partial(tuple.__new__, Happening)
 
 
 class Duplicate(NamedTuple):
@@ -124,11 +124,12 @@ class Told:
             self.events += events
 
 
-def _occasion(line: Line) -> Occasion:
+def occasion_of(line: Line) -> Occasion:
+    """That of the record that a line is of."""
     epoch, _, rest = line.cursor.partition("-")
     actor = line.actor or _NOBODY
     position = int(rest.partition(".")[0])
-    return _made_occasion(
+    return _new_occasion(
         (int(epoch), position, line.time_ns, actor.uid, actor.pid, actor.host, actor.mount)
     )
 
@@ -141,7 +142,7 @@ def _as_copy(one: Happening, copy: Copied) -> Happening:
 
 
 def _duplicate(line: Line, copy: Copied) -> Duplicate:
-    at = _occasion(line)
+    at = occasion_of(line)
     return Duplicate(
         at.epoch,
         at.position,
@@ -162,12 +163,7 @@ def _duplicate(line: Line, copy: Copied) -> Duplicate:
 
 
 def _of_record(record: Sequence[Line]) -> list[Happening]:
-    first = record[0]
-    occasion = _occasion(first)
-    if len(record) == 1 and first.table == "inodes" and first.keys is not None:
-        return _of_inode(occasion, first.keys.ino, first.old, first.new)
-    if len(record) == 3 and (made := _made(occasion, *record)) is not None:
-        return [made]
+    occasion = occasion_of(record[0])
     traces: defaultdict[int, _Trace] = defaultdict(_Trace)
     parents: set[int] = set()
     for line in record:
@@ -185,51 +181,9 @@ def _of_record(record: Sequence[Line]) -> list[Happening]:
     found: list[Happening] = []
     for ino, trace in traces.items():
         is_parent = ino in parents
-        if not is_parent or trace.gone or trace.got or not _only_names(trace.old, trace.new):
+        if not is_parent or trace.gone or trace.got or not only_names(trace.old, trace.new):
             found += _told(occasion, ino, trace, is_parent=is_parent)
     return found
-
-
-def _of_inode(
-    occasion: Occasion, ino: int, old: Image | None, new: Image | None
-) -> list[Happening]:
-    """What a record tells of one inode alone: mostly that it was written."""
-    if (
-        old is not None
-        and new is not None
-        and old.size != new.size
-        and old.mode == new.mode
-        and old.uid == new.uid
-        and old.gid == new.gid
-    ):
-        kind = new.mode & _TYPE
-        return [
-            _made_happening(
-                (occasion, ino, WRITTEN, kind, 0, "", 0, "", new.size, old.size, new.uid, "")
-            )
-        ]
-    return _told(occasion, ino, _Trace(old, new), is_parent=False)
-
-
-def _made(occasion: Occasion, inode: Line, name: Line, parent: Line) -> Happening | None:
-    """What a record tells that makes a file, as most do; None if it is none of these.
-
-    It comes out as on the way through `_Trace`, at half the price.
-    """
-    if inode.table != "inodes" or name.table != "dirents" or parent.table != "inodes":
-        return None
-    new, link, keys = inode.new, name.new, name.keys
-    if inode.old is not None or name.old is not None or new is None or link is None:
-        return None
-    if keys is None or inode.keys is None or parent.keys is None or parent.keys.ino != keys.parent:
-        return None
-    ino = link.ino
-    if inode.keys.ino != ino or not _only_names(parent.old, parent.new):
-        return None
-    kind = new.mode & _TYPE or link.kind
-    return _made_happening(
-        (occasion, ino, MADE, kind, keys.parent, keys.name, 0, "", new.size, 0, new.uid, "")
-    )
 
 
 def _names(
@@ -248,7 +202,7 @@ def _names(
         trace.kind = new.kind
 
 
-def _only_names(old: Image | None, new: Image | None) -> bool:
+def only_names(old: Image | None, new: Image | None) -> bool:
     """Whether a directory underwent no more than that names in it came and went."""
     return (
         old is not None
@@ -270,13 +224,11 @@ def _told(occasion: Occasion, ino: int, trace: _Trace, *, is_parent: bool) -> li
     else:
         events = _changes(old, new, is_parent)
     last = new or old or _UNKNOWN
-    kind = last.mode & _TYPE or trace.kind
+    kind = last.mode & TYPE_BITS or trace.kind
     size = 0 if new is None else new.size
     before = 0 if old is None else old.size
     return [
-        _made_happening(
-            (occasion, ino, event, kind, *to, *came_from, size, before, last.uid, detail)
-        )
+        new_happening((occasion, ino, event, kind, *to, *came_from, size, before, last.uid, detail))
         for event, to, came_from, detail in events
     ]
 

@@ -42,7 +42,8 @@ TABLES = {
                                              "extensions")),
     ),
     "analytics": (
-        *(f"SELECT * FROM {one}" for one in ("inodes", "dirents", "xattrs", "directory_names")),
+        *(f"SELECT * FROM {one}" for one in ("inodes", "dirents", "xattrs")),
+        "SELECT ino, parent, name FROM directory_names",
         ADDED_UP,
     ),
 }  # fmt: skip

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import random
-from itertools import pairwise
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from projections.core.following import parts
 from projections.core.happenings import Told
-from projections.duck_rows import FLIP, Inlet, delete, put
+from projections.duck_rows import (
+    FEW_KEYS,
+    FEW_ROWS,
+    FLIP,
+    Inlet,
+    among,
+    delete,
+    form_of,
+    put,
+)
 from projections.storage import DuckStore
 from tests.unit.projections.analytics import analytics_view
 from tests.unit.projections.views import history, lines_of
@@ -41,6 +47,39 @@ def test_numbers_of_any_size_and_what_is_empty_come_back() -> None:
         assert connection.execute("SELECT plain FROM t").fetchall() == [(7,)]
 
 
+@pytest.mark.parametrize("count", [1, FEW_KEYS, FEW_KEYS + 1, FEW_ROWS + 1])
+@pytest.mark.parametrize("apart", [1, 1 << 40])
+def test_just_the_rows_named_go_however_many_and_wherever_they_lie(count: int, apart: int) -> None:
+    with duckdb.connect() as connection:
+        connection.execute("CREATE TABLE t (ino BIGINT)")
+        put(connection, "t", [(number * apart,) for number in range(2 * count + 1)])
+        gone = [number * apart for number in range(1, 2 * count, 2)]
+        condition, bound = among("ino", gone)
+        found = connection.execute(f"SELECT ino FROM t WHERE {condition} ORDER BY ino", bound)
+        assert [one for (one,) in found.fetchall()] == gone
+        delete(connection, "t", ["ino"], [(one,) for one in gone])
+        rows = connection.execute("SELECT ino FROM t ORDER BY ino").fetchall()
+        assert rows == [(number * apart,) for number in range(0, 2 * count + 1, 2)]
+
+
+@pytest.mark.parametrize("count", [1, FEW_ROWS, FEW_ROWS + 1])
+def test_rows_of_either_form_come_to_the_same(count: int) -> None:
+    flip, zero, empty = form = form_of(count)
+    with duckdb.connect() as connection:
+        connection.execute("CREATE TABLE t (size BIGINT, rdev BIGINT, word VARCHAR)")
+        inlet = Inlet(
+            "t",
+            {"size": "BIGINT", "rdev": "BIGINT", "word": "VARCHAR"},
+            flipped=["size"],
+            empty={"rdev": "0", "word": "''"},
+            ordered=True,
+        )
+        rows = ((at, at ^ flip, zero if at % 2 else at, empty) for at in range(count))
+        inlet.put(connection, rows, form)
+        found = connection.execute("SELECT * FROM t ORDER BY rowid").fetchall()
+        assert found == [(at, 0 if at % 2 else at, "") for at in range(count)]
+
+
 def test_the_history_has_what_is_told_in_its_order(tmp_path: Path) -> None:
     _, records = history(31, 400)
     told = Told()
@@ -54,15 +93,3 @@ def test_the_history_has_what_is_told_in_its_order(tmp_path: Path) -> None:
     ).fetchall()
     assert rows == [(*one.occasion, *one[1:]) for one in told.events]
     view.store.close()
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 50, 10_000])
-def test_parts_are_all_records_and_none_is_cut(size: int) -> None:
-    _, records = history(random.Random(size).randrange(100), 60)
-    lines = lines_of(records)
-    found = list(parts(lines, size))
-    assert [line for part in found for line in part] == lines
-    assert not any(part[-1].more for part in found)
-    for part, _ in pairwise(found):
-        assert len(part) >= size
-    assert list(parts([], size)) == []

@@ -13,14 +13,38 @@ from gfs.ids import TRASH_INO
 from gfs.items import Dirent
 from gfs.records import Copy, DirentChange, Record
 from projections.core import happenings
+from projections.core.facts import facts_of
 from projections.core.happenings import Happening, Told
+from projections.core.recording import Recorded
 from tests.unit.projections.views import history, lines_of
 
 
 def told(*records: Record) -> list[Happening]:
-    found = Told()
+    found = Recorded()
     found.add(lines_of(records))
-    return found.events
+    return found.told.events
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_told_in_one_pass_is_what_each_tells_for_itself(seed: int) -> None:
+    _, records = history(seed, 400)
+    model = NamespaceModel()
+    records += [model.format(), model.mkdir(1, b"d"), model.create(1, b"f")]
+    file, directory = (model.dirents[1, name].ino for name in (b"f", b"d"))
+    records += [
+        model.commit(file, 100),
+        model.commit(file, 7),
+        model.set(file, size=9, uid=5),
+        model.set(file, size=8, mode=stat.S_IFREG | 0o600),
+        model.set(directory, size=4096),
+        model.create(directory, b"g"),
+    ]
+    lines = lines_of(records)
+    found, told = Recorded(), Told()
+    found.add(lines)
+    told.add(lines)
+    assert found.told == told
+    assert found.facts == facts_of(lines)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -129,22 +153,3 @@ def test_changes_of_one_inode_in_one_record_are_one_event() -> None:
     record.changes += later.changes
     assert [(one.event, one.size) for one in told(first, record)][-1:] == [("made", 10)]
     assert Dirent(ino, stat.S_IFREG) == model.dirents[1, b"f"]
-
-
-@pytest.mark.parametrize("seed", [3, 4])
-def test_the_short_ways_tell_what_the_long_way_does(
-    monkeypatch: pytest.MonkeyPatch, seed: int
-) -> None:
-    """Records that make or write one file are told without looking at all that may be."""
-    _, records = history(seed, 500)
-    short = told(*records)
-    assert sum(one.event in ("made", "written") for one in short) > 100
-    monkeypatch.setattr(happenings, "_made", lambda *_: None)
-    monkeypatch.setattr(
-        happenings,
-        "_of_inode",
-        lambda occasion, ino, old, new: happenings._told(
-            occasion, ino, happenings._Trace(old, new), is_parent=False
-        ),
-    )
-    assert told(*records) == short

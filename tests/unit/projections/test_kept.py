@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import random
+from itertools import product
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from bench.namespace_model import NamespaceModel
-from gfs.changes import Image
+from bench.namespace_model import EPOCH, NamespaceModel
+from gfs.changes import Cursor, Image
 from projections import analytics_kept, analytics_large
 from projections.analytics_view import AnalyticsView
 from projections.core.counting import AGES, DAY_NS, SIZES, counted, keys_of
-from projections.core.following import files_of, items_of
+from projections.core.following import Batch, files_of, items_of
+from projections.storage import DuckStore
 from tests.unit.projections.analytics import analytics_view, asking
-from tests.unit.projections.views import config, history, lines_of, load, snapshot_of
+from tests.unit.projections.views import (
+    apply_split,
+    config,
+    history,
+    lines_of,
+    load,
+    snapshot_of,
+)
 
 
 def differences(connection: duckdb.DuckDBPyConnection) -> list[str]:
@@ -63,6 +72,52 @@ def test_differences_are_added_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             "SELECT count(DISTINCT (of, key, extension)) FROM counts"
         ).fetchall()
         assert keys == [(in_counts(connection),)]
+    view.store.close()
+
+
+def test_what_a_transaction_changed_is_asked_again_after_it_was_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit that fails leaves the bound of the largest files as it was."""
+    monkeypatch.setattr(analytics_large, "LARGE_FILES", 4)
+    model, records = history(21, 300)
+    view = analytics_view(tmp_path, records)
+    store, projection = view.store, view.projection
+    assert isinstance(store, DuckStore)
+    bound = "SELECT least FROM large_from"
+    before = store.connection.execute(bound).fetchall()
+    names = [b"big%d" % number for number in range(20)]
+    added = [model.create(1, name) for name in names]
+    added += [model.commit(model.dirents[1, name].ino, 1 << 40) for name in names]
+    batch = Batch(lines_of(added), Cursor(EPOCH, model.position))
+
+    def fails(connection: duckdb.DuckDBPyConnection) -> None:
+        projection.apply(batch, connection)
+        assert connection.execute(bound).fetchall() != before
+        raise RuntimeError("undone")
+
+    with pytest.raises(RuntimeError, match="undone"):
+        store.write(fails, batch.cursor)
+    assert store.connection.execute(bound).fetchall() == before
+    for record in added:
+        apply_split(projection, store, [record], random.Random(1))
+        assert differences(store.connection) == []
+    store.close()
+
+
+def test_times_and_bytes_stored_come_back_whatever_they_are(tmp_path: Path) -> None:
+    model = NamespaceModel()
+    first = [model.format(), model.create(1, b"f")]
+    ino = model.dirents[1, b"f"].ino
+    view = analytics_view(tmp_path, first)
+    assert isinstance(view.store, DuckStore)
+    sql = "SELECT atime_ns, mtime_ns, stored FROM inodes WHERE ino = $1"
+    times = (0, 5, -(1 << 63), (1 << 63) - 1)
+    for atime, mtime, stored in product(times, times, (0, 70, 100, 1 << 50)):
+        record = model.set(ino, size=100, stored=stored, atime_ns=atime, mtime_ns=mtime)
+        apply_split(view.projection, view.store, [record], random.Random(1))
+        rows = view.store.connection.execute(sql, [ino]).fetchall()
+        assert rows == [(atime, mtime, stored)]
     view.store.close()
 
 

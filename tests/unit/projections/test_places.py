@@ -56,6 +56,33 @@ def test_a_transaction_from_before_a_rename_has_the_old_path(
     store.close()
 
 
+def test_after_a_rename_only_what_was_renamed_is_read_again(
+    scene: tuple[NamespaceModel, View], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, view = scene
+    store, places = store_of(view), Places()
+    a = model.dirents[1, b"a"].ino
+    b = model.dirents[a, b"b"].ino
+    with store.snapshot() as (connection, _):
+        assert places.paths(connection, [b]) == {b: "/a/b"}
+    monkeypatch.setattr(analytics_places, "_CLIMB", "SELECT error('climbed')")
+    steps = (
+        (model.rename(1, b"a", 1, b"z"), "/z/b"),
+        (model.mkdir(1, b"a"), "/z/b"),
+        (model.rename(a, b"b", 1, b"y"), "/y"),
+        (model.rename(1, b"y", model.dirents[1, b"a"].ino, b"b"), None),
+    )
+    for record, path in steps:
+        apply_split(view.projection, store, [record], random.Random(1))
+        if path is not None:
+            with store.snapshot() as (connection, _):
+                assert places.paths(connection, [b]) == {b: path}
+    monkeypatch.undo()
+    with store.snapshot() as (connection, _):
+        assert places.paths(connection, [b]) == {b: "/a/b"}
+    store.close()
+
+
 def test_what_is_remembered_is_bounded(
     scene: tuple[NamespaceModel, View], monkeypatch: pytest.MonkeyPatch
 ) -> None:
