@@ -259,7 +259,7 @@ class _Below:
         self.tree, self.predicate, self.tests, self.order = tree, predicate, tests, order
 
     def statements(self) -> list[_Statement]:
-        """What an index gives, or else a walk. Links, which are no directories, come last; or first."""
+        """What an index gives, or else a walk. Links, no directories, come last; or first."""
         found = sources(self.tree.connection)
         if self.order != "up":
             found.reverse()

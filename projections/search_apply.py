@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import Any
 
 import apsw
@@ -36,8 +37,9 @@ SELECT home, name, extension, mode, uid, gid, nlink, size, stored, atime_ns, mti
   created_ns, data_version, rdev, target, xattrs, ino FROM inodes WHERE ino = ?
 """
 _HOME, _NAME, _EXTENSION, _MODE, _UID, _SIZE, _STORED, _XATTRS, _INO = 0, 1, 2, 3, 4, 7, 8, 16, 17
-_VALUES = "?4, ?5, ?6, ?7, ?8, ?9, ?10 - ?11, ?11, ?12 - ?11, ?13 - ?12, ?14, ?15, ?16, ?17".split(
-    ", "
+_VALUES = (
+    *("?4", "?5", "?6", "?7", "?8", "?9", "?10 - ?11", "?11", "?12 - ?11", "?13 - ?12"),
+    *("?14", "?15", "?16", "?17"),
 )
 _PUT_INODE = f"""
 INSERT INTO inodes (ino, {STORED}) VALUES (?18, ?1, ?2, ?3, {", ".join(_VALUES)})
@@ -54,6 +56,7 @@ _SET_NAME = f"""
 UPDATE inodes SET home = ?1, name = ?2, extension = ?3, size = ?8, {_ATTRIBUTES} WHERE ino = ?18
 """
 _DROP_INODE = "DELETE FROM inodes WHERE ino = ?"
+_COUNTED = itemgetter(_HOME, _EXTENSION, _MODE, _UID, _SIZE, _STORED)
 ADD_OWNER = """
 INSERT INTO owners VALUES (?, ?, ?, ?, ?) ON CONFLICT (uid) DO UPDATE SET
   files = files + excluded.files, directories = directories + excluded.directories,
@@ -148,18 +151,19 @@ class _Application:
         if image is None and (touched or old is None):
             self._without_inode(ino, old)
             return
-        named = old is None or ino in self.got or ino in self.lost
-        place = self._least(ino, old) if named else (old[_HOME], old[_NAME])
         if image is None:
+            assert old is not None
             values = old[_MODE:_INO]
         else:
             values = _values(image)
             if image.attributes or (old is not None and old[_XATTRS]):
                 self._xattrs(ino, image.attributes)
-        if not named:
-            extension = old[_EXTENSION]
-        else:
+        named = old is None or ino in self.got or ino in self.lost
+        if old is None or named:
+            place = self._least(ino, old)
             extension = extension_of(place[1]) if stat.S_ISREG(values[0]) else ""
+        else:
+            place, extension = (old[_HOME], old[_NAME]), old[_EXTENSION]
         new = (*place, extension, *values, ino)
         if new == old:
             return
@@ -206,11 +210,8 @@ class _Application:
         return least
 
     def _links(self, ino: int) -> dict[DirentKey, int]:
-        return {
-            (parent, name): link
-            for link, parent, name in self.execute(_LINKS, (ino,)).fetchall()
-            if link not in self.dropped
-        }
+        rows: list[Any] = self.execute(_LINKS, (ino,)).fetchall()
+        return {(parent, name): link for link, parent, name in rows if link not in self.dropped}
 
     def _without_inode(self, ino: int, old: Row | None) -> None:
         """It goes, or is still to come: names that there are stand alone."""
@@ -246,7 +247,8 @@ class _Application:
         if self.dropped:
             many(DROP_LINK, [(link,) for link in sorted(self.dropped)])
         if self.added:
-            first: Any = self.execute(_LAST_LINK).fetchone()[0] - len(self.added)
+            last: Any = self.execute(_LAST_LINK).get
+            first = last - len(self.added)
             links = [(first + at, *link) for at, link in enumerate(self.added)]
             many(_ADD_LINK, links)
             self.words += [(link, 1, name) for link, _, name, _ in links]
@@ -255,16 +257,8 @@ class _Application:
 
     def _count(self, new: Row | None, old: Row | None) -> None:
         """The difference of an inode's rows into the sums of directories, owners, extensions."""
-        if new is not None and old is not None:
-            if (
-                new[_SIZE] == old[_SIZE]
-                and new[_UID] == old[_UID]
-                and new[_STORED] == old[_STORED]
-                and new[_HOME] == old[_HOME]
-                and new[_EXTENSION] == old[_EXTENSION]
-                and new[_MODE] == old[_MODE]
-            ):
-                return
+        if new is not None and old is not None and _COUNTED(new) == _COUNTED(old):
+            return
         if old is not None:
             self._add(old, -1)
         if new is not None:

@@ -40,8 +40,8 @@ FROM temp.copied c JOIN xattrs x ON x.ino = c.old WHERE {kept}
 """
 _INODES = f"""
 INSERT INTO inodes (ino, {STORED})
-SELECT c.new, ifnull(h.new, {ORPHANS}), CASE WHEN h.new IS NULL THEN '' ELSE i.name END, i.extension,
-  {{mode}}, {{uid}}, {{gid}},
+SELECT c.new, ifnull(h.new, {ORPHANS}), CASE WHEN h.new IS NULL THEN '' ELSE i.name END,
+  i.extension, {{mode}}, {{uid}}, {{gid}},
   CASE WHEN i.nlink = 1 OR i.mode & {_TYPE} = {_DIRECTORY} THEN i.nlink
     ELSE (h.new IS NOT NULL) + (SELECT count(*) FROM links WHERE ino = c.new) END,
   i.size, i.stored, i.atime_after, i.mtime_ns, :time - i.mtime_ns, 0, 0, i.rdev, i.target,

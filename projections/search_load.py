@@ -77,7 +77,10 @@ _EXTENSIONS = (
     " GROUP BY extension"
 )
 _PUT_DIRECTORY = f"INSERT INTO directories VALUES ({', '.join('?' * 8)})"
-_NAMES = "INSERT INTO names (names) VALUES ('rebuild')"
+_NAMES = (  # by number, which FTS5's own `rebuild` would not keep to
+    "INSERT INTO names (rowid, name) SELECT id, name FROM links ORDER BY id",
+    "INSERT INTO names (rowid, name) SELECT ino, name FROM inodes WHERE +home > 0 ORDER BY ino",
+)
 _BASE = {ORPHANS: "<orphans>", ROOT: "", TRASH: "<trash>"}  # their paths
 
 
@@ -147,7 +150,8 @@ def finish(connection: apsw.Connection) -> None:
     execute(INDEXES["directories_parent"])
     execute(_OWNERS)
     execute(_EXTENSIONS)
-    execute(_NAMES)
+    for names in _NAMES:
+        execute(names)
 
 
 def _directories(connection: apsw.Connection) -> list[tuple[Any, ...]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import apsw
 
@@ -73,7 +74,8 @@ class Tree:
         while wanted:
             rows.update(dict.fromkeys(wanted))
             above = set()
-            found = self._connection.executemany(_GET, [(ino,) for ino in wanted]).fetchall()
+            bound = [(ino,) for ino in wanted]
+            found: list[Any] = self._connection.executemany(_GET, bound).fetchall()
             for ino, *values in found:
                 row = rows[ino] = Row(*values)
                 if row.parent not in rows and row.parent != NOWHERE:
@@ -198,9 +200,9 @@ class Tree:
                     _add(added.setdefault(row.parent, Sums()), added[ino])
         added.clear()
         changed = [
-            (row.files, row.directories, row.bytes, row.disk_bytes, ino)
+            (one.files, one.directories, one.bytes, one.disk_bytes, ino)
             for ino in sorted(self._changed)
-            if (row := self._rows[ino]) is not None
+            if (one := self._rows[ino]) is not None
         ]
         self._changed.clear()
         if changed:
