@@ -289,15 +289,12 @@ class _Below:
     def _paths_with(self, source: Source, word: str) -> list[_Statement]:
         """Everything below directories whose path has the word, and names that have it."""
         held = "instr(lower(substr(d.path, ?2)), lower({})) > 0"
-        inside, low, high = (
-            "d.path > {} AND d.path < {}",
-            self.tree.path + "/",
-            self.tree.path + "0",
-        )
+        low, high = self.tree.path + "/", self.tree.path + "0"
+        inside, few = "d.path > {} AND d.path < {}", source.numbered
         return [
             self._from(source, source.entries, f"{inside} AND {held}", low, high, word,
                        everywhere=True),
-            self._from(source, source.words, f"{source.numbered} AND NOT {held}", match_of([word]), word),
+            self._from(source, source.words, f"{few} AND NOT {held}", match_of([word]), word),
         ]  # fmt: skip
 
     def _from(

@@ -26,7 +26,7 @@ _HOLDERS = """
 SELECT ?1, ino, 0 FROM inodes WHERE home = ?2 AND name = ?3
 UNION ALL SELECT ?1, ino, id FROM links WHERE parent = ?2 AND name = ?3
 """
-_LINKS = "SELECT id, parent, name FROM links WHERE ino = ?"
+_LINKS = "SELECT ino, parent, name, id FROM links WHERE ino = ?"
 _LAST_LINK = "SELECT ifnull(min(id), 0) FROM links"  # they are numbered downwards
 _ADD_LINK = "INSERT INTO links (id, parent, name, ino) VALUES (?, ?, ?, ?)"
 DROP_LINK = "DELETE FROM links WHERE id = ?"
@@ -91,6 +91,7 @@ class _Application:
         self.extensions: dict[str, list[int]] = {}
         self.places: dict[int, DirentKey] = {}
         self.added: list[tuple[int, str, int]] = []  # links: parent, name, inode
+        self.links: dict[int, dict[DirentKey, int]] = {}  # of those who need a least one
         self.dropped: set[int] = set()  # links
         # The index of names: number, 0 to take out or 1 to put in, name.
         self.words: list[tuple[int, int, str]] = []
@@ -102,6 +103,7 @@ class _Application:
         self._names()
         numbers = sorted({*self.items.inodes, *self.got, *self.lost})
         rows = {row[_INO]: row for row in self._each(_GET_INODE, ((ino,) for ino in numbers))}
+        self._links([ino for ino in numbers if ino in self.lost or ino not in rows])
         for ino in numbers:
             self._inode(ino, rows.get(ino))
         # Sums at old and new homes come after the moves: a moved directory takes the
@@ -131,6 +133,8 @@ class _Application:
             ino, link = holders.get(at, (None, 0))
             if image is not None and image.ino != ino:
                 self.got.setdefault(image.ino, []).append(key)
+                if stat.S_ISDIR(image.kind):  # of a copy the name comes before the inode
+                    self.places[image.ino] = key
             if ino is None or (image is not None and image.ino == ino):
                 continue
             if link:
@@ -194,14 +198,14 @@ class _Application:
         if ino in (ROOT, TRASH):
             return NOWHERE, ""
         names = self.got.get(ino, [])
+        links: dict[DirentKey, int] = {}
         if old is not None and old[_HOME] != ORPHANS and ino not in self.lost:
             names = [*names, (old[_HOME], old[_NAME])]
-            links = {}
-        else:  # a name that stays is the least there was, else one of them may be
-            links = self._links(ino)
+        else:  # a name that stays is the least there was, else one of the links may be
+            links = self.links.get(ino, links)
         if not names and not links:
             return ORPHANS, ""
-        least = min((*names, *links))
+        least = names[0] if len(names) == 1 and not links else min((*names, *links))
         for name in names:
             if name != least:
                 self.added.append((*name, ino))
@@ -209,9 +213,10 @@ class _Application:
             self._drop_link(links[least], least[1])
         return least
 
-    def _links(self, ino: int) -> dict[DirentKey, int]:
-        rows: list[Any] = self.execute(_LINKS, (ino,)).fetchall()
-        return {(parent, name): link for link, parent, name in rows if link not in self.dropped}
+    def _links(self, inodes: list[int]) -> None:
+        for ino, parent, name, link in self._each(_LINKS, ((ino,) for ino in inodes)):
+            if link not in self.dropped:
+                self.links.setdefault(ino, {})[parent, name] = link
 
     def _without_inode(self, ino: int, old: Row | None) -> None:
         """It goes, or is still to come: names that there are stand alone."""
