@@ -220,8 +220,9 @@ def _longest(pieces: list[str]) -> str:
 
 
 def _indexed(word: str, fold: bool) -> bool:
-    # Predicates and the index fold ASCII letters alike; what folds further is left to a scan.
-    return len(word) >= TRIGRAM and (word.isascii() or not fold)
+    # Predicates and the index fold ASCII letters alike; what folds further is left to a scan,
+    # and so is NUL, which no name has and no question to the index may have.
+    return len(word) >= TRIGRAM and "\0" not in word and (word.isascii() or not fold)
 
 
 def _lower(text: str) -> str:
