@@ -111,7 +111,7 @@ class _Application:
         self.tree.place(self.places)
         self.tree.flush()
         self._write()
-        self._forget_directories(rows)
+        self._forget_directories()
         self._sums()
 
     def _each(self, sql: str, bound: Iterable[tuple[Any, ...]]) -> list[Any]:
@@ -290,7 +290,7 @@ class _Application:
             extension[1] += sign * size
             extension[2] += sign * disk
 
-    def _forget_directories(self, rows: dict[int, Row]) -> None:
+    def _forget_directories(self) -> None:
         """Rows of directories without inode, name or content; reclaim may go top down."""
         inodes = self.items.inodes
         kept = {ino for ino in self.emptied if inodes.get(ino) is not None}
