@@ -29,6 +29,7 @@ _TIMES = {"a": "i.atime_ns", "c": "i.ctime_ns", "m": "i.mtime_ns", "B": "i.creat
 _SIGNS = {"": "=", "+": ">", "-": "<"}
 _INT_MAX = (1 << 63) - 1
 TRIGRAM = 3  # characters that the name index needs
+TRIGRAMS_MAX = 32  # of a text, looked for in it
 WORDS_MAX = 100  # looked for in it at once
 
 
@@ -40,11 +41,13 @@ class Where:
       inode_at: inode number at a path.
       time_of: time (a, c, m, B) of the file at a path.
       path: SQL of the path as it is shown.
+      name: SQL of the name.
     """
 
     inode_at: Callable[[str], int]
     time_of: Callable[[str, str], int]
     path: str
+    name: str
     parameters: list[Any] = field(default_factory=list)
 
     def bind(self, value: Any) -> str:
@@ -69,16 +72,16 @@ class Where:
             case findtree.Always(value):
                 return "1" if value else "0"
             case findtree.Name(pattern, fold, whole):
-                return self._matches(self.path if whole else "e.name", pattern, fold)
+                return self._matches(self.path if whole else self.name, pattern, fold)
             case findtree.Contains(text, fold):
-                held = "lower(e.name)" if fold else "e.name"
+                held = f"lower({self.name})" if fold else self.name
                 return f"(instr({held}, {self.bind(_lower(text) if fold else text)}) > 0)"
             case findtree.Target(pattern, fold):
                 fits = self._matches("i.target", pattern, fold)
                 return f"((i.mode & 61440) = 40960 AND {fits})"
             case findtree.Regex(pattern, fold, whole):
                 patterns.compiled(pattern, fold)
-                text = self.path if whole else "e.name"
+                text = self.path if whole else self.name
                 return f"regex({self.bind(pattern)}, {text}, {int(fold)}, {int(whole)})"
             case findtree.Type(kinds):
                 bits = ", ".join(str(_BITS[kind]) for kind in kinds)
@@ -134,7 +137,7 @@ class Where:
 
 
 def name_words(node: findtree.Predicate) -> list[str] | None:
-    """LIKE patterns of which every name found fits one; None if the index of names cannot help.
+    """Texts of which every name found has one, any case; None if the index of names cannot help.
 
     They may let more through: the predicate itself is checked as well.
     """
@@ -156,7 +159,7 @@ def name_words(node: findtree.Predicate) -> list[str] | None:
             word, fold = _longest(patterns.required(pattern)), fold
         case _:
             return None
-    return [like_of(word)] if _indexed(word, fold) else None
+    return [word] if _indexed(word, fold) else None
 
 
 def path_word(node: findtree.Predicate) -> str | None:
@@ -195,12 +198,17 @@ def attribute_of(node: findtree.Predicate) -> findtree.Xattr | None:
     return node if isinstance(node, findtree.Xattr) else None
 
 
-def like_of(text: str) -> str:
-    """A LIKE pattern for names that contain `text`; ``_`` and ``%`` in it let more through.
+def match_of(words: list[str]) -> str:
+    """What the index of names is asked for names that have one of these texts.
 
-    Not escaped: the index of names takes no part in ``LIKE ... ESCAPE``.
+    Trigrams stand in it without their places, so some more come through.
     """
-    return f"%{text}%"
+    return " OR ".join(f"({' AND '.join(_trigrams(word))})" for word in words)
+
+
+def _trigrams(word: str) -> list[str]:
+    found = dict.fromkeys(word[at : at + TRIGRAM] for at in range(len(word) - TRIGRAM + 1))
+    return [f'"{text.replace(chr(34), chr(34) * 2)}"' for text in list(found)[:TRIGRAMS_MAX]]
 
 
 def _selectivity(words: list[str]) -> tuple[int, int]:
@@ -212,8 +220,9 @@ def _longest(pieces: list[str]) -> str:
 
 
 def _indexed(word: str, fold: bool) -> bool:
-    # LIKE folds ASCII letters only; what folds further is left to a scan.
-    return len(word) >= TRIGRAM and (word.isascii() or not fold)
+    # Predicates and the index fold ASCII letters alike; what folds further is left to a scan,
+    # and so is NUL, which no name has and no question to the index may have.
+    return len(word) >= TRIGRAM and "\0" not in word and (word.isascii() or not fold)
 
 
 def _lower(text: str) -> str:

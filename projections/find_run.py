@@ -22,7 +22,7 @@ from projections.find_query import (
     Where,
     attribute_of,
     inode_of,
-    like_of,
+    match_of,
     name_words,
     path_word,
 )
@@ -47,7 +47,56 @@ SELECTED = ", ".join(f"i.{name}" for name in COLUMNS)
 WALKED = 5000  # inodes below a start point that are sooner walked than looked for in an index
 _INO_OF = "SELECT ino FROM dirents WHERE parent = ? AND name = ?"
 _BELOW = "SELECT path, files + directories FROM directories WHERE ino = ?"
-_ENTRIES = "directories d CROSS JOIN dirents e ON e.parent = d.ino"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where names come from, as SQL: rows of `i` (inodes) and `d` (their directories).
+
+    Attributes:
+      name: the name itself.
+      number: that of a row, which orders it in its table and in the index of names.
+      ino: of the inode.
+      entries: all names, directory by directory.
+      rows: all names, by number.
+      words: those of which the index of names (`n`) says that they match `{}`.
+      numbered: of rows of that index, that they are of this source.
+      holders: inodes with attributes (`x`), and their names.
+    """
+
+    name: str
+    number: str
+    ino: str
+    entries: str
+    rows: str
+    words: str
+    numbered: str
+    holders: str
+
+
+_INODE, _LINK = "CROSS JOIN inodes i ON i.ino = e.ino", "CROSS JOIN links e ON e"
+_AT_HOME = "CROSS JOIN directories d ON d.ino = i.home AND i.home > 0"
+_AT_LINK = "CROSS JOIN directories d ON d.ino = e.parent"
+NAMES = Source(  # that stand in the rows of inodes
+    "i.name",
+    "i.ino",
+    "i.ino",
+    "directories d CROSS JOIN inodes i ON i.home = d.ino",
+    f"inodes i {_AT_HOME}",
+    f"names n CROSS JOIN inodes i ON i.ino = n.rowid AND n.names MATCH {{}} {_AT_HOME}",
+    "n.rowid > 0",
+    f"xattrs x CROSS JOIN inodes i ON i.ino = x.ino {_AT_HOME}",
+)
+LINKS = Source(  # further ones of hard links; never of directories
+    "e.name",
+    "e.id",
+    "e.ino",
+    f"directories d {_LINK}.parent = d.ino {_INODE}",
+    f"links e {_INODE} {_AT_LINK}",
+    f"names n {_LINK}.id = n.rowid AND n.names MATCH {{}} {_INODE} {_AT_LINK}",
+    "n.rowid < 0",
+    f"xattrs x {_LINK}.ino = x.ino {_INODE} {_AT_LINK}",
+)
 
 
 class Start(Struct, frozen=True):
@@ -115,6 +164,12 @@ def directory_of(connection: apsw.Connection, path: str) -> tuple[int, str]:
     return ino, spelled[0]
 
 
+def sources(connection: apsw.Connection) -> list[Source]:
+    """Where names are; those of links, if there are any, come before those of inodes."""
+    some = connection.execute("SELECT 1 FROM links LIMIT 1").get
+    return [NAMES] if some is None else [LINKS, NAMES]
+
+
 def find(
     connection: apsw.Connection, starts: list[Start], question: Question
 ) -> Iterator[tuple[Any, ...]]:
@@ -173,7 +228,7 @@ class _Tree:
         below = _Below(self, predicate, tests, order).statements()
         return [*below, *itself] if order == "up" else [*itself, *below]
 
-    def where(self, path: str) -> Where:
+    def where(self, path: str = "", name: str = "") -> Where:
         def inode_at(path: str) -> int:
             return resolve(self.connection, path)
 
@@ -183,18 +238,15 @@ class _Tree:
             found: int = self.connection.execute(sql, (resolve(self.connection, path),)).get
             return found
 
-        return Where(inode_at, time_of, path)
+        return Where(inode_at, time_of, path, name)
 
     def _itself(self, predicate: Predicate, tests: list[Predicate]) -> _Statement:
-        where = self.where("?1")
+        where = self.where("?1", "?2")
         where.bind(self.shown)
-        name = where.bind(self.shown.rstrip("/").rpartition("/")[2] or "/")
+        where.bind(self.shown.rstrip("/").rpartition("/")[2] or "/")
         inode = where.bind(self.ino)
         columns = ", ".join(["?1", SELECTED, *map(where.sql, tests)])
-        sql = (
-            f"SELECT {columns} FROM (SELECT {name} AS name) AS e CROSS JOIN inodes i"
-            f" WHERE i.ino = {inode} AND {where.sql(predicate)}"
-        )
+        sql = f"SELECT {columns} FROM inodes i WHERE i.ino = {inode} AND {where.sql(predicate)}"
         return _Statement(sql, where.parameters)
 
 
@@ -207,49 +259,57 @@ class _Below:
         self.tree, self.predicate, self.tests, self.order = tree, predicate, tests, order
 
     def statements(self) -> list[_Statement]:
-        """What an index gives, or else a walk."""
+        """What an index gives, or else a walk. Links, no directories, come last; or first."""
+        found = sources(self.tree.connection)
+        if self.order != "up":
+            found.reverse()
+        return [statement for source in found for statement in self._of(source)]
+
+    def _of(self, source: Source) -> list[_Statement]:
         tree, predicate = self.tree, self.predicate
-        if (inode := inode_of(predicate, tree.where(""))) is not None:
-            return [self._from(f"dirents e {_DIRECTORY}", "e.ino = {}", inode)]
+        if (inode := inode_of(predicate, tree.where())) is not None:
+            return [self._from(source, source.rows, f"{source.ino} = {{}}", inode)]
         if tree.holds is not None and tree.holds > WALKED and tree.question.maxdepth > 1:
             if (words := name_words(predicate)) is not None:
-                return [self._from(names_like(len(words)), "", *words)]
+                return [self._from(source, source.words, source.numbered, match_of(words))]
             word = path_word(predicate)
             if word is not None and not self.order and word.lower() not in tree.shown.lower():
-                return self._paths_with(word)
+                return self._paths_with(source, word)
             if (attribute := attribute_of(predicate)) is not None:
-                source = f"xattrs x CROSS JOIN dirents e ON e.ino = x.ino {_DIRECTORY}"
-                return [self._from(source, "x.name = {}", attribute.name)]
-        own = self._from(_ENTRIES, "d.ino = {}", tree.ino, everywhere=True)
+                return [self._from(source, source.holders, "x.name = {}", attribute.name)]
+        entries = source.entries
+        own = self._from(source, entries, "d.ino = {}", tree.ino, everywhere=True)
         if tree.question.maxdepth == 1:
             return [own]
         low, high = tree.path + "/", tree.path + "0"  # between them sorts what lies below
-        below = self._from(_ENTRIES, "d.path > {} AND d.path < {}", low, high, everywhere=True)
+        inside = "d.path > {} AND d.path < {}"
+        below = self._from(source, entries, inside, low, high, everywhere=True)
         return [own, below] if self.order != "up" else [below, own]
 
-    def _paths_with(self, word: str) -> list[_Statement]:
+    def _paths_with(self, source: Source, word: str) -> list[_Statement]:
         """Everything below directories whose path has the word, and names that have it."""
         held = "instr(lower(substr(d.path, ?2)), lower({})) > 0"
         low, high = self.tree.path + "/", self.tree.path + "0"
+        inside, few = "d.path > {} AND d.path < {}", source.numbered
         return [
-            self._from(_ENTRIES, f"d.path > {{}} AND d.path < {{}} AND {held}", low, high, word,
+            self._from(source, source.entries, f"{inside} AND {held}", low, high, word,
                        everywhere=True),
-            self._from(names_like(1), f"NOT {held}", like_of(word), word),
+            self._from(source, source.words, f"{few} AND NOT {held}", match_of([word]), word),
         ]  # fmt: skip
 
     def _from(
-        self, source: str, condition: str, *values: Any, everywhere: bool = False
+        self, source: Source, tables: str, condition: str, *values: Any, everywhere: bool = False
     ) -> _Statement:
-        """Rows of `source`; `{}` in it and in the condition are `values`.
+        """Rows of `tables` of a source; `{}` in them and in the condition are `values`.
 
         `everywhere`: the condition itself keeps to what lies below the start.
         """
         tree, question = self.tree, self.tree.question
-        where = tree.where("(?1 || substr(d.path, ?2) || '/' || e.name)")
+        where = tree.where(f"(?1 || substr(d.path, ?2) || '/' || {source.name})", source.name)
         where.bind(tree.shown.removesuffix("/"))
         where.bind(len(tree.path) + 1)
         names = list(map(where.bind, values))
-        split = source.count("{}")
+        split = tables.count("{}")
         limits = [condition.format(*names[split:])] if condition else []
         if not everywhere:
             ino, low, high = map(where.bind, (tree.ino, tree.path + "/", tree.path + "0"))
@@ -261,21 +321,7 @@ class _Below:
             limits.append(f"{slashes} <= {where.bind(question.maxdepth)}")
         columns = ", ".join([where.path, SELECTED, *map(where.sql, self.tests)])
         limits.append(where.sql(self.predicate))
-        sql = (
-            f"SELECT {columns} FROM {source.format(*names[:split])}"
-            f" CROSS JOIN inodes i ON i.ino = e.ino WHERE {' AND '.join(limits)}"
-        )
+        sql = f"SELECT {columns} FROM {tables.format(*names[:split])} WHERE {' AND '.join(limits)}"
         if self.order:
             sql += " ORDER BY d.path" + (" DESC" if self.order == "up" else "")
         return _Statement(sql, where.parameters)
-
-
-_DIRECTORY = "CROSS JOIN directories d ON d.ino = e.parent"
-
-
-def names_like(words: int) -> str:
-    """Source of dirents whose name fits one of so many LIKE patterns, from the index of names."""
-    if words == 1:
-        return f"names n CROSS JOIN dirents e ON e.id = n.rowid AND n.name LIKE {{}} {_DIRECTORY}"
-    each = " UNION ".join(["SELECT rowid AS id FROM names WHERE name LIKE {}"] * words)
-    return f"({each}) AS n CROSS JOIN dirents e ON e.id = n.id {_DIRECTORY}"

@@ -31,12 +31,12 @@ from gfs.findtree import (
     Xattr,
     check,
 )
-from projections.find_query import Where, attribute_of, inode_of, name_words
-from projections.find_run import SELECTED, WALKED, directory_of, names_like, resolve
+from projections.find_query import Where, attribute_of, inode_of, match_of, name_words
+from projections.find_run import NAMES, SELECTED, WALKED, Source, directory_of, resolve, sources
 from projections.queries import number, parameters
 
 ROWS_MAX = 100_000
-_PLACE = "CASE WHEN d.path = '' THEN '/' || e.name ELSE d.path || '/' || e.name END"
+_FIRST, _LAST = -1 << 62, (1 << 63) - 1  # before and behind all numbers of rows
 _OUTSIDE_TRASH = "d.path < '<'"  # '' and '/...' sort before '<trash>' and '<orphans>'
 _HOLDS = "SELECT files + directories FROM directories WHERE ino = ?"
 _TEXTS = ("q", "regex", "ext", "kind", "perm", "xattr", "target")
@@ -152,8 +152,21 @@ def page_of(connection: apsw.Connection, asked: Search, build: int) -> tuple[lis
 
     Raises: InvalidArgument, NotFound, NotADirectory, UsageError.
     """
-    where = Where(partial(resolve, connection), lambda path, which: 0, _PLACE)
-    after = where.bind(_after(asked.after, build))
+    after = _after(asked.after, build)
+    rows: list[Any] = []
+    for source in sources(connection):  # links have numbers below 0
+        numbers = (max(after, 0), _LAST) if source is NAMES else (after, 0)
+        rows += _rows(connection, asked, source, numbers, asked.limit + 1 - len(rows))
+    more = f"{build}-{rows[asked.limit - 1][-1]}" if len(rows) > asked.limit else ""
+    return [row[:-1] for row in rows[: asked.limit]], more
+
+
+def _rows(
+    connection: apsw.Connection, asked: Search, source: Source, numbers: tuple[int, int], limit: int
+) -> list[Any]:
+    """At most `limit` rows with numbers in (first, last], each with its number at its end."""
+    place = f"d.path || '/' || {source.name}"
+    where = Where(partial(resolve, connection), lambda path, which: 0, place, source.name)
     limits = [where.sql(asked.predicate)]
     few = False
     if asked.path != "/":
@@ -163,38 +176,31 @@ def page_of(connection: apsw.Connection, asked: Search, build: int) -> tuple[lis
         few = connection.execute(_HOLDS, (ino,)).get <= WALKED
     elif not asked.trash:
         limits.append(_OUTSIDE_TRASH)
-    source, number_of_row = _source(asked.predicate, where, few)
-    limits.append(f"{number_of_row} > {after}")
+    tables, number_of_row = _tables(asked.predicate, where, source, few)
+    after, last = map(where.bind, numbers)
+    limits.append(f"{number_of_row} > {after} AND {number_of_row} <= {last}")
     sql = (
-        f"SELECT {_PLACE}, {SELECTED}, e.id FROM {source} CROSS JOIN inodes i ON i.ino = e.ino"
-        f" WHERE {' AND '.join(limits)} ORDER BY {number_of_row} LIMIT {asked.limit + 1}"
+        f"SELECT {place}, {SELECTED}, {source.number} FROM {tables}"
+        f" WHERE {' AND '.join(limits)} ORDER BY {number_of_row} LIMIT {limit}"
     )
-    rows = connection.execute(sql, where.parameters).fetchall()
-    more = f"{build}-{rows[asked.limit - 1][-1]}" if len(rows) > asked.limit else ""
-    return [row[:-1] for row in rows[: asked.limit]], more
+    return connection.execute(sql, where.parameters).fetchall()
 
 
-def _source(predicate: Predicate, where: Where, few: bool) -> tuple[str, str]:
-    """Where rows come from, and the number they are paged by."""
-    directory = "CROSS JOIN directories d ON d.ino = e.parent"
+def _tables(predicate: Predicate, where: Where, source: Source, few: bool) -> tuple[str, str]:
+    """Where rows come from, and the number that they come in the order of."""
     if (inode := inode_of(predicate, where)) is not None:
-        return f"dirents e {directory} AND e.ino = {where.bind(inode)}", "e.id"
+        return f"{source.rows} AND {source.ino} = {where.bind(inode)}", source.number
     if few:
-        return "directories d CROSS JOIN dirents e ON e.parent = d.ino", "e.id"
+        return source.entries, source.number
     if (words := name_words(predicate)) is not None:
-        source = names_like(len(words)).format(*map(where.bind, words))
-        return source, "n.rowid" if len(words) == 1 else "n.id"
+        return source.words.format(where.bind(match_of(words))), "n.rowid"
     if (attribute := attribute_of(predicate)) is not None:
-        name = where.bind(attribute.name)
-        return (
-            f"xattrs x CROSS JOIN dirents e ON e.ino = x.ino AND x.name = {name} {directory}",
-            "e.id",
-        )
-    return f"dirents e {directory}", "e.id"
+        return f"{source.holders} AND x.name = {where.bind(attribute.name)}", source.number
+    return source.rows, source.number
 
 
 def _after(text: str, build: int) -> int:
-    found = re.fullmatch(r"([0-9]{1,20})-([0-9]{1,18})", text or f"{build}-0", re.ASCII)
+    found = re.fullmatch(r"([0-9]{1,20})-(-?[0-9]{1,19})", text or f"{build}-{_FIRST}", re.ASCII)
     if found is None:
         raise InvalidArgument(f"after must be the `next` of an answer, not {text[:40]!r}")
     if int(found[1]) != build:

@@ -28,7 +28,7 @@ COMPARED = Compared(
     f"SELECT ino, name, value FROM xattrs WHERE {_RANGE}",
 )
 _MADE = (
-    "SELECT i.ino, i.mode, i.home, i.extension, i.xattrs, d.ino IS NULL,"
+    "SELECT i.ino, i.mode, i.home, i.name, i.extension, i.xattrs, d.ino IS NULL,"
     " (SELECT count(*) FROM xattrs x WHERE x.ino = i.ino)"
     " FROM inodes i LEFT JOIN directories d ON d.ino = i.ino WHERE i.ino > ? AND i.ino <= ?"
 )
@@ -44,14 +44,10 @@ _SUMS = (
     "ifnull(sum(mode & 61440 <> 16384), 0), ifnull(sum(mode & 61440 = 16384), 0),"
     " ifnull(sum(size), 0), ifnull(sum((stored + 511) / 512 * 512), 0)"
 )
-_COUNTED = (
-    f"SELECT {_SUMS} FROM inodes WHERE home = ?1"
-    " AND ino IN (SELECT ino FROM dirents WHERE parent = ?1)"
-)
+_COUNTED = f"SELECT {_SUMS} FROM inodes WHERE home = ?1"
 _BELOW = (
     "SELECT ifnull(sum(files), 0), ifnull(sum(directories), 0), ifnull(sum(bytes), 0),"
     " ifnull(sum(disk_bytes), 0) FROM directories WHERE parent = ?1"
-    " AND ino IN (SELECT ino FROM dirents WHERE parent = ?1)"
 )
 _BY_EXTENSION = (
     "SELECT extension, count(*), sum(size), sum((stored + 511) / 512 * 512) FROM inodes"
@@ -86,15 +82,16 @@ def _of_inode(
     ino: int,
     mode: int,
     home: int,
+    name: str,
     extension: str,
     xattrs: int,
     placeless: int,
     xattrs_there: int,
 ) -> Iterator[Difference]:
     least = execute(_LEAST, (ino,)).fetchone() or (ORPHANS, "")
-    expected = NOWHERE if ino in (ROOT, TRASH) else least[0]
-    if home != expected:
-        yield Difference("home", ino, f"counts at {home}, not at {expected}")
+    expected = (NOWHERE, "") if ino in (ROOT, TRASH) else least
+    if (home, name) != expected:
+        yield Difference("home", ino, f"counts at {(home, name)!r}, not at {expected!r}")
     if extension != (extension_of(least[1]) if stat.S_ISREG(mode) else ""):
         yield Difference("extension", ino, f"{extension!r} is not that of {least[1]!r}")
     if xattrs != xattrs_there:

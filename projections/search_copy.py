@@ -15,19 +15,24 @@ from gfs.changes import Line
 from projections.copied import copied_inodes
 from projections.core.following import SourceDiffers
 from projections.core.owning import owning
-from projections.search_apply import ADD_EXTENSION, ADD_OWNER
+from projections.search_apply import ADD_EXTENSION, ADD_OWNER, DROP_LINK, DROP_NAME
 from projections.search_schema import ORPHANS, STORED, extension_of
 from projections.search_tree import Sums, Tree
 
 _DIRECTORY, _FILE, _TYPE = 0o040000, 0o100000, 0o170000
-_DIRENTS = """
-INSERT INTO dirents (parent, name, ino)
-SELECT p.new, d.name, i.new FROM temp.copied p
-  CROSS JOIN dirents d ON d.parent = p.old CROSS JOIN temp.copied i ON i.old = d.ino
+_NAMES_IN = {"inodes": "home", "links": "parent"}
+_LINKS = """
+INSERT INTO links (id, parent, name, ino)
+SELECT (SELECT ifnull(min(id), 0) FROM links) - row_number() OVER (), p.new, l.name, i.new
+FROM temp.copied p CROSS JOIN links l ON l.parent = p.old CROSS JOIN temp.copied i ON i.old = l.ino
 """
+_LINK_NAMES = (
+    "INSERT INTO names (rowid, name) SELECT id, name FROM links"
+    " WHERE parent BETWEEN :first AND :last ORDER BY id"
+)
 _NAMES = (
-    "INSERT INTO names (rowid, name) SELECT id, name FROM dirents"
-    " WHERE parent BETWEEN :first AND :last"
+    "INSERT INTO names (rowid, name) SELECT ino, name FROM inodes"
+    " WHERE ino BETWEEN :first AND :last AND name <> '' ORDER BY ino"
 )
 _XATTRS = """
 INSERT INTO xattrs SELECT c.new, x.name, x.value
@@ -35,19 +40,20 @@ FROM temp.copied c JOIN xattrs x ON x.ino = c.old WHERE {kept}
 """
 _INODES = f"""
 INSERT INTO inodes (ino, {STORED})
-SELECT c.new, {{mode}}, {{uid}}, {{gid}},
+SELECT c.new, ifnull(h.new, {ORPHANS}), CASE WHEN h.new IS NULL THEN '' ELSE i.name END,
+  i.extension, {{mode}}, {{uid}}, {{gid}},
   CASE WHEN i.nlink = 1 OR i.mode & {_TYPE} = {_DIRECTORY} THEN i.nlink
-    ELSE (SELECT count(*) FROM dirents WHERE ino = c.new) END,
+    ELSE (h.new IS NOT NULL) + (SELECT count(*) FROM links WHERE ino = c.new) END,
   i.size, i.stored, i.atime_after, i.mtime_ns, :time - i.mtime_ns, 0, 0, i.rdev, i.target,
-  coalesce((SELECT h.new FROM temp.copied h WHERE h.old = i.home), {ORPHANS}), i.extension,
   CASE WHEN i.xattrs = 0 THEN 0 ELSE (SELECT count(*) FROM xattrs WHERE ino = c.new) END
-FROM temp.copied c JOIN inodes i ON i.ino = c.old
+FROM temp.copied c JOIN inodes i ON i.ino = c.old LEFT JOIN temp.copied h ON h.old = i.home
 """
 _HOMELESS = f"""
-SELECT i.ino, i.mode, d.parent, d.name FROM inodes i JOIN dirents d ON d.ino = i.ino
+SELECT i.ino, i.mode, l.id, l.parent, l.name FROM inodes i JOIN links l ON l.ino = i.ino
 WHERE i.ino BETWEEN :first AND :last AND i.home = {ORPHANS}
-ORDER BY d.parent DESC, d.name DESC
+ORDER BY i.ino, l.parent DESC, l.name DESC
 """
+_SET_HOME = "UPDATE inodes SET home = ?, name = ?, extension = ? WHERE ino = ?"
 _PATH = "SELECT path FROM directories WHERE ino = ?"
 _DIRECTORIES = """
 INSERT INTO directories
@@ -77,9 +83,9 @@ def apply_copy(line: Line, connection: apsw.Connection) -> None:
     assert copy is not None
     execute = connection.cursor().execute
     numbers = {"first": copy.first, "last": copy.first + copy.count - 1}
-    with copied_inodes(copy, connection):
-        execute(_DIRENTS)
-        execute(_NAMES, numbers)
+    with copied_inodes(copy, connection, _NAMES_IN):
+        execute(_LINKS)
+        execute(_LINK_NAMES, numbers)
         owner = owning(copy)
         execute(_XATTRS.format(kept=owner.kept))
         inodes = _INODES.format(mode=owner.mode, uid=owner.uid, gid=owner.gid)
@@ -87,6 +93,7 @@ def apply_copy(line: Line, connection: apsw.Connection) -> None:
         if connection.changes() != copy.count:
             raise SourceDiffers(f"{connection.changes()} inodes, {copy.count} were copied")
         _find_homes(execute, numbers)
+        execute(_NAMES, numbers)
         _place_directories(execute, copy.source, copy.root)
     tree = Tree(connection)
     rows: list[Any] = execute(_BY_HOME, numbers).fetchall()
@@ -99,9 +106,12 @@ def apply_copy(line: Line, connection: apsw.Connection) -> None:
 
 def _find_homes(execute: Any, numbers: dict[str, int]) -> None:
     """Of the copy's root, and of what counted at a link outside: the least link is the last."""
-    for ino, mode, parent, name in execute(_HOMELESS, numbers).fetchall():
+    rows = {ino: row for ino, *row in execute(_HOMELESS, numbers).fetchall()}
+    for ino, (mode, link, parent, name) in rows.items():
         extension = extension_of(name) if mode & _TYPE == _FILE else ""
-        execute("UPDATE inodes SET home = ?, extension = ? WHERE ino = ?", (parent, extension, ino))
+        execute(_SET_HOME, (parent, name, extension, ino))
+        execute(DROP_NAME, (link, name))
+        execute(DROP_LINK, (link,))
 
 
 def _place_directories(execute: Any, source: int, root: int) -> None:

@@ -27,27 +27,43 @@ _ATTRIBUTES = (
     " data_version, rdev, target"
 )
 _BEGUN = "SELECT 1 FROM sqlite_temp_schema WHERE name = 'loading'"
-_EMPTY = "SELECT NOT EXISTS (SELECT 1 FROM inodes) AND NOT EXISTS (SELECT 1 FROM dirents)"
-_TABLE = f"CREATE TEMP TABLE loading (ino INTEGER PRIMARY KEY, {_ATTRIBUTES}, xattrs)"
+_EMPTY = "SELECT NOT EXISTS (SELECT 1 FROM inodes) AND NOT EXISTS (SELECT 1 FROM links)"
+_TABLES = f"""
+CREATE TEMP TABLE loading (ino INTEGER PRIMARY KEY, {_ATTRIBUTES}, xattrs);
+CREATE TEMP TABLE loading_names (parent INTEGER, name TEXT, ino INTEGER);
+"""
 _PUT_INODE = f"INSERT INTO temp.loading VALUES ({', '.join('?' * 15)})"
-_PUT_DIRENT = "INSERT INTO dirents (parent, name, ino) VALUES (?, ?, ?)"
+_PUT_NAME = "INSERT INTO temp.loading_names VALUES (?, ?, ?)"
 _PUT_XATTR = "INSERT INTO xattrs VALUES (?, ?, ?)"
 _DIRECTORY, _FILE, _TYPE = 0o040000, 0o100000, 0o170000
+# The first of each inode stays. To sort whole rows costs less than to look for each.
+_LEAST = """
+CREATE TEMP TABLE least (ino INTEGER PRIMARY KEY, parent INTEGER, name TEXT);
+INSERT OR IGNORE INTO temp.least
+SELECT ino, parent, name FROM temp.loading_names ORDER BY ino, parent, name;
+"""
 _INODES = f"""
 INSERT INTO inodes (ino, {STORED})
-SELECT l.ino, mode, uid, gid, nlink, size, stored,
-  atime_ns - mtime_ns, mtime_ns, ctime_ns - mtime_ns, created_ns - ctime_ns,
-  data_version, rdev, target,
+SELECT l.ino,
   CASE WHEN l.ino IN ({ROOT}, {TRASH}) THEN {NOWHERE} ELSE ifnull(d.parent, {ORPHANS}) END,
-  CASE WHEN l.mode & {_TYPE} = {_FILE} THEN extension_of(ifnull(d.name, '')) ELSE '' END, l.xattrs
-FROM temp.loading l LEFT JOIN dirents d ON d.id = (
-  SELECT x.id FROM dirents x WHERE x.ino = l.ino ORDER BY x.parent, x.name LIMIT 1
-) ORDER BY l.ino
+  ifnull(d.name, ''),
+  CASE WHEN l.mode & {_TYPE} = {_FILE} THEN extension_of(ifnull(d.name, '')) ELSE '' END,
+  mode, uid, gid, nlink, size, stored, atime_ns - mtime_ns, mtime_ns, ctime_ns - mtime_ns,
+  created_ns - ctime_ns, data_version, rdev, target, l.xattrs
+FROM temp.loading l LEFT JOIN temp.least d ON d.ino = l.ino ORDER BY l.ino
+"""
+_ALL_LEAST = """
+SELECT (SELECT count(*) FROM temp.loading_names) = (SELECT count(*) FROM inodes WHERE home > 0)
+"""
+_LINKS = """
+INSERT INTO links (id, parent, name, ino)
+SELECT -row_number() OVER (ORDER BY parent DESC, name DESC), parent, name, ino
+FROM temp.loading_names n WHERE NOT EXISTS (
+  SELECT 1 FROM inodes i WHERE i.ino = n.ino AND i.home = n.parent AND i.name = n.name
+) ORDER BY 1
 """
 _PLACES = f"""
-SELECT i.ino, i.home, ifnull(min(d.name), '') FROM inodes i LEFT JOIN dirents d
-  ON d.ino = i.ino AND d.parent = i.home
-WHERE i.mode & {_TYPE} = {_DIRECTORY} AND i.home <> {NOWHERE} GROUP BY i.ino
+SELECT ino, home, name FROM inodes WHERE mode & {_TYPE} = {_DIRECTORY} AND home <> {NOWHERE}
 """
 _SUMS = (
     f"sum(mode & {_TYPE} <> {_DIRECTORY}), sum(mode & {_TYPE} = {_DIRECTORY}),"
@@ -61,7 +77,10 @@ _EXTENSIONS = (
     " GROUP BY extension"
 )
 _PUT_DIRECTORY = f"INSERT INTO directories VALUES ({', '.join('?' * 8)})"
-_NAMES = "INSERT INTO names (names) VALUES ('rebuild')"
+_NAMES = (  # by number, which FTS5's own `rebuild` would not keep to
+    "INSERT INTO names (rowid, name) SELECT id, name FROM links ORDER BY id",
+    "INSERT INTO names (rowid, name) SELECT ino, name FROM inodes WHERE +home > 0 ORDER BY ino",
+)
 _BASE = {ORPHANS: "<orphans>", ROOT: "", TRASH: "<trash>"}  # their paths
 
 
@@ -75,19 +94,19 @@ def load_items(lines: Iterable[Line], connection: apsw.Connection) -> None:
     if connection.execute(_BEGUN).get is None:
         for name in INDEXES:
             connection.execute(f"DROP INDEX {name}")
-        connection.execute(_TABLE)
-    inodes, dirents, xattrs = [], [], []
+        connection.execute(_TABLES)
+    inodes, names, xattrs = [], [], []
     for line in lines:
         keys, new = line.keys, line.new
         if keys is None or new is None:
             continue
         if line.table == "dirents":
-            dirents.append((keys.parent, keys.name, new.ino))
+            names.append((keys.parent, keys.name, new.ino))
             continue
         inodes.append(_row(keys.ino, new))
         if new.attributes:
             xattrs += [(keys.ino, name, value) for name, value in new.attributes.items()]
-    for sql, rows in ((_PUT_DIRENT, dirents), (_PUT_INODE, inodes), (_PUT_XATTR, xattrs)):
+    for sql, rows in ((_PUT_NAME, names), (_PUT_INODE, inodes), (_PUT_XATTR, xattrs)):
         if rows:
             connection.executemany(sql, rows)
 
@@ -117,18 +136,22 @@ def finish(connection: apsw.Connection) -> None:
     execute = connection.execute
     function: Any = extension_of
     connection.create_scalar_function("extension_of", function, 1, deterministic=True)
-    execute("REINDEX dirents")  # as it filled its pages were left an eighth empty
-    execute(INDEXES["dirents_ino"])
+    execute(_LEAST)
     execute(_INODES)
-    execute("DROP TABLE temp.loading")
-    execute(INDEXES["inodes_size"])
+    if not execute(_ALL_LEAST).get:
+        execute(_LINKS)
+    for table in ("loading", "loading_names", "least"):
+        execute(f"DROP TABLE temp.{table}")
+    for name in ("inodes_name", "inodes_size", "links_name", "links_ino"):
+        execute(INDEXES[name])
     execute("DELETE FROM directories")
     connection.executemany(_PUT_DIRECTORY, _directories(connection))
     execute(INDEXES["directories_path"])
     execute(INDEXES["directories_parent"])
     execute(_OWNERS)
     execute(_EXTENSIONS)
-    execute(_NAMES)
+    for names in _NAMES:
+        execute(names)
 
 
 def _directories(connection: apsw.Connection) -> list[tuple[Any, ...]]:

@@ -23,7 +23,6 @@ from projections.sql_guard import Readers, run_sql
 T = TypeVar("T")
 SQL_ANSWER_BYTES = 64 * MIB
 _NAMES = ("path", *COLUMNS)
-_PLACE = "CASE WHEN d.path = '' THEN '/' || e.name ELSE d.path || '/' || e.name END"
 _FILES = "SELECT ino, files FROM directories WHERE ino IN (?, ?)"
 _TREE = "(d.ino = ?1 OR (d.path > ?2 AND d.path < ?3))"
 
@@ -160,8 +159,7 @@ def largest(connection: apsw.Connection, path: str, count: int) -> list[Any]:
     files: dict[Any, Any] = {row[0]: row[1] for row in connection.execute(_FILES, (ino, ROOT))}
     bound = (ino, spelled + "/", spelled + "0", count)
     if files[ino] ** 2 <= files[ROOT] * count:
-        source = "directories d CROSS JOIN inodes i ON i.ino IN (SELECT x.ino FROM dirents x"
-        source += " WHERE x.parent = d.ino) AND i.home = d.ino"
+        source = "directories d CROSS JOIN inodes i ON i.home = d.ino"
         return connection.execute(_largest(source), bound).fetchall()
     # From the top of the index of sizes: such a tree has a file among every few.
     source = "inodes i INDEXED BY inodes_size CROSS JOIN directories d ON d.ino = i.home"
@@ -174,11 +172,9 @@ def largest(connection: apsw.Connection, path: str, count: int) -> list[Any]:
 
 def _largest(source: str, condition: str = "true") -> str:
     return (
-        f"SELECT {_PLACE}, {SELECTED} FROM {source}"
-        " CROSS JOIN dirents e ON e.ino = i.ino AND e.parent = i.home"
+        f"SELECT d.path || '/' || i.name, {SELECTED} FROM {source}"
         f" WHERE {condition} AND {_TREE} AND i.mode & 61440 != 16384"
-        " AND e.name = (SELECT min(x.name) FROM dirents x"
-        " WHERE x.ino = i.ino AND x.parent = i.home) ORDER BY i.size DESC LIMIT ?4"
+        " ORDER BY i.size DESC LIMIT ?4"
     )
 
 

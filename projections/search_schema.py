@@ -13,27 +13,24 @@ NOWHERE = -1  # home of the roots themselves: counted nowhere
 
 LARGE_BYTES = 4096  # the largest files are looked for among those from here on
 INDEXES = {  # a load into an empty view makes them last
-    "dirents_ino": "CREATE INDEX dirents_ino ON dirents (ino)",
+    "inodes_name": "CREATE INDEX inodes_name ON inodes (home, name)",
     "inodes_size": f"CREATE INDEX inodes_size ON inodes (size) WHERE size >= {LARGE_BYTES}",
+    "links_name": "CREATE UNIQUE INDEX links_name ON links (parent, name)",
+    "links_ino": "CREATE INDEX links_ino ON links (ino)",
     "directories_path": "CREATE INDEX directories_path ON directories (path)",
     "directories_parent": "CREATE INDEX directories_parent ON directories (parent)",
 }
 # Columns of `inodes` as they are stored, behind `ino`.
 STORED = (
-    "mode, uid, gid, nlink, size, stored, atime_after, mtime_ns, ctime_after, created_after,"
-    " data_version, rdev, target, home, extension, xattrs"
+    "home, name, extension, mode, uid, gid, nlink, size, stored, atime_after, mtime_ns,"
+    " ctime_after, created_after, data_version, rdev, target, xattrs"
 )
 SCHEMA = f"""
-CREATE TABLE dirents (           -- one row a name
-  id INTEGER PRIMARY KEY,        -- means nothing outside this file
-  parent INTEGER NOT NULL,       -- inode of the directory
-  name TEXT NOT NULL,
-  ino INTEGER NOT NULL,
-  UNIQUE (parent, name)
-);
-
-CREATE TABLE inodes (            -- one row a file, directory, link, ...
+CREATE TABLE inodes (            -- one row a file, directory, link, ..., with its least name
   ino INTEGER PRIMARY KEY,
+  home INTEGER NOT NULL,         -- directory at which it counts: of the least (parent, name)
+  name TEXT NOT NULL,            -- that name; '' if home is {ORPHANS} or {NOWHERE}, where none is
+  extension TEXT NOT NULL,       -- of the name, lower case, without the dot; of regular files
   mode INTEGER NOT NULL,         -- st_mode, type bits included
   uid INTEGER NOT NULL,
   gid INTEGER NOT NULL,
@@ -47,13 +44,22 @@ CREATE TABLE inodes (            -- one row a file, directory, link, ...
   data_version INTEGER NOT NULL,
   rdev INTEGER NOT NULL,
   target TEXT NOT NULL,          -- symbolic links
-  home INTEGER NOT NULL,         -- directory at which it counts: of the least (parent, name)
-  extension TEXT NOT NULL,       -- of that name, lower case, without the dot
   xattrs INTEGER NOT NULL,       -- how many
   atime_ns INTEGER AS (mtime_ns + atime_after),
   ctime_ns INTEGER AS (mtime_ns + ctime_after),
   created_ns INTEGER AS (mtime_ns + ctime_after + created_after)
 );
+
+CREATE TABLE links (             -- all other names: of hard links, and without an inode
+  id INTEGER PRIMARY KEY,        -- below 0, so that it is no inode's number
+  parent INTEGER NOT NULL,       -- inode of the directory
+  name TEXT NOT NULL,
+  ino INTEGER NOT NULL
+);
+
+CREATE VIEW dirents AS           -- one row a name; id means nothing outside this file
+  SELECT ino AS id, home AS parent, name, ino FROM inodes WHERE home > 0
+  UNION ALL SELECT id, parent, name, ino FROM links;
 
 CREATE TABLE xattrs (
   ino INTEGER NOT NULL,

@@ -31,7 +31,7 @@ class SearchView(SqliteProjection):
     """`find`, `search` and `du` in milliseconds; who deleted what."""
 
     name = "search"
-    format = 2
+    format = 3
     schema = SCHEMA
     history_schema = HISTORY
     compared = search_check.COMPARED

@@ -25,7 +25,7 @@ from projections.core.dead_letters import Letter
 APPLICATION_ID = 0x47465356  # "GFSV"
 CACHE_BYTES = 64 * MIB
 CLOSE_S = 10.0  # running queries, once interrupted, may end in this time
-WAL_PAGES = 4000  # checkpointed, with its fsyncs, each 16 MiB
+WAL_PAGES = 16000  # written back, with fsyncs, each 64 MiB: a page that changes again, once
 HISTORY_FORMAT = 1
 _AT = "SELECT epoch, position FROM progress"
 _NOT_OURS = " AND name NOT IN ('progress', 'dead_letters') AND name NOT LIKE 'sqlite%'"

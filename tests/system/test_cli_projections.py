@@ -49,7 +49,7 @@ def test_list_and_status_tell_all_about_each_view(cluster: LocalCluster) -> None
     assert set(views) == {"search", "analytics"}
     for one in views.values():
         assert one["state"] == "following"
-        assert one["rows"]["dirents"] >= 21
+        assert one["rows"]["inodes"] >= 21
         assert one["disk_bytes"] > 4096
         assert one["last_rebuild_ns"] > 0
         told = {"position", "lag_ms", "events_per_s", "dead_letters", "verify", "last_rebuild_s"}

@@ -183,15 +183,15 @@ CORRUPTIONS = {
         "surplus": f"""
             INSERT INTO inodes (ino, {STORED}) SELECT ino + 100000, {STORED}
             FROM inodes {nth(2)}""",
-        "links": "UPDATE dirents SET name = name || 'x' WHERE id = (SELECT max(id) FROM dirents)",
+        "links": f"UPDATE inodes SET name = name || 'x' {nth(5)}",
         "xattrs": f"INSERT INTO xattrs SELECT ino, 'user.x', 'y' FROM inodes {nth(3)}",
         "sums": "UPDATE directories SET bytes = bytes + 1 WHERE ino = 1",
         "path": f"UPDATE directories SET path = path || 'x' {nth(0, 'directories')}",
-        "home": f"UPDATE inodes SET home = 12345 {nth(4)}",
+        "home": f"INSERT INTO links SELECT -1000, 1, '!', ino FROM inodes {nth(4)}",
         "owners": "UPDATE owners SET files = files + 1",
         "names": """
             INSERT INTO names (names, rowid, name) SELECT 'delete', id, name FROM dirents
-            WHERE length(name) > 3 ORDER BY id LIMIT 1""",
+            WHERE length(name) > 3 ORDER BY id DESC LIMIT 1 OFFSET 6""",
     },
     "analytics": {
         "attributes": f"UPDATE inodes SET uid = uid + 1 {nth(0)}",
@@ -319,7 +319,7 @@ def read_all(path: Path) -> dict[str, int]:
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
         tables = connection.execute(
-            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'names_%'"
+            "SELECT name FROM sqlite_schema WHERE type <> 'index' AND name NOT LIKE 'names_%'"
             " AND name NOT LIKE 'sqlite_%'"
         ).fetchall()
         found = {

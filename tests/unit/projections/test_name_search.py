@@ -8,6 +8,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import quote
 
 import apsw
@@ -94,6 +95,32 @@ def test_what_fits_is_found_page_by_page(filled: Filled, query: str) -> None:
         if not after:
             break
     assert sorted(found) == wanted
+
+
+def test_texts_that_the_index_of_names_might_stumble_over(tmp_path: Path) -> None:
+    """Quotes, operators of its language, more trigrams than it is asked for; links as well."""
+    model = NamespaceModel()
+    names = [
+        b'say "hi" OR (not)',
+        b"a AND b NEAR c*",
+        b"-x ^y :z",
+        b"q" * 90 + b"-%d" % 1,
+        b"%_%_%",
+    ]
+    records = [model.format()]
+    for name in names:
+        records.append(model.create(1, name))
+        records.append(model.link(model.dirents[1, name].ino, 1, b"~" + name))
+    view = SearchView(config(tmp_path))
+    store = view.open_store(tmp_path / "search.db", None)
+    assert isinstance(store, SqliteStore)
+    apply_split(view, store, records, random.Random(1))
+    find_run.register(store.connection)
+    filled = Filled(model, store.connection)
+    for name in names:
+        rows, _ = filled.page(f"q={quote(name.decode())}")
+        assert sorted(found for found, _ in rows) == [name.decode(), "~" + name.decode()]
+    store.close()
 
 
 def test_attributes_are_found_by_name_and_value(filled: Filled) -> None:

@@ -80,6 +80,42 @@ def test_rebuild_equals_live_row_for_row(tmp_path: Path, seed: int) -> None:
     rebuilt.close()
 
 
+def test_the_least_of_many_names_is_in_the_inodes_row_whatever_comes_and_goes(
+    tmp_path: Path,
+) -> None:
+    """One batch or many: names of hard links come, go and are exchanged with other files'."""
+    for seed in range(8):
+        rng = random.Random(seed)
+        model = NamespaceModel()
+        first = (b"m-first", b"m-second", b"m-third")
+        records = [model.format(), *(model.create(1, name) for name in first)]
+        for number in range(60):
+            (parent, name), dirent = rng.choice(sorted(model.dirents.items(), key=str))
+            fresh = rng.choice((b"a-%d", b"m-%d", b"z-%d")) % number
+            others = [key for key, one in model.dirents.items() if one.ino != dirent.ino]
+            roll = rng.randrange(5)
+            if roll < 2 or len(model.dirents) < 4:
+                records.append(model.link(dirent.ino, 1, fresh))
+            elif roll == 2:
+                records.append(model.rename(parent, name, 1, fresh))
+            elif roll == 3 and others:
+                records.append(model.exchange((parent, name), rng.choice(sorted(others))))
+            elif len(model.inodes) > 3:
+                records.append(model.unlink(parent, name))
+        expected = expected_search(model)
+        for at, batches in enumerate(([records], [records[:20], records[20:]])):
+            view, store = opened(tmp_path, f"{seed}-{at}.db")
+            for part in batches:
+                batch = batch_of(part)
+                store.write(lambda c, view=view, batch=batch: view.apply(batch, c), batch.cursor)  # type: ignore[misc]
+            assert_same(dump(store), expected)
+            store.connection.execute(
+                "INSERT INTO names (names, rank) VALUES ('integrity-check', 1)"
+            )
+            store.close()
+            (tmp_path / "history.db").unlink()
+
+
 def test_same_events_twice_change_nothing(tmp_path: Path) -> None:
     model, records = history(3, 200)
     view, store = opened(tmp_path)

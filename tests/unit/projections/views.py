@@ -22,7 +22,7 @@ Tables = dict[str, list[tuple[Any, ...]]]
 
 INODE = (
     "ino, mode, uid, gid, nlink, size, stored, atime_ns, mtime_ns, ctime_ns, created_ns,"
-    " data_version, rdev, target, home, extension, xattrs"
+    " data_version, rdev, target, home, name, extension, xattrs"
 )
 SEARCH_DUMPS = {
     "dirents": "SELECT parent, name, ino FROM dirents",
@@ -136,7 +136,7 @@ def expected_search(model: NamespaceModel) -> Tables:
             counts = extensions.setdefault(extension, [0, 0, 0])
             both = zip(counts, (1, one.size, disk), strict=True)
             extensions[extension] = [a + b for a, b in both]
-        rows.append(_inode_row(ino, one, home, extension))
+        rows.append(_inode_row(ino, one, home, name, extension))
     return {
         "dirents": [(*_text(key), dirent.ino) for key, dirent in model.dirents.items()],
         "inodes": rows,
@@ -169,7 +169,7 @@ def _path(homes: dict[int, tuple[int, str]], ino: int) -> str:
     return f"{_path(homes, parent)}/{name or ino}"
 
 
-def _inode_row(ino: int, one: items.Inode, home: int, extension: str) -> tuple[Any, ...]:
+def _inode_row(ino: int, one: items.Inode, home: int, name: str, extension: str) -> tuple[Any, ...]:
     return (
         ino,
         one.mode,
@@ -186,6 +186,7 @@ def _inode_row(ino: int, one: items.Inode, home: int, extension: str) -> tuple[A
         one.rdev,
         text_of(one.target),
         home,
+        name,
         extension if stat.S_ISREG(one.mode) else "",
         len(one.attributes),
     )
