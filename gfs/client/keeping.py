@@ -13,7 +13,7 @@ Nothing here waits, so a recall finds an open either counted or not begun.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -39,6 +39,7 @@ from gfs.open_flags import O_TRUNC, writes
 from gfs.permissions import READ, NeedGroups, allowed
 
 KEPT_MAX = FILES_MAX  # without a layout it would be asked for when it is read
+BREAKS_MAX, BREAKS_S = 16, 1.0  # somebody removes a tree: he shall not ask for each file
 IDLE_S = 60.0  # what is not opened within a minute costs a message at each change, for nothing
 
 
@@ -48,6 +49,7 @@ class KeptOpens:
 
     limit: int = KEPT_MAX
     _since: OrderedDict[int, float] = field(default_factory=OrderedDict)
+    _breaks: deque[float] = field(default_factory=lambda: deque(maxlen=BREAKS_MAX))
 
     def __contains__(self, ino: int) -> bool:
         return ino in self._since
@@ -74,6 +76,14 @@ class KeptOpens:
         """What was kept; nothing is any more."""
         found = list(self._since)
         self._since.clear()
+        return found
+
+    def take_broken(self, inos: Iterable[int], now: float) -> list[int]:
+        """The master has asked for these; with so many questions in a second all is given up."""
+        found = self.take_some(inos)
+        self._breaks.extend(now for _ in found)
+        if len(self._breaks) == BREAKS_MAX and now - self._breaks[0] <= BREAKS_S:
+            found += self.take_all()
         return found
 
     def take_idle(self, now: float) -> list[int]:
@@ -159,7 +169,7 @@ class Keeping:
 
     def broken(self, inos: Iterable[int]) -> None:
         """The master wants to know whether these are really open: told before it is answered."""
-        self.give_up(inos)
+        self._close(self.kept.take_broken(inos, trio.current_time()))
         self._closing.send()
 
     def before(self, operation: Operation) -> None:

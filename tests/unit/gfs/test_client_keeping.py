@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gfs.client.keeping import IDLE_S, KeptOpens, is_plain, may_read
+from gfs.client.keeping import BREAKS_MAX, BREAKS_S, IDLE_S, KeptOpens, is_plain, may_read
 from gfs.items import Inode
 from gfs.messages import Access, Actor
 from gfs.open_flags import O_NOATIME
@@ -36,6 +36,22 @@ def test_what_is_not_opened_again_for_long_is_not_kept() -> None:
     assert kept.take_idle(IDLE_S) == []
     assert kept.take_idle(IDLE_S + 1.5) == [2]
     assert kept.take_idle(IDLE_S + 2.0) == [1]
+    assert len(kept) == 0
+
+
+def test_who_is_asked_for_many_in_a_second_keeps_nothing() -> None:
+    kept = KeptOpens()
+    for ino in range(100):
+        kept.keep(ino, 0.0)
+    for ino in range(BREAKS_MAX - 1):
+        assert kept.take_broken([ino], 0.5) == [ino]
+        assert kept.take_broken([ino], 0.5) == []  # nothing was kept, and that does not count
+    assert kept.take_broken([99], 0.5 + BREAKS_S + 0.1) == [99]
+    assert len(kept) == 100 - BREAKS_MAX
+    for ino in range(20, 20 + BREAKS_MAX - 2):
+        assert kept.take_broken([ino], 2.0) == [ino]
+    left = len(kept)
+    assert len(kept.take_broken([98], 2.0)) == left
     assert len(kept) == 0
 
 
