@@ -103,7 +103,13 @@ class OpenFile:
             if pending is not None and pending[0] > known:  # beyond: a hole up to own writes
                 return await self._read_over([], offset, min(end, pending[0]))
         return await client.reader.read(
-            self.ino, offset, size, size=known, actor=self.actor, tail=inode.tail
+            self.ino,
+            offset,
+            size,
+            size=known,
+            version=inode.data_version,
+            actor=self.actor,
+            tail=inode.tail,
         )
 
     async def _read_over(self, segments: list[Segment], offset: int, end: int) -> Buffer:
@@ -121,6 +127,7 @@ class OpenFile:
             offset,
             len(result),
             size=size,
+            version=self._inode.data_version,
             actor=self.actor,
             tail=self._inode.tail,
         )

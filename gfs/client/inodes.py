@@ -140,6 +140,11 @@ class OpenInode:
             self.tail_known = max(self.tail_known, known)
         return max(inode.size, known)
 
+    @property
+    def data_version(self) -> int:
+        """Of the attributes last learnt; -1 before there are any."""
+        return -1 if self.attributes is None else self.attributes.data_version
+
     def known_size(self) -> int:
         """A size that is certain without asking, perhaps too small; 0 if nothing is."""
         if self.stale or self.attributes is None:

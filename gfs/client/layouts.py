@@ -137,11 +137,21 @@ class LayoutCache:
         self._floor = 0  # invalidations older than those remembered
         self.clears = 0
 
-    def get(self, ino: int) -> FileLayout | None:
-        """The layout kept for `ino`, perhaps with windows missing."""
+    def get(self, ino: int, version: int = -1) -> FileLayout | None:
+        """The layout kept for `ino`, perhaps with windows missing.
+
+        Args:
+          version: data_version that is known to have come. One of an older content is forgotten:
+            attributes that were asked for may be here before word that they have changed, and
+            what came since would be read as a hole.
+        """
         layout = self._files.get(ino)
-        if layout is not None:
-            self._files.move_to_end(ino)
+        if layout is None:
+            return None
+        if layout.version < version:
+            del self._files[ino]
+            return None
+        self._files.move_to_end(ino)
         return layout
 
     def is_current(self, ino: int, position: int) -> bool:
@@ -164,10 +174,12 @@ class LayoutCache:
     def keep_window(self, ino: int, window: int, answer: Layout, *, asked: int) -> FileLayout:
         """Note an answer of GetLayout for one window; returns what to read by. As `keep`."""
         current = asked == self.clears and self.is_current(ino, answer.position)
-        layout = self._files.get(ino) if current else None
-        if layout is None:
+        kept = self._files.get(ino)
+        layout = kept if current else None
+        if layout is None or layout.version != answer.data_version:  # two contents do not mix
             layout = FileLayout([], complete=False, version=answer.data_version)
-            self.keep(ino, layout, answer.position, asked=asked)
+            if kept is None or kept.version < answer.data_version:
+                self.keep(ino, layout, answer.position, asked=asked)
         layout.add_window(window, answer.extents)
         return layout
 

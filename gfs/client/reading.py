@@ -72,10 +72,14 @@ class Reader:
         length: int,
         *,
         size: int,
+        version: int,
         actor: Actor,
         tail: TailRange | None = None,
     ) -> Buffer:
         """[offset, offset + length) clipped to `size`; holes are zeros.
+
+        Args:
+          version: data_version of the attributes that tell the size.
 
         Raises:
           NoReplica: no replica of a chunk answered for a minute.
@@ -83,18 +87,24 @@ class Reader:
         end = min(offset + length, size)
         if end <= offset:
             return b""
-        spans = await self._spans(ino, offset, end, actor, tail)
+        spans = await self._spans(ino, offset, end, version, actor, tail)
         if len(spans) == 1 and spans[0].length == end - offset <= PART_BYTES:
             return await self._fetch(spans[0])
         return await self._put_together(spans, offset, end)
 
     async def _spans(
-        self, ino: int, start: int, end: int, actor: Actor, tail: TailRange | None
+        self,
+        ino: int,
+        start: int,
+        end: int,
+        version: int,
+        actor: Actor,
+        tail: TailRange | None,
     ) -> list[Span]:
         tail_at = tail.offset if tail is not None else end
         spans: list[Span] = []
         if start < tail_at:
-            layout = await self._layout(ino, start, min(end, tail_at), actor)
+            layout = await self._layout(ino, start, min(end, tail_at), version, actor)
             spans = layout.spans(start, min(end, tail_at))
         if tail is not None and end > tail_at:
             first = max(start, tail_at)
@@ -102,8 +112,10 @@ class Reader:
             spans.append(Span(first, end - first, tail.handle, first - tail_at, chunk_end, True))
         return spans
 
-    async def _layout(self, ino: int, start: int, end: int, actor: Actor) -> FileLayout:
-        layout = self.layouts.get(ino)
+    async def _layout(
+        self, ino: int, start: int, end: int, version: int, actor: Actor
+    ) -> FileLayout:
+        layout = self.layouts.get(ino, version)
         if layout is not None and not layout.missing(start, end):
             return layout
         found = layout or FileLayout([], complete=False)

@@ -171,6 +171,24 @@ async def test_a_reader_is_given_no_more_than_the_primary_acknowledges() -> None
         writer.release()
 
 
+async def test_what_a_tail_had_is_read_though_nobody_told_that_it_was_sealed() -> None:
+    """Attributes asked for may come before the word of a change: an older layout made zeros of it."""
+    async with world() as w:
+        writer = await opened(w)
+        await writer.append(b"abcdef")
+        await writer.flush()
+        reader = await w.client.open(writer.ino, os.O_RDONLY, w.client.actor)
+        w.client.reader.layouts.forget_chunk(
+            w.master.files[writer.ino].tail
+        )  # where it lies is asked
+        w.master.seal_tail(writer.ino)
+        w.master.files[writer.ino].version += 1
+        w.master.position += 1
+        assert bytes(await reader.read(0, 100)) == b"abcdef"
+        reader.release()
+        writer.release()
+
+
 async def test_private_writes_come_before_a_later_append() -> None:
     async with world() as w:
         private = await opened(w, os.O_RDWR)

@@ -90,3 +90,24 @@ def test_who_may_have_missed_something_forgets_the_layout(
     cache = cache_of(4)
     cache.committed(INO, ranges, version, 20)
     assert cache.get(INO) is None
+
+
+def test_a_layout_of_older_content_is_forgotten() -> None:
+    cache = cache_of(4)
+    assert cache.get(INO, 4) is not None
+    assert cache.get(INO, 5) is None
+    assert cache.get(INO) is None
+
+
+@pytest.mark.parametrize(("version", "kept"), [(3, 1), (5, 2)])
+def test_answers_about_two_contents_do_not_mix(version: int, kept: int) -> None:
+    """The one asked for is read by, the newer one remembered, though nobody told of a change."""
+    cache = LayoutCache()
+    cache.keep_window(INO, 0, Layout(10, 4, 100, [laid(0, 100, 1)], []), asked=0)
+    second = laid(WINDOW_BYTES, 100, 2)
+    found = cache.keep_window(INO, 1, Layout(11, version, 2**30, [second], []), asked=0)
+    assert found.spans(0, 10) == []
+    assert [span.handle for span in found.spans(WINDOW_BYTES, WINDOW_BYTES + 1)] == [2]
+    remembered = cache.get(INO)
+    assert remembered is not None
+    assert [span.handle for span in remembered.spans(0, 2 * WINDOW_BYTES)] == [kept]
