@@ -172,7 +172,7 @@ async def test_a_reader_is_given_no_more_than_the_primary_acknowledges() -> None
 
 
 async def test_what_a_tail_had_is_read_though_nobody_told_that_it_was_sealed() -> None:
-    """Attributes asked for may come before the word of a change: an older layout made zeros of it."""
+    """Attributes asked for come before word of a change: an older layout made zeros of it."""
     async with world() as w:
         writer = await opened(w)
         await writer.append(b"abcdef")
