@@ -178,9 +178,8 @@ async def test_what_a_tail_had_is_read_though_nobody_told_that_it_was_sealed() -
         await writer.append(b"abcdef")
         await writer.flush()
         reader = await w.client.open(writer.ino, os.O_RDONLY, w.client.actor)
-        w.client.reader.layouts.forget_chunk(
-            w.master.files[writer.ino].tail
-        )  # where it lies is asked
+        tail = w.master.files[writer.ino].tail
+        w.client.reader.layouts.forget_chunk(tail)  # where it lies is asked again
         w.master.seal_tail(writer.ino)
         w.master.files[writer.ino].version += 1
         w.master.position += 1
