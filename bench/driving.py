@@ -63,14 +63,14 @@ class Driver:
         """Let a driver go on that waits in `channel.pause`."""
         self._send("go")
 
-    def result(self, limit_s: float) -> Any:
-        """Wait for the result of the call.
+    def result(self, limit_s: float, on_note: Callable[[Any], None] | None = None) -> Any:
+        """Wait for the result of the call; `on_note` gets what it notes until then.
 
         Raises:
           DriverFailed: the call raised, the process died, or `limit_s` has passed.
         """
         try:
-            return self._receive("result", limit_s)
+            return self._receive("result", limit_s, on_note)
         finally:
             self.close()
 
@@ -96,8 +96,10 @@ class Driver:
         except BrokenPipeError:
             raise DriverFailed(f"{self._name}: {self._last_words()}") from None
 
-    def _receive(self, kind: str, limit_s: float) -> Any:
-        """Next value of `kind`; values of other kinds before it are dropped."""
+    def _receive(
+        self, kind: str, limit_s: float, on_note: Callable[[Any], None] | None = None
+    ) -> Any:
+        """Next value of `kind`; values of other kinds before it are dropped, or noted."""
         deadline = time.monotonic() + limit_s
         while True:
             message = json.loads(self._line(deadline, limit_s))
@@ -105,6 +107,8 @@ class Driver:
                 raise DriverFailed(message["error"])
             if kind in message:
                 return message[kind]
+            if on_note is not None and "note" in message:
+                on_note(message["note"])
 
     def _line(self, deadline: float, limit_s: float) -> bytes:
         stdout = self._process.stdout

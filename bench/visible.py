@@ -20,6 +20,7 @@ from bench.driving import Driver, DriverFailed
 from bench.randwrite import started
 from bench.setting import directory_option, work_directory
 from bench.targets.target import Target, TargetFailed
+from gfs.cli.output import counting
 
 LIMIT_S = 600.0
 ALTERNATING_S = 24 * 3600.0
@@ -64,7 +65,16 @@ def alternate(target: Target, count: int, seed: int) -> None:
     """All kinds of changes by both mounts in turn."""
     first, second = _places(target, "alternating")
     words = (first, second, count, seed)
-    told: dict[str, Any] = Driver(alternating.alternate, *words).result(ALTERNATING_S)
+    done = 0
+    with counting("changes", count) as advance:
+
+        def on_note(number: int) -> None:
+            nonlocal done
+            advance(number - done)
+            done = number
+
+        driver = Driver(alternating.alternate, *words)
+        told: dict[str, Any] = driver.result(ALTERNATING_S, on_note)
     kinds = ", ".join(f"{kind} {number}" for kind, number in sorted(told["changes"].items()))
     rate = count / told["seconds"]
     _say(target, f"{count} changes", f"{told['looks']} looks, {told['stale']} stale, {rate:.0f}/s")

@@ -42,6 +42,18 @@ def talk(path: str) -> str:
     return Path(path).read_text()
 
 
+def count_to(number: int) -> int:
+    for one in range(number):
+        channel.note(one)
+    return number
+
+
+def test_notes_are_told_while_the_result_is_waited_for() -> None:
+    notes: list[int] = []
+    assert Driver(count_to, 3).result(LIMIT_S, notes.append) == 3
+    assert notes == [0, 1, 2]
+
+
 def test_result_arrives() -> None:
     assert driving.call(double, 21, limit_s=LIMIT_S) == 42
 
