@@ -89,6 +89,7 @@ def _start_consumers(config: ClientConfig, count: int, commit_s: float) -> Any:
         [sys.executable, "-m", "bench.drivers.consumers", *words],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        start_new_session=True,  # its own to step aside in; it ends when standard input does
     )
     assert process.stdout is not None
     if process.stdout.readline() != b"going\n":
