@@ -394,6 +394,9 @@ class Cache:
         if self._doubtful and ino != UNKNOWN and (directory.ino, name) in self._doubtful:
             self._doubt(directory, name)
             return False
+        if ino == ABSENT and directory.complete:  # as all that it does not name
+            self._drop_name(directory, name)
+            return True
         old = directory.names.get(name)
         if old == ino:
             return True

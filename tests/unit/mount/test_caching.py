@@ -208,6 +208,19 @@ def test_names_are_bounded_and_least_recently_used_go_first() -> None:
     assert cache.lookup(101, b"0") == UNKNOWN
 
 
+def test_names_that_come_and_go_in_a_directory_known_whole_take_no_room() -> None:
+    cache = Cache(names_max=10)
+    cache.made_directory(2, 1)
+    for number in range(100):
+        assert cache.named(2, b"%d" % number, 100 + number, 2 + number)
+        assert cache.named(2, b"%d" % number, ABSENT, 2 + number)
+        assert cache.learn_name(cache.directory(2), b"never", ABSENT, 2 + number)
+    assert cache.shed(now=0.0, lease_until=1.0) == []
+    assert cache.is_complete(2)
+    assert cache.lookup(2, b"7") == cache.lookup(2, b"never") == ABSENT
+    assert cache.names(2) == []
+
+
 def test_interest_is_given_up_only_when_the_kernel_has_stopped_trusting() -> None:
     cache = Cache(names_max=100, directories_max=1)
     first = cache.directory(D)
