@@ -1,17 +1,20 @@
 """Sums of all regular files by extension, kept among the `counts` as differences that add up.
 
 `projections.core.naming` tells what a batch changes. Most of that it knows by itself; of a file
-whose content changed under a name that did not the names are asked, all in one look at them.
+with several names, or whose content changed under a name that did not, the names are asked. To
+look at all names takes longer than all else that is done for a small batch's extensions.
 """
 
 from __future__ import annotations
 
 import stat
+from collections.abc import Mapping
 from typing import Any
 
 import duckdb
 
-from projections.core.naming import ByExtension, suffix_of
+from projections.core.following import DirentKey, Items
+from projections.core.naming import ByExtension, add, renamed, suffix_of
 from projections.duck_rows import among
 
 EXTENSION = "extension"  # what such counts are of
@@ -36,14 +39,29 @@ _LEAST = (
     " AS extension FROM dirents WHERE {some} GROUP BY ino)"
 )
 _ONLY = "SELECT ino, extension FROM dirents WHERE {some}"
+_LINKS = "SELECT ino, parent, name, extension FROM dirents WHERE {some}"
+Links = dict[int, dict[DirentKey, str]]  # extensions by name, by inode
 
 
-def take_out(changes: ByExtension, connection: duckdb.DuckDBPyConnection) -> None:
-    """Before the items change: what those count for whom the rows must be asked."""
+def take_out(changes: ByExtension, connection: duckdb.DuckDBPyConnection) -> Links:
+    """Before the items change: what those count for whom the rows must be asked.
+
+    Returns:
+      All names, with their extensions, of the files with several.
+    """
     _ask(changes, connection, -1)
+    links: Links = {ino: {} for ino, *_ in changes.linked}
+    if links:
+        some, bound = among("ino", list(links))
+        found = connection.execute(_LINKS.format(some=some), bound).fetchall()
+        for ino, parent, name, extension in found:
+            links[ino][parent, name] = extension
+    return links
 
 
-def put_in(changes: ByExtension, connection: duckdb.DuckDBPyConnection) -> list[CountsRow]:
+def put_in(
+    changes: ByExtension, links: Links, items: Items, connection: duckdb.DuckDBPyConnection
+) -> list[CountsRow]:
     """After the items have changed; what is known goes into `counts` with the caller's."""
     _ask(changes, connection, 1)
     sums: dict[str, list[int]] = {}
@@ -54,6 +72,13 @@ def put_in(changes: ByExtension, connection: duckdb.DuckDBPyConnection) -> list[
         extensions = dict(connection.execute(_ONLY.format(some=some), bound).fetchall())
         for ino, size, on_disk in changes.resized:
             _add(sums, extensions.get(ino, ""), 0, size, on_disk)
+    if changes.linked:
+        after = renamed(links, items)
+        for ino, old, new in changes.linked:
+            if old is not None:
+                add(sums, _counts_at(links[ino], connection), -1, old)
+            if new is not None:
+                add(sums, _counts_at(after[ino], connection), 1, new)
     return [(EXTENSION, 0, one, *found) for one, found in sums.items() if any(found)]
 
 
@@ -62,6 +87,15 @@ def _add(sums: dict[str, list[int]], extension: str, files: int, size: int, on_d
     found[0] += files
     found[1] += size
     found[2] += on_disk
+
+
+def _counts_at(links: Mapping[DirentKey, str | None], connection: duckdb.DuckDBPyConnection) -> str:
+    """Extension of the least of a regular file's names; "" if it has none."""
+    if not links:
+        return ""
+    least = min(links)
+    known = links[least]
+    return _lower(suffix_of(least[1]), connection) if known is None else known
 
 
 def extension_of(name: str, kind: int, connection: duckdb.DuckDBPyConnection) -> str:

@@ -95,10 +95,10 @@ def keeping(items: Items, connection: duckdb.DuckDBPyConnection, known: Known) -
     """Around what brings the tables to `items`: what is kept comes there too."""
     files, names = files_of(items), names_of(items)
     changes = by_extension(items, files, names)
-    extensions.take_out(changes, connection)
+    links = extensions.take_out(changes, connection)
     yield
     large.keep(items, names, connection, known)
-    counts: list[extensions.CountsRow] = extensions.put_in(changes, connection)
+    counts: list[extensions.CountsRow] = extensions.put_in(changes, links, items, connection)
     counts += [(of, key, "", *sums, 0) for (of, key), sums in counted(files).items()]
     if counts or changes.asked:
         put(connection, "counts", counts)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 BLOCK_BYTES = 256 * 1024  # of a streamed answer handed over at a time
-AGAIN_S = 0.05  # between interruptions of a query that goes on
+AGAIN_S = 0.05  # between looks at what queries are late, and interruptions of one
 QUERIES_MAX = 16  # at once; more wait
 REPLACED_MAX = 3  # times a query begins again because a rebuilt view took the place of its own
 _ENCODER = msgspec.json.Encoder()
@@ -90,30 +91,69 @@ class Deadline:
     """
 
     def __init__(self, seconds: float, interrupt: Callable[[], None]) -> None:
-        self._timer = threading.Timer(seconds, self._end)
-        self._timer.daemon = True
+        self._due = time.monotonic() + seconds
         self._interrupt = interrupt
         self._lock = threading.Lock()
-        self._over = threading.Event()
+        self._over = False
         self.passed = False
 
-    def _end(self) -> None:
-        while True:
-            with self._lock:
-                if self._over.is_set():
-                    return
+    def look(self) -> None:
+        """Interrupt the query if its time is up."""
+        with self._lock:
+            if not self._over and time.monotonic() >= self._due:
                 self.passed = True
                 self._interrupt()
-            self._over.wait(AGAIN_S)
 
     def __enter__(self) -> Self:
-        self._timer.start()
+        _WATCH.add(self)
         return self
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            self._over.set()
-        self._timer.cancel()
+            self._over = True
+        _WATCH.remove(self)
+
+
+class _Watch:
+    """One thread for all deadlines: to start one for each takes as long as a small query."""
+
+    def __init__(self) -> None:
+        self._live: set[Deadline] = set()
+        self._some = threading.Event()  # there are some, or have just been
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def add(self, deadline: Deadline) -> None:
+        """Look at it from now on."""
+        with self._lock:
+            self._live.add(deadline)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
+                self._thread.start()
+            self._some.set()
+
+    def remove(self, deadline: Deadline) -> None:
+        """Look at it no more."""
+        with self._lock:
+            self._live.discard(deadline)
+
+    def _run(self) -> None:
+        while True:
+            self._some.wait()
+            with self._lock:
+                live = [*self._live]
+                if not live:
+                    self._some.clear()
+            for deadline in live:
+                try:
+                    deadline.look()
+                except Exception:  # the others still have theirs
+                    log.exception("query.interrupt failed")
+            if live:
+                time.sleep(AGAIN_S)
+
+
+_WATCH = _Watch()
 
 
 class QueryService:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import duckdb
@@ -29,6 +30,13 @@ def changes_of(*records: Record) -> ByExtension:
     return by_extension(items, files_of(items), names_of(items))
 
 
+def linked(*records: Record) -> list[int]:
+    """Files of whom the names must be asked."""
+    changes = changes_of(*records)
+    assert changes.asked == []
+    return [ino for ino, *_ in changes.linked]
+
+
 def test_a_suffix_is_an_extension_before_it_is_lowered(tmp_path: Path) -> None:
     with duckdb.connect() as connection:
         connection.execute(SCHEMA)
@@ -53,15 +61,15 @@ def test_a_batch_tells_most_changes_itself() -> None:
     assert changes_of(first, model.unlink(1, b"b.c")).known == {"c": [-1, -700, -1024]}
 
 
-def test_files_with_several_links_are_asked_for() -> None:
+def test_files_with_several_links_are_asked_for_their_names() -> None:
     model = NamespaceModel()
     first = model.format()
     model.create(1, b"b.x")
     ino = model.dirents[1, b"b.x"].ino
-    assert changes_of(first, model.link(ino, 1, b"a.y")).asked == [ino]
-    assert changes_of(first, model.commit(ino, 9)).asked == [ino]
-    assert changes_of(first, model.rename(1, b"a.y", 1, b"c.z")).asked == [ino]
-    assert changes_of(first, model.unlink(1, b"b.x")).asked == [ino]
+    assert linked(first, model.link(ino, 1, b"a.y")) == [ino]
+    assert linked(first, model.commit(ino, 9)) == [ino]
+    assert linked(first, model.rename(1, b"a.y", 1, b"c.z")) == [ino]
+    assert linked(first, model.unlink(1, b"b.x")) == [ino]
 
 
 def test_names_that_change_without_their_inodes_are_asked_for() -> None:
@@ -112,4 +120,34 @@ async def test_extensions_of_all_and_of_the_root_say_the_same(tmp_path: Path) ->
             assert whole == tree
             assert len(whole) == 7
     assert view.store is not None
+    view.store.close()
+
+
+@pytest.mark.parametrize("seed", [31, 32, 33])
+def test_a_file_of_several_names_counts_at_the_least_of_them(tmp_path: Path, seed: int) -> None:
+    """Names come, go and change places, some in one batch with others."""
+    model = NamespaceModel()
+    rng = random.Random(seed)
+    records = [model.format(), *(model.mkdir(1, name) for name in (b"d", b"e"))]
+    directories = [1, model.dirents[1, b"d"].ino, model.dirents[1, b"e"].ino]
+    names = [b"f%d.%d" % (number, number) for number in range(6)]
+    records += [model.create(rng.choice(directories), name) for name in names]
+    for number in range(120):
+        files = [key for key, one in model.dirents.items() if key[1][:1] == b"f"]
+        parent, name = rng.choice(files)
+        ino = model.dirents[parent, name].ino
+        place = rng.choice(directories), b"f%d.%d" % (number + 10, rng.randrange(5))
+        roll = rng.randrange(4)
+        if roll == 0:
+            records.append(model.link(ino, *place))
+        elif roll == 1:
+            records.append(model.rename(parent, name, *place))
+        elif roll == 2 and len(files) > 5:
+            records.append(model.unlink(parent, name))
+        else:
+            records.append(model.commit(ino, rng.randrange(9000)))
+    view = analytics_view(tmp_path, records)
+    assert view.store is not None
+    with view.store.snapshot() as (connection, _):
+        assert list(analytics_kept.contradictions(connection)) == []
     view.store.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from projections.search_view import SearchView
 from projections.stream_source import StreamSource
 from projections.worker import View
 from projections.writer import Writer
+from tests.logcheck import ExpectLog
 from tests.unit.projections.views import apply_split, config, history
 
 KEY = b"k" * 32
@@ -382,3 +384,28 @@ def test_a_deadline_that_passes_between_two_statements_still_ends_the_query() ->
             connection.execute(f"{ENDLESS} SELECT count(*) FROM c").fetchall()
     assert connection.execute("SELECT 1").get == 1
     connection.close()
+
+
+def test_one_thread_looks_at_all_deadlines_and_one_that_fails_spoils_no_other(
+    expect_log: ExpectLog,
+) -> None:
+    expect_log(r"query.interrupt failed")
+    interrupted: list[str] = []
+
+    def fail() -> None:
+        interrupted.append("bad")
+        raise RuntimeError
+
+    with Deadline(0.0, fail), Deadline(60.0, lambda: interrupted.append("early")):
+        threads = threading.active_count()
+        with Deadline(0.0, lambda: interrupted.append("late")) as late:
+            assert threading.active_count() == threads
+            while interrupted.count("late") < 3 or interrupted.count("bad") < 2:
+                time.sleep(0.001)
+        assert late.passed
+        count = interrupted.count("late")
+        bad = interrupted.count("bad")
+        while interrupted.count("bad") < bad + 2:
+            time.sleep(0.001)
+    assert interrupted.count("late") == count
+    assert "early" not in interrupted
