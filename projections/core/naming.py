@@ -72,7 +72,7 @@ def by_extension(items: Items, files: Iterable[FileChange], names: Names) -> ByE
             _count_named(ino, old, new, names, found)
         elif old.size != new.size or old.stored != new.stored:
             if old.nlink <= 1 and new.nlink <= 1:
-                found.resized.append((ino, new.size - old.size, _on_disk(new) - _on_disk(old)))
+                found.resized.append((ino, new.size - old.size, on_disk(new) - on_disk(old)))
             else:
                 found.asked.append(ino)
     found.asked += [ino for ino in {**lost, **got} if ino not in items.inodes]
@@ -101,8 +101,9 @@ def _add(known: dict[str, list[int]], suffix: str, sign: int, image: Image) -> N
         sums = known[suffix] = [0, 0, 0]
     sums[0] += sign
     sums[1] += sign * image.size
-    sums[2] += sign * _on_disk(image)
+    sums[2] += sign * on_disk(image)
 
 
-def _on_disk(image: Image) -> int:
+def on_disk(image: Image) -> int:
+    """Bytes of its content as `du` counts them."""
     return (image.stored + 511) // 512 * 512

@@ -10,7 +10,9 @@ import pytest
 from bench.namespace_model import NamespaceModel
 from gfs.records import Record
 from projections import analytics_kept
+from projections.analytics_names import Change
 from projections.analytics_schema import SCHEMA
+from projections.analytics_view import apply_items
 from projections.core.following import files_of, items_of
 from projections.core.naming import ByExtension, by_extension, names_of, suffix_of
 from projections.search_schema import extension_of
@@ -113,3 +115,22 @@ async def test_extensions_of_all_and_of_the_root_say_the_same(tmp_path: Path) ->
             assert len(whole) == 7
     assert view.store is not None
     view.store.close()
+
+
+def test_names_of_a_file_with_several_are_known_before_a_batch_and_after_it() -> None:
+    """The row of the one that goes is found by its number."""
+    model = NamespaceModel()
+    first, made = model.format(), model.create(1, b"b.x")
+    ino = model.dirents[1, b"b.x"].ino
+    linked, cut = model.link(ino, 1, b"a.y"), model.unlink(1, b"a.y")
+    with duckdb.connect() as connection:
+        connection.execute(SCHEMA)
+        apply_items(items_of(lines_of([first, made, linked])), connection)
+        lines = lines_of([first, made, linked, cut])[-len(cut.changes) :]
+        change = Change(items_of(lines), connection)
+        assert change.knows(ino)
+        assert (change.before(ino), change.after(ino)) == ("y", (1, "b.x"))
+        assert change.extension_after(ino) == "x"
+        change.remove_names()
+        left = connection.execute("SELECT name FROM dirents WHERE ino = $1", [ino]).fetchall()
+        assert left == [("b.x",)]
