@@ -17,8 +17,6 @@ import duckdb
 FLIP = 1 << 62  # xor with it is what flips a number, of any sign
 FEW_ROWS = 300  # so many are in sooner as they are
 FEW_KEYS = 50  # the rows of so many are sooner found by a statement than by an appender
-BLOCK_BITS = 17  # DuckDB keeps bounds of 122,880 rows; inodes are numbered as they come
-FEW_BLOCKS = 3
 
 
 class Form(NamedTuple):
@@ -106,11 +104,12 @@ def put(connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Any]) 
 def among(column: str, inodes: Sequence[int]) -> tuple[str, list[Sequence[int]]]:
     """SQL that `column` is one of these, some at least, and what is bound in it.
 
-    Numbers in the statement let DuckDB leave out what its blocks say is elsewhere, and are the
-    quickest as long as they lie together; where many blocks are read a join is.
+    One number in the statement lets DuckDB leave out what its blocks say is elsewhere. With more
+    of them it compares each row with each, and reads what else is asked for of every row: that
+    takes up to ten times as long as a join.
     """
-    if len(inodes) <= FEW_KEYS and len({one >> BLOCK_BITS for one in inodes}) <= FEW_BLOCKS:
-        return f"{column} IN ({', '.join(str(int(one)) for one in inodes)})", []
+    if len(inodes) == 1:
+        return f"{column} = {int(inodes[0])}", []
     return f"{column} IN (SELECT unnest($1))", [inodes]
 
 
