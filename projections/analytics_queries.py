@@ -19,6 +19,7 @@ from starlette.responses import Response
 from gfs.errors import InvalidArgument, NotFound, NotReady, TooLarge, UsageError
 from gfs.ids import MIB
 from projections.analytics_export import export_lines
+from projections.analytics_largest import Largest
 from projections.analytics_past import Past, asked_past
 from projections.analytics_places import Places
 from projections.analytics_reports import LARGE_COLUMNS, Asked, asked_report, described
@@ -47,6 +48,7 @@ class AnalyticsQueries:
         self._service = service
         self._seconds = service.config.query_s
         self._places = Places()
+        self._largest = Largest()
 
     @contextmanager
     def _reading(self, seconds: float) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -122,7 +124,7 @@ class AnalyticsQueries:
         rows_max = self._service.config.query_rows
 
         def ask(connection: duckdb.DuckDBPyConnection) -> Collected:
-            return report_of(connection, asked, rows_max, self._places)
+            return report_of(connection, asked, rows_max, self._places, self._largest)
 
         return await self._ask(request, ask, history=asked.report.history)
 
@@ -170,13 +172,17 @@ class AnalyticsQueries:
 
 
 def report_of(
-    connection: duckdb.DuckDBPyConnection, asked: Asked, rows_max: int, places: Places
+    connection: duckdb.DuckDBPyConnection,
+    asked: Asked,
+    rows_max: int,
+    places: Places,
+    largest: Largest,
 ) -> Collected:
     """Answer a report, from the largest files if they are what it is about.
 
     Raises: TooLarge, UsageError, NotFound.
     """
-    found = asked.largest(connection)
+    found = asked.largest(connection, largest)
     if found is None:
         return run_statement(connection, *asked.statement(connection), rows_max)
     paths = places.paths(connection, {parent for parent, *_ in found})

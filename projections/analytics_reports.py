@@ -22,6 +22,7 @@ from gfs.errors import InvalidArgument, NotFound
 from projections import analytics_growth as growth
 from projections.analytics_extensions import ADDED_UP
 from projections.analytics_kept import POWER, day
+from projections.analytics_largest import Largest
 from projections.analytics_tree import BELOW, NOTHING, Words, climbing, inode_at
 from projections.core.counting import AGES, DAY_NS, SIZES
 from projections.queries import number, parameters
@@ -178,7 +179,7 @@ class Report:
     by: tuple[str, ...] = ("",)  # what `by` may be, the default first
     of: tuple[str, ...] = ("",)
     rows: int = ROWS_DEFAULT  # default of `n`
-    large: str = ""  # the same of the files in `large`: their places, then the columns
+    is_of_large: bool = False  # the files in `large` are enough for it, if they are many enough
 
 
 REPORTS = {
@@ -186,7 +187,7 @@ REPORTS = {
         "Files by size",
         _top("size DESC"),
         ("path", "n"),
-        large=f"SELECT parent, name, {_COLUMNS} FROM large ORDER BY size DESC, ino LIMIT $n",
+        is_of_large=True,
     ),
     "newest": Report("Files by time of change", _top("mtime DESC"), ("path", "n")),
     "oldest": Report("Files not changed for longest", _top("mtime"), ("path", "n")),
@@ -277,13 +278,13 @@ class Asked:
         bound = {key: one for key, one in self.values.items() if re.search(rf"\${key}\b", sql)}
         return sql, bound | top
 
-    def largest(self, connection: duckdb.DuckDBPyConnection) -> list[tuple[Any, ...]] | None:
+    def largest(
+        self, connection: duckdb.DuckDBPyConnection, largest: Largest
+    ) -> list[tuple[Any, ...]] | None:
         """Parent, name and columns of the files asked for; None if they are not all kept."""
-        if not self.report.large or self.path is not None:
+        if not self.report.is_of_large or self.path is not None:
             return None
-        wanted = self.values["n"]
-        rows = connection.execute(self.report.large, {"n": wanted}).fetchall()
-        return rows if len(rows) == wanted else None
+        return largest.rows(connection, self.values["n"])
 
 
 def asked_report(request: Request, name: str, *chosen: str) -> Asked:

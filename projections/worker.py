@@ -23,6 +23,7 @@ from gfs.errors import GfsError, NotReady, Refused, TimedOut
 from gfs.running import until_one_ends
 from projections.core.dead_letters import Letter
 from projections.core.following import Batch, Gap, HistoryLost
+from projections.core.pacing import Pace
 from projections.figures import LOOK_S, Figures
 from projections.projection import Projection
 from projections.rebuilding import Rebuild
@@ -68,6 +69,7 @@ class View:
         self._lost = False  # the log is not the one that the history had followed
         self.cursor = changes.START
         self.figures = Figures()
+        self.pace = Pace(config.batch_s)
         self._moved = trio.Event()
         self._asked = trio.Event()
         self._asked_at = -1e9  # trio's clock
@@ -355,8 +357,8 @@ class View:
     async def _gather(self, pump: Pump, began: float) -> None:
         """Let more come in: a batch has a price of its own, whatever its size.
 
-        While somebody asks the first event of a quiet time goes at once and a crowd each
-        `batch_s`; what nobody asks for may wait `unasked_s`.
+        While somebody asks the first event of a quiet time goes at once and a crowd as `Pace`
+        has it, each `batch_s` at least; what nobody asks for may wait `unasked_s`.
         """
         figures = self.figures
         while 0 < pump.pending < self._config.batch_events:
@@ -365,7 +367,7 @@ class View:
             if figures.unapplied_since is None:
                 figures.unapplied_since = now
             asked = now < self._asked_at + ASKED_S
-            due = began + (self._config.batch_s if asked else self._config.unasked_s)
+            due = began + (self.pace.period_s if asked else self._config.unasked_s)
             if now >= due:
                 return
             self._asked = trio.Event()
@@ -373,9 +375,10 @@ class View:
                 await self._asked.wait()
 
     async def _apply(self, writer: Writer, batch: Batch) -> None:
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.process_time()
         live = batch.cursor.position > writer.store.cursor.position
         await trio.to_thread.run_sync(writer.write, batch)
+        self.pace.took(time.process_time() - busy)
         self.figures.applied(batch, time.perf_counter() - began, live=live)
         self._move(max(batch.cursor, self.cursor, key=lambda one: one.position))
 

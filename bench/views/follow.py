@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -37,43 +39,59 @@ def rebuild(stage: Stage, view: str) -> dict[str, Any]:
 
 
 def backlog(stage: Stage, views: tuple[str, ...], target: int) -> dict[str, Any]:
-    """Events a second, while all of `views` follow, from a log that lies there up to `target`."""
-    running = [stage.start_view(view) for view in views]
-    starts = {one.name: _first(one) for one in running}
-    found: dict[str, list[Sample]] = {one.name: [starts[one.name]] for one in running}
-    begin = starts[views[0]].position
+    """Events a second, while all of `views` follow, from a log that lies there up to `target`.
+
+    They are all open before the first of them begins: one may take seconds longer to open.
+    """
+    running = [stage.start_view(view, paused=True) for view in views]
+    begin = min(one.wait_at(1).position for one in running)
     end = target - TAIL * (target - begin)
     for one in running:
-        found[one.name] += one.samples(lambda sample: sample.position >= end)
-    result: dict[str, Any] = {"events_per_s": 0}
-    for one in running:
-        first, last = found[one.name][0], _reached(found[one.name], end)
-        events = last.events - first.events
-        if not events or last.at_s <= first.at_s:
-            raise click.ClickException(f"{one.name} had it all at the first look: more --mutations")
-        result[one.name] = {
-            "events": events,
-            "events_per_s": round(events / (last.at_s - first.at_s)),
-            "cpu_us_per_event": round((last.cpu_s - first.cpu_s) / events * 1e6, 1),
-            "stream_cpu_us_per_event": round(
-                (last.stream_cpu_s - first.stream_cpu_s) / events * 1e6, 1
-            ),
-        }
+        one.resume()
+    found = side_by_side(running, lambda sample: sample.position >= end)
     for one in running:
         one.wait_at(target)
         one.stop()
-    result["events_per_s"] = min(result[one.name].pop("events_per_s") for one in running)
-    return result
+    return rates(found, begin)
 
 
-def _first(view: View) -> Sample:
-    """The first sample of a view that applies."""
-    *_, sample = view.samples(lambda one: one.events > 0)
-    return sample
+def side_by_side(
+    running: Sequence[View], until: Callable[[Sample], bool]
+) -> dict[str, list[Sample]]:
+    """Samples of views that apply at the same time, each until it satisfies `until`, by name."""
+
+    def sampled(view: View) -> list[Sample]:
+        return [*view.samples(until)]
+
+    with ThreadPoolExecutor(len(running)) as pool:
+        pending = {one.name: pool.submit(sampled, one) for one in running}
+        return {name: one.result() for name, one in pending.items()}
 
 
-def _reached(samples: list[Sample], position: float) -> Sample:
-    return next(one for one in samples if one.position >= position)
+def rates(found: Mapping[str, Sequence[Sample]], begin: int) -> dict[str, Any]:
+    """Of views that went from `begin` at the same time: the pace of the slowest.
+
+    Each is measured from its first step on: before it a view may read, for its history, what
+    it has long applied. The stream's process, which serves them all, from the first step that
+    any took to the last.
+    """
+    result: dict[str, Any] = {}
+    paces, used = [], []
+    for name, samples in found.items():
+        first, last = next(one for one in samples if one.position > begin), samples[-1]
+        events = last.events - first.events
+        if not events or last.at_s <= first.at_s:
+            raise click.ClickException(f"{name} had it all at the first look: more --mutations")
+        paces.append(events / (last.at_s - first.at_s))
+        used.append((events, first.stream_cpu_s, last.stream_cpu_s))
+        result[name] = {
+            "events": events,
+            "cpu_us_per_event": round((last.cpu_s - first.cpu_s) / events * 1e6, 1),
+        }
+    most, begins, ends = zip(*used, strict=True)
+    stream_us = (max(ends) - min(begins)) / max(most) * 1e6
+    whole = {"events_per_s": round(min(paces)), "stream_cpu_us_per_event": round(stream_us, 1)}
+    return {**whole, **result}
 
 
 def bytes_a_file(stage: Stage, files: int) -> dict[str, float]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from msgspec.structs import replace
 
 from gfs.bearer import authorization
 from gfs.cluster import plan, processes
@@ -17,6 +18,7 @@ from gfs.cluster.layout import Facts, Layout, choose_address
 from gfs.cluster.processes import Process, Registry
 from gfs.cluster.up import Wishes, up
 from gfs.handshake import load_key
+from projections.standing import load_standing, save_standing
 
 VIEWS = plan.VIEWS
 LIMIT_S = 1800.0
@@ -57,9 +59,15 @@ class Stage:
         self.layout.save(self.facts)
         self._stream = _child_of(Registry(self.layout).alive()["master"].pid, "master.stream")
 
-    def start_view(self, view: str) -> View:
-        """Start its process; it may still be building when this returns."""
+    def start_view(self, view: str, *, paused: bool = False) -> View:
+        """Start its process; it may still be building when this returns.
+
+        One that is `paused` opens its files and then waits for `View.resume`.
+        """
         name = f"projections-{view}"
+        if paused:
+            standing = self.layout.data(name) / f"{view}.standing"
+            save_standing(standing, replace(load_standing(standing), paused_ns=time.time_ns()))
         spec = next(one for one in plan.specs(self.layout, self.facts) if one.name == name)
         began = time.monotonic()
         log = self.layout.log(name)
@@ -137,6 +145,10 @@ class View:
         """Until it holds everything up to `position`."""
         *_, last = self.samples(lambda one: one.position >= position and not one.rebuilding)
         return last
+
+    def resume(self) -> None:
+        """Let one that was started paused follow."""
+        self.client.post("/resume").raise_for_status()
 
     def stop(self) -> None:
         """End its process; its files are then whole, without a log beside them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import duckdb
@@ -134,3 +135,33 @@ def test_names_of_a_file_with_several_are_known_before_a_batch_and_after_it() ->
         change.remove_names()
         left = connection.execute("SELECT name FROM dirents WHERE ino = $1", [ino]).fetchall()
         assert left == [("b.x",)]
+
+
+@pytest.mark.parametrize("seed", [31, 32, 33])
+def test_a_file_of_several_names_counts_at_the_least_of_them(tmp_path: Path, seed: int) -> None:
+    """Names come, go and change places, some in one batch with others."""
+    model = NamespaceModel()
+    rng = random.Random(seed)
+    records = [model.format(), *(model.mkdir(1, name) for name in (b"d", b"e"))]
+    directories = [1, model.dirents[1, b"d"].ino, model.dirents[1, b"e"].ino]
+    names = [b"f%d.%d" % (number, number) for number in range(6)]
+    records += [model.create(rng.choice(directories), name) for name in names]
+    for number in range(120):
+        files = [key for key, one in model.dirents.items() if key[1][:1] == b"f"]
+        parent, name = rng.choice(files)
+        ino = model.dirents[parent, name].ino
+        place = rng.choice(directories), b"f%d.%d" % (number + 10, rng.randrange(5))
+        roll = rng.randrange(4)
+        if roll == 0:
+            records.append(model.link(ino, *place))
+        elif roll == 1:
+            records.append(model.rename(parent, name, *place))
+        elif roll == 2 and len(files) > 5:
+            records.append(model.unlink(parent, name))
+        else:
+            records.append(model.commit(ino, rng.randrange(9000)))
+    view = analytics_view(tmp_path, records)
+    assert view.store is not None
+    with view.store.snapshot() as (connection, _):
+        assert list(analytics_kept.contradictions(connection)) == []
+    view.store.close()

@@ -12,9 +12,12 @@ import pytest
 from bench.namespace_model import EPOCH, NamespaceModel
 from gfs.changes import Cursor, Image
 from projections import analytics_kept, analytics_large
+from projections.analytics_large import LARGE
+from projections.analytics_largest import Largest
 from projections.analytics_view import AnalyticsView
 from projections.core.counting import AGES, DAY_NS, SIZES, counted, keys_of
 from projections.core.following import Batch, files_of, items_of
+from projections.duck_rows import put
 from projections.storage import DuckStore
 from tests.unit.projections.analytics import analytics_view, asking
 from tests.unit.projections.views import (
@@ -152,6 +155,28 @@ async def test_largest_are_the_same_from_few_and_from_all(
         few = await ask.rows("/report/largest", n=6)
         assert few == (await ask.rows("/report/largest", n=1000))[:6]
     view.store.close()
+
+
+def test_the_largest_are_told_right_whatever_was_told_before() -> None:
+    """Files grow, shrink, come and go between answers; several are of one size."""
+    rng = random.Random(3)
+    largest = Largest()
+    with duckdb.connect() as connection:
+        connection.execute(LARGE)
+        for number in range(120):
+            if rng.random() < 0.3:
+                connection.execute("DELETE FROM large WHERE ino % 7 = ?", [rng.randrange(7)])
+            rows = [(number * 10 + one, rng.randrange(30), 0, 0, 0, 1, 1, "") for one in range(3)]
+            put(connection, "large", rows)
+            sizes = connection.execute("SELECT ino, size FROM large").fetchall()
+            for wanted in (1, 4, 20):
+                right = sorted(sizes, key=lambda row: (-row[1], row[0]))[:wanted]
+                found = largest.rows(connection, wanted)
+                if len(right) < wanted:
+                    assert found is None
+                else:
+                    assert found is not None
+                    assert [row[2:4] for row in found] == right
 
 
 def test_counts_of_a_batch_are_those_of_its_records_one_by_one() -> None:

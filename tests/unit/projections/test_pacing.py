@@ -1,0 +1,61 @@
+"""How soon after one batch a view begins the next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from projections.core.pacing import Pace
+from projections.search_view import SearchView
+from projections.stream_source import Pump, StreamSource
+from projections.worker import View
+from tests.unit.projections.views import config
+
+
+def test_applying_takes_a_third_of_the_time_at_most_until_that_is_too_long() -> None:
+    pace = Pace(0.05)
+    assert pace.period_s == 0.05  # nothing is known yet
+    for _ in range(50):
+        pace.took(0.005)
+    assert pace.period_s == pytest.approx(0.015, rel=0.01)
+    for _ in range(50):
+        pace.took(1.0)
+    assert pace.period_s == 0.05
+
+
+def test_one_slow_batch_does_not_make_a_view_slow() -> None:
+    pace = Pace(5.0)
+    for _ in range(50):
+        pace.took(0.01)
+    pace.took(0.1)
+    assert pace.period_s < 0.1
+    for _ in range(10):
+        pace.took(0.01)
+    assert pace.period_s < 0.04
+
+
+class Waiting:
+    """A pump with one event, which nobody takes."""
+
+    pending = 1
+
+
+@pytest.mark.parametrize(
+    ("cost_s", "asked", "waits_s"), [(0.004, 1, 0.012), (9, 1, 0.05), (0.004, 0, 1)]
+)
+async def test_what_is_quickly_applied_waits_little_when_somebody_asks(
+    tmp_path: Path, autojump_clock: MockClock, cost_s: float, asked: bool, waits_s: float
+) -> None:
+    values = config(tmp_path, batch_s=0.05, unasked_s=1.0)
+    view = View(SearchView(values), values, StreamSource("http://x", "", None))
+    for _ in range(50):
+        view.pace.took(cost_s)
+    if asked:
+        view.ask()
+    began = trio.current_time()
+    await view._gather(cast(Pump, Waiting()), began)
+    assert trio.current_time() - began == pytest.approx(waits_s, rel=0.01)
