@@ -1,21 +1,18 @@
 """Sums of all regular files by extension, kept among the `counts` as differences that add up.
 
-`projections.core.naming` tells what a batch changes. Most of that it knows by itself; of a file
-with several names, or whose content changed under a name that did not, the names are asked. To
-look at all names takes longer than all else that is done for a small batch's extensions.
+`projections.core.naming` tells what a batch changes. Most of that it knows by itself; the names of
+other files are asked (`projections.analytics_names`).
 """
 
 from __future__ import annotations
 
-import stat
-from collections.abc import Mapping
 from typing import Any
 
 import duckdb
 
-from projections.core.following import DirentKey, Items
-from projections.core.naming import ByExtension, add, renamed, suffix_of
-from projections.duck_rows import among
+from gfs.changes import Image
+from projections.analytics_names import Change, lower
+from projections.core.naming import on_disk
 
 EXTENSION = "extension"  # what such counts are of
 CountsRow = tuple[Any, ...]  # as the table `counts` has them
@@ -27,103 +24,65 @@ ADDED_UP = (
 )
 _SUMS = (
     f"SELECT '{EXTENSION}' AS of, 0 AS key, coalesce(h.extension, '') AS extension,"
-    " {sign} * count(*) AS files, {sign} * sum(size)::BIGINT AS bytes,"
-    f" {{sign}} * sum({_DISK})::BIGINT AS disk_bytes"
+    " count(*) AS files, sum(size)::BIGINT AS bytes,"
+    f" sum({_DISK})::BIGINT AS disk_bytes"
     " FROM (SELECT * FROM {inodes} WHERE mode & 61440 = 32768) i LEFT JOIN {homes} h USING (ino)"
     " GROUP BY ALL"
 )
-SUMS = _SUMS.format(sign=1, inodes="inodes", homes="homes")  # of all inodes, as `counts` has them
+SUMS = _SUMS.format(inodes="inodes", homes="homes")  # of all inodes, as `counts` has them
 # Extensions of the least names of some inodes: to ask `homes` would look at all names.
 _LEAST = (
     "(SELECT ino, min({{'parent': parent, 'name': name, 'extension': extension}}).extension"
     " AS extension FROM dirents WHERE {some} GROUP BY ino)"
 )
-_ONLY = "SELECT ino, extension FROM dirents WHERE {some}"
-_LINKS = "SELECT ino, parent, name, extension FROM dirents WHERE {some}"
-Links = dict[int, dict[DirentKey, str]]  # extensions by name, by inode
+_SIZES = (
+    "SELECT ino, size, stored FROM inodes WHERE mode & 61440 = 32768 AND ino IN (SELECT unnest($1))"
+)
 
 
-def take_out(changes: ByExtension, connection: duckdb.DuckDBPyConnection) -> Links:
-    """Before the items change: what those count for whom the rows must be asked.
-
-    Returns:
-      All names, with their extensions, of the files with several.
-    """
-    _ask(changes, connection, -1)
-    links: Links = {ino: {} for ino, *_ in changes.linked}
-    if links:
-        some, bound = among("ino", list(links))
-        found = connection.execute(_LINKS.format(some=some), bound).fetchall()
-        for ino, parent, name, extension in found:
-            links[ino][parent, name] = extension
-    return links
-
-
-def put_in(
-    changes: ByExtension, links: Links, items: Items, connection: duckdb.DuckDBPyConnection
-) -> list[CountsRow]:
-    """After the items have changed; what is known goes into `counts` with the caller's."""
-    _ask(changes, connection, 1)
+def counts_of(change: Change, connection: duckdb.DuckDBPyConnection) -> list[CountsRow]:
+    """What is to be added to `counts`."""
     sums: dict[str, list[int]] = {}
-    for suffix, more in changes.known.items():
-        _add(sums, _lower(suffix, connection), *more)
-    if changes.resized:
-        some, bound = among("ino", [ino for ino, *_ in changes.resized])
-        extensions = dict(connection.execute(_ONLY.format(some=some), bound).fetchall())
-        for ino, size, on_disk in changes.resized:
-            _add(sums, extensions.get(ino, ""), 0, size, on_disk)
-    if changes.linked:
-        after = renamed(links, items)
-        for ino, old, new in changes.linked:
-            if old is not None:
-                add(sums, _counts_at(links[ino], connection), -1, old)
-            if new is not None:
-                add(sums, _counts_at(after[ino], connection), 1, new)
+    for suffix, more in change.sums.known.items():
+        _add(sums, lower(suffix, connection), *more)
+    for ino, size, disk in change.sums.resized:
+        _add(sums, change.before(ino), 0, size, disk)
+    _add_asked(change, sums, connection)
     return [(EXTENSION, 0, one, *found) for one, found in sums.items() if any(found)]
 
 
-def _add(sums: dict[str, list[int]], extension: str, files: int, size: int, on_disk: int) -> None:
+def _add_asked(
+    change: Change, sums: dict[str, list[int]], connection: duckdb.DuckDBPyConnection
+) -> None:
+    """Files that count at names which the batch does not tell."""
+    olds, news, others = change.items.old_inodes, change.items.inodes, list[int]()
+    for ino in change.sums.asked:
+        if ino not in news:
+            others.append(ino)
+            continue
+        if (old := olds.get(ino)) is not None:
+            _add_image(sums, change.before(ino), -1, old)
+        if (new := news[ino]) is not None:
+            _add_image(sums, change.extension_after(ino), 1, new)
+    if others:  # the batch has no image of them
+        for ino, size, stored in connection.execute(_SIZES, [others]).fetchall():
+            image = Image(size=size, stored=stored)
+            _add_image(sums, change.before(ino), -1, image)
+            _add_image(sums, change.extension_after(ino), 1, image)
+
+
+def _add_image(sums: dict[str, list[int]], extension: str, sign: int, image: Image) -> None:
+    _add(sums, extension, sign, sign * image.size, sign * on_disk(image))
+
+
+def _add(sums: dict[str, list[int]], extension: str, files: int, size: int, disk: int) -> None:
     found = sums.setdefault(extension, [0, 0, 0])
     found[0] += files
     found[1] += size
-    found[2] += on_disk
-
-
-def _counts_at(links: Mapping[DirentKey, str | None], connection: duckdb.DuckDBPyConnection) -> str:
-    """Extension of the least of a regular file's names; "" if it has none."""
-    if not links:
-        return ""
-    least = min(links)
-    known = links[least]
-    return _lower(suffix_of(least[1]), connection) if known is None else known
-
-
-def extension_of(name: str, kind: int, connection: duckdb.DuckDBPyConnection) -> str:
-    """What the macro of that name gives, of a name and the type bits of st_mode."""
-    return _lower(suffix_of(name), connection) if stat.S_ISREG(kind) else ""
-
-
-def _lower(suffix: str, connection: duckdb.DuckDBPyConnection) -> str:
-    """As the rows have it: not every letter is to Python what it is to DuckDB."""
-    if suffix.isascii():
-        return suffix.lower()
-    ((lower,),) = connection.execute("SELECT lower($1::VARCHAR)", [suffix]).fetchall()
-    return str(lower)
-
-
-def _ask(changes: ByExtension, connection: duckdb.DuckDBPyConnection, sign: int) -> None:
-    if changes.asked:
-        _count("ino IN (SELECT unnest($1))", sign, connection, [changes.asked])
+    found[2] += disk
 
 
 def put_in_copy(connection: duckdb.DuckDBPyConnection, numbers: str) -> None:
     """Add inodes that a snapshot made; `numbers` is the SQL condition that they fulfil."""
-    _count(numbers, 1, connection, [])
-
-
-def _count(
-    some: str, sign: int, connection: duckdb.DuckDBPyConnection, bound: list[list[int]]
-) -> None:
-    inodes, homes = f"(SELECT * FROM inodes WHERE {some})", _LEAST.format(some=some)
-    sums = _SUMS.format(sign=sign, inodes=inodes, homes=homes)
-    connection.execute(f"INSERT INTO counts {sums}", bound)
+    inodes, homes = f"(SELECT * FROM inodes WHERE {numbers})", _LEAST.format(some=numbers)
+    connection.execute(f"INSERT INTO counts {_SUMS.format(inodes=inodes, homes=homes)}")

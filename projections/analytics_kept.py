@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 
 import duckdb
 
@@ -23,10 +22,10 @@ from projections import analytics_extensions as extensions
 from projections import analytics_large as large
 from projections.analytics_known import Known
 from projections.analytics_large import LARGE
+from projections.analytics_names import Change
 from projections.core.comparing import Difference
 from projections.core.counting import AGES, DAY_NS, SIZES, counted
-from projections.core.following import Items, files_of
-from projections.core.naming import by_extension, names_of
+from projections.core.following import Items
 from projections.duck_rows import delete, put
 
 COUNTS_ROWS = 50_000  # rows that are no key's sum, until they are added up
@@ -90,22 +89,17 @@ WHERE d.kind <> i.mode & 61440
 """
 
 
-@contextmanager
-def keeping(items: Items, connection: duckdb.DuckDBPyConnection, known: Known) -> Iterator[None]:
-    """Around what brings the tables to `items`: what is kept comes there too."""
-    files, names = files_of(items), names_of(items)
-    changes = by_extension(items, files, names)
-    links = extensions.take_out(changes, connection)
-    yield
-    large.keep(items, names, connection, known)
-    counts: list[extensions.CountsRow] = extensions.put_in(changes, links, items, connection)
-    counts += [(of, key, "", *sums, 0) for (of, key), sums in counted(files).items()]
-    if counts or changes.asked:
+def keep(change: Change, connection: duckdb.DuckDBPyConnection, known: Known) -> None:
+    """Bring what is kept to `change`, which the tables hold by now."""
+    large.keep(change, connection, known)
+    counts = extensions.counts_of(change, connection)
+    counts += [(of, key, "", *sums, 0) for (of, key), sums in counted(change.files).items()]
+    if counts:
         put(connection, "counts", counts)
-        known.counts_room -= len(counts) + len(changes.asked) * 2
+        known.counts_room -= len(counts)
         if known.counts_room < 0:
             _compact(connection, known)
-    _keep_directories(items, connection)
+    _keep_directories(change.items, connection)
 
 
 def _keep_directories(items: Items, connection: duckdb.DuckDBPyConnection) -> None:

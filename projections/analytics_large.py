@@ -13,8 +13,8 @@ from operator import attrgetter
 import duckdb
 
 from projections.analytics_known import Known
-from projections.core.following import DirentKey, Items
-from projections.core.naming import Names
+from projections.analytics_names import Change
+from projections.core.following import DirentKey
 from projections.duck_rows import delete, put
 
 LARGE_FILES = 4000  # so many are kept; half of them may go until they are looked for again
@@ -65,8 +65,9 @@ _LEAST_NAMES = (
 )
 
 
-def keep(items: Items, names: Names, connection: duckdb.DuckDBPyConnection, known: Known) -> None:
-    """Bring `large` to `items`, which the tables hold by now."""
+def keep(change: Change, connection: duckdb.DuckDBPyConnection, known: Known) -> None:
+    """Bring `large` to `change`, which the tables hold by now."""
+    items, names = change.items, change.names
     if known.large is None:
         (known.large,) = connection.execute("SELECT least, found FROM large_from").fetchall()
     least, found = known.large
@@ -85,7 +86,7 @@ def keep(items: Items, names: Names, connection: duckdb.DuckDBPyConnection, know
         gone += others
     if not gone and not came:
         return
-    homes = _homes(items, names, came.keys(), connection)
+    homes = _homes(change, came.keys(), connection)
     delete(connection, "large", ["ino"], [(ino,) for ino in gone])
     rows = [(ino, *one, *homes.get(ino, _NAMELESS)) for ino, one in came.items()]
     put(connection, "large", rows)
@@ -96,14 +97,18 @@ def keep(items: Items, names: Names, connection: duckdb.DuckDBPyConnection, know
 
 
 def _homes(
-    items: Items, names: Names, inodes: Iterable[int], connection: duckdb.DuckDBPyConnection
+    change: Change, inodes: Iterable[int], connection: duckdb.DuckDBPyConnection
 ) -> dict[int, DirentKey]:
-    """Least names, those that the batch tells first; what has none is not among them."""
+    """Least names, those that are known first; what has none is not among them."""
     homes: dict[int, DirentKey] = {}
+    items, names = change.items, change.names
     same, unknown = [], []
     for ino in inodes:
         lost, got, new = names.lost.get(ino), names.got.get(ino), items.inodes.get(ino)
-        if lost is None and got is None:
+        if change.knows(ino):
+            if (least := change.after(ino)) is not None:
+                homes[ino] = least
+        elif lost is None and got is None:
             same.append(ino)
         elif got is not None and new is not None and new.nlink == 1 and ino not in names.several:
             homes[ino] = got

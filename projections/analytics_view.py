@@ -2,13 +2,12 @@
 
 A batch enters through DuckDB's appenders, which take rows of Python's and no data-frame
 library. Items that were touched are deleted and put again: two scans of a key column a
-batch, whatever its size, so larger batches are cheaper. Names are deleted by inode where
-the inode has one name only: a comparison of a million names costs ten times a scan.
+batch, whatever its size, so larger batches are cheaper. Names are deleted by inode, or by the
+number of their row: a comparison of a million names costs ten times a scan.
 """
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -21,9 +20,9 @@ from gfs.config import ProjectionsConfig
 from gfs.routes import Operation
 from projections import analytics_kept, analytics_routes
 from projections.analytics_copy import apply_copy
-from projections.analytics_extensions import extension_of
 from projections.analytics_history import EventHistory
 from projections.analytics_known import Memory
+from projections.analytics_names import Change, extension_of
 from projections.analytics_queries import AnalyticsQueries
 from projections.analytics_schema import (
     DELETION_COLUMNS,
@@ -89,8 +88,10 @@ class AnalyticsView(DuckProjection):
                 if batch.snapshot:
                     apply_items(items, connection)
                 else:
-                    with analytics_kept.keeping(items, connection, known):
-                        apply_items(items, connection)
+                    change = Change(items, connection)
+                    change.remove_names()
+                    apply_items(items, connection)
+                    analytics_kept.keep(change, connection, known)
                 if copy is not None:
                     apply_copy(copy, connection)
                     known.counts_room = 0
@@ -143,10 +144,9 @@ def _deletion_row(one: Deletion, flip: int) -> tuple[Any, ...]:
 
 
 def apply_items(items: Items, connection: duckdb.DuckDBPyConnection) -> None:
-    """Bring the tables to `items`; inside the caller's transaction."""
+    """Bring the tables to `items`, but for names that go; inside the caller's transaction."""
     delete(connection, "inodes", ["ino"], [(ino,) for ino in items.old_inodes])
     delete(connection, "xattrs", ["ino"], [(ino,) for ino in items.old_xattrs])
-    _delete_names(items, connection)
     _put_inodes(items, connection)
     _put_names(items, connection)
     xattrs = [
@@ -194,15 +194,3 @@ def _put_names(items: Items, connection: duckdb.DuckDBPyConnection) -> None:
         rows = [(*row, extension_of(row[1], row[3], connection)) for row in rows]
     if rows:
         _DIRENTS_IN.put(connection, rows, form)
-
-
-def _delete_names(items: Items, connection: duckdb.DuckDBPyConnection) -> None:
-    alone, among_others = [], []
-    for key, dirent in items.old_dirents.items():
-        inode = items.old_inodes.get(dirent.ino)
-        if inode is not None and (inode.nlink == 1 or stat.S_ISDIR(inode.mode)):
-            alone.append((dirent.ino,))
-        else:
-            among_others.append(key)
-    delete(connection, "dirents", ["ino"], alone)
-    delete(connection, "dirents", ["parent", "name"], among_others)

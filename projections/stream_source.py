@@ -6,7 +6,7 @@ ends as bytes and decoded a block at a time.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
@@ -20,10 +20,11 @@ from gfs.errors import BadKey, NotReady, RemoteProtocolError, Unreachable
 from gfs.masters import places
 from gfs.stream_proof import LineCutter
 from projections.core.following import Batch, Follower, HistoryLost
+from projections.wide_reads import WideTransport
 
 SILENCE_S = 5.0  # heartbeats come each second
 CONNECT_S = 3.0
-PENDING_MAX = 30_000  # events read ahead of the one being applied
+PENDING_MAX = 60_000  # events read ahead of the batch being applied
 
 
 class StreamSource:
@@ -48,7 +49,7 @@ class StreamSource:
             raise Unreachable(f"the change stream's socket {unix} is not there")
         base = "http://stream" if use_unix else url if "://" in url else f"http://{url}"
         return httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=unix if use_unix else None, verify=is_tls(base)),
+            transport=WideTransport(unix if use_unix else "", verify=is_tls(base)),
             base_url=base,
             headers=self._headers,
             timeout=timeout,
@@ -112,11 +113,21 @@ async def _blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[Line]]:
 
 
 class Pump:
-    """Reads the stream ahead of who applies it, up to a bound."""
+    """Reads the stream ahead of who applies it, up to a bound.
 
-    def __init__(self, source: StreamSource, start: Cursor) -> None:
+    Who gathers a batch is told by `wake` as often as something came and there are `enough` events.
+    """
+
+    def __init__(
+        self,
+        source: StreamSource,
+        start: Cursor,
+        enough: int = PENDING_MAX,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
         self._source = source
         self._start = start
+        self._enough, self._wake = enough, wake
         self._follower = Follower(start)
         self._news = trio.Event()
         self._space = trio.Event()
@@ -156,6 +167,8 @@ class Pump:
                 self.heard_at = trio.current_time()
                 self._follower.take(lines)
                 self._news.set()
+                if self._follower.pending >= self._enough:
+                    self._wake()
                 while self._follower.pending > PENDING_MAX:
                     self._space = trio.Event()
                     await self._space.wait()

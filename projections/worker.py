@@ -306,7 +306,7 @@ class View:
             log.warning("stream.reset view=%s from=%s %s", self.name, start, error)
             await self._rebuild(lost=True)
             return
-        pump = Pump(self._source, start)
+        pump = Pump(self._source, start, self._config.batch_events, lambda: self._asked.set())
         try:
             await until_one_ends(pump.receive, partial(self._apply_all, writer, pump))
         except HistoryLost as error:

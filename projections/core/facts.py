@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from gfs import changes
-from gfs.changes import Copied, Image, Line
+from gfs.changes import Actor, Copied, Image, Keys, Line
 from gfs.ids import TRASH_INO
 
 HOUR_NS = 3600 * 1_000_000_000
+_NOBODY = Actor()
 
 
 class Deletion(NamedTuple):
@@ -139,21 +139,25 @@ def _deletions(record: Sequence[Line]) -> list[Deletion]:
         now_at = named.get(old.ino)
         if now_at is not None and now_at != TRASH_INO:
             continue
-        actor = line.actor or changes.Actor()
-        found.append(
-            Deletion(
-                cursor=line.cursor,
-                time_ns=line.time_ns,
-                parent=keys.parent,
-                name=keys.name,
-                ino=old.ino,
-                kind=stat.S_IFMT(old.kind),
-                size=sizes.get(old.ino, 0),
-                to_trash=now_at == TRASH_INO,
-                uid=actor.uid,
-                pid=actor.pid,
-                host=actor.host,
-                mount=actor.mount,
-            )
-        )
+        size = sizes.get(old.ino, 0)
+        found.append(deletion_of(line, keys, old, size, to_trash=now_at == TRASH_INO))
     return found
+
+
+def deletion_of(line: Line, keys: Keys, old: Image, size: int, *, to_trash: bool) -> Deletion:
+    """Of the line that takes a name, whose keys and old image these are."""
+    actor = line.actor or _NOBODY
+    return Deletion(
+        line.cursor,
+        line.time_ns,
+        keys.parent,
+        keys.name,
+        old.ino,
+        stat.S_IFMT(old.kind),
+        size,
+        to_trash,
+        actor.uid,
+        actor.pid,
+        actor.host,
+        actor.mount,
+    )

@@ -2,13 +2,13 @@
 
 Sums by extension are kept as differences that add up. An inode counts at the extension of
 its least name; mostly a batch tells which that was and is. Where it does not (several
-links, content that changed under a name that did not) the view has to be asked for names.
+links, content that changed under a name that did not) the view's rows have to be asked.
 """
 
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gfs.changes import Image
@@ -33,13 +33,11 @@ class ByExtension:
     Attributes:
       known: by suffix, which is an extension not yet in lower case.
       resized: inode, bytes and disk bytes more, of files whose only name is as it was.
-      linked: files of whose names some are not told.
-      asked: inodes of whom the rows must tell all, what they are before and after.
+      asked: inodes of whom the rows must tell, what they are before and after.
     """
 
     known: dict[str, list[int]] = field(default_factory=dict)
     resized: list[tuple[int, int, int]] = field(default_factory=list)
-    linked: list[FileChange] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
 
 
@@ -74,9 +72,9 @@ def by_extension(items: Items, files: Iterable[FileChange], names: Names) -> ByE
             _count_named(ino, old, new, names, found)
         elif old.size != new.size or old.stored != new.stored:
             if old.nlink <= 1 and new.nlink <= 1:
-                found.resized.append((ino, new.size - old.size, _on_disk(new) - _on_disk(old)))
+                found.resized.append((ino, new.size - old.size, on_disk(new) - on_disk(old)))
             else:
-                found.linked.append((ino, old, new))
+                found.asked.append(ino)
     found.asked += [ino for ino in {**lost, **got} if ino not in items.inodes]
     return found
 
@@ -89,41 +87,23 @@ def _count_named(
     old_told = old is None or (lost is not None and old.nlink == 1)
     new_told = new is None or (got is not None and new.nlink == 1)
     if not old_told or not new_told or ino in names.several:
-        found.linked.append((ino, old, new))
+        found.asked.append(ino)
         return
     if old is not None and lost is not None:
-        add(found.known, suffix_of(lost[1]), -1, old)
+        _add(found.known, suffix_of(lost[1]), -1, old)
     if new is not None and got is not None:
-        add(found.known, suffix_of(got[1]), 1, new)
+        _add(found.known, suffix_of(got[1]), 1, new)
 
 
-def renamed(
-    links: Mapping[int, Mapping[DirentKey, str]], items: Items
-) -> dict[int, dict[DirentKey, str | None]]:
-    """What the names of some inodes come to by `items`; None for what was not there before.
-
-    Args:
-      links: the names before, with something that stays theirs, by inode: of each one, all.
-    """
-    found: dict[int, dict[DirentKey, str | None]] = {ino: {**one} for ino, one in links.items()}
-    for key, old in items.old_dirents.items():
-        if old.ino in found:
-            found[old.ino].pop(key, None)
-    for key, new in items.dirents.items():
-        if new is not None and new.ino in found:
-            found[new.ino][key] = links[new.ino].get(key)
-    return found
-
-
-def add(sums_by: dict[str, list[int]], key: str, sign: int, image: Image) -> None:
-    """Count a file once more, or with -1 once less."""
-    sums = sums_by.get(key)
+def _add(known: dict[str, list[int]], suffix: str, sign: int, image: Image) -> None:
+    sums = known.get(suffix)
     if sums is None:
-        sums = sums_by[key] = [0, 0, 0]
+        sums = known[suffix] = [0, 0, 0]
     sums[0] += sign
     sums[1] += sign * image.size
-    sums[2] += sign * _on_disk(image)
+    sums[2] += sign * on_disk(image)
 
 
-def _on_disk(image: Image) -> int:
+def on_disk(image: Image) -> int:
+    """Bytes of its content as `du` counts them."""
     return (image.stored + 511) // 512 * 512

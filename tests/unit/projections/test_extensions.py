@@ -11,7 +11,9 @@ import pytest
 from bench.namespace_model import NamespaceModel
 from gfs.records import Record
 from projections import analytics_kept
+from projections.analytics_names import Change
 from projections.analytics_schema import SCHEMA
+from projections.analytics_view import apply_items
 from projections.core.following import files_of, items_of
 from projections.core.naming import ByExtension, by_extension, names_of, suffix_of
 from projections.search_schema import extension_of
@@ -28,13 +30,6 @@ def changes_of(*records: Record) -> ByExtension:
     """Of a batch of the last of these records."""
     items = items_of(lines_of(records)[-len(records[-1].changes) :])
     return by_extension(items, files_of(items), names_of(items))
-
-
-def linked(*records: Record) -> list[int]:
-    """Files of whom the names must be asked."""
-    changes = changes_of(*records)
-    assert changes.asked == []
-    return [ino for ino, *_ in changes.linked]
 
 
 def test_a_suffix_is_an_extension_before_it_is_lowered(tmp_path: Path) -> None:
@@ -61,15 +56,15 @@ def test_a_batch_tells_most_changes_itself() -> None:
     assert changes_of(first, model.unlink(1, b"b.c")).known == {"c": [-1, -700, -1024]}
 
 
-def test_files_with_several_links_are_asked_for_their_names() -> None:
+def test_files_with_several_links_are_asked_for() -> None:
     model = NamespaceModel()
     first = model.format()
     model.create(1, b"b.x")
     ino = model.dirents[1, b"b.x"].ino
-    assert linked(first, model.link(ino, 1, b"a.y")) == [ino]
-    assert linked(first, model.commit(ino, 9)) == [ino]
-    assert linked(first, model.rename(1, b"a.y", 1, b"c.z")) == [ino]
-    assert linked(first, model.unlink(1, b"b.x")) == [ino]
+    assert changes_of(first, model.link(ino, 1, b"a.y")).asked == [ino]
+    assert changes_of(first, model.commit(ino, 9)).asked == [ino]
+    assert changes_of(first, model.rename(1, b"a.y", 1, b"c.z")).asked == [ino]
+    assert changes_of(first, model.unlink(1, b"b.x")).asked == [ino]
 
 
 def test_names_that_change_without_their_inodes_are_asked_for() -> None:
@@ -121,6 +116,25 @@ async def test_extensions_of_all_and_of_the_root_say_the_same(tmp_path: Path) ->
             assert len(whole) == 7
     assert view.store is not None
     view.store.close()
+
+
+def test_names_of_a_file_with_several_are_known_before_a_batch_and_after_it() -> None:
+    """The row of the one that goes is found by its number."""
+    model = NamespaceModel()
+    first, made = model.format(), model.create(1, b"b.x")
+    ino = model.dirents[1, b"b.x"].ino
+    linked, cut = model.link(ino, 1, b"a.y"), model.unlink(1, b"a.y")
+    with duckdb.connect() as connection:
+        connection.execute(SCHEMA)
+        apply_items(items_of(lines_of([first, made, linked])), connection)
+        lines = lines_of([first, made, linked, cut])[-len(cut.changes) :]
+        change = Change(items_of(lines), connection)
+        assert change.knows(ino)
+        assert (change.before(ino), change.after(ino)) == ("y", (1, "b.x"))
+        assert change.extension_after(ino) == "x"
+        change.remove_names()
+        left = connection.execute("SELECT name FROM dirents WHERE ino = $1", [ino]).fetchall()
+        assert left == [("b.x",)]
 
 
 @pytest.mark.parametrize("seed", [31, 32, 33])

@@ -6,12 +6,13 @@ import stat
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from bench.namespace_model import NamespaceModel
-from gfs.changes import text_of
+from gfs.changes import Line, text_of
 from gfs.ids import TRASH_INO
 from gfs.items import Dirent
-from gfs.records import Copy, DirentChange, Record
+from gfs.records import Copy, DirentChange, InodeChange, Record, RecordActor
 from projections.core import happenings
 from projections.core.facts import facts_of
 from projections.core.happenings import Happening, Told
@@ -45,6 +46,65 @@ def test_what_is_told_in_one_pass_is_what_each_tells_for_itself(seed: int) -> No
     told.add(lines)
     assert found.told == told
     assert found.facts == facts_of(lines)
+
+
+def moves() -> dict[str, list[Line]]:
+    """Records of a move by what is odd about them, with the parents' inodes as of a master."""
+    model = NamespaceModel()
+    model.format()
+    model.mkdir(1, b"a")
+    model.mkdir(1, b"b")
+    model.create(1, b"f")
+    (a, b, f) = (model.dirents[1, name].ino for name in (b"a", b"b", b"f"))
+    trash, images = int(TRASH_INO), model.inodes
+    link, folder = Dirent(f, stat.S_IFREG), Dirent(b, stat.S_IFDIR)
+
+    def record(ino: int, dirent: Dirent, here: int, there: int, **other: Any) -> list[Line]:
+        old = images[ino]
+        changes: list[Any] = [
+            DirentChange((here, b"x"), dirent, None),
+            InodeChange((ino,), old, replace(old, ctime_ns=7, **other)),
+            DirentChange((there, b"y"), None, dirent),
+        ]
+        for parent in {here, there} - {trash}:
+            old = images[parent]
+            changes.append(InodeChange((parent,), old, replace(old, mtime_ns=9, ctime_ns=9)))
+        return lines_of([Record(1, 1, 5, "rename", RecordActor(3, 3), changes)])
+
+    return {
+        "within": record(f, link, a, a),
+        "across": record(f, link, a, b),
+        "trashed": record(f, link, a, trash),
+        "undeleted": record(f, link, trash, a),
+        "directory": record(b, folder, 1, a),
+        "touched": record(f, link, a, b, mtime_ns=8),
+        "grown": record(f, link, a, b, size=8),
+        "written": record(f, link, a, b, data_version=8),
+        "given": record(f, link, a, b, uid=8),
+        "marked": record(f, link, a, b, attributes={b"user.x": b"1"}),
+        "into itself": record(b, folder, 1, b),
+    }
+
+
+@pytest.mark.parametrize(("odd", "lines"), moves().items())
+def test_a_move_told_in_one_pass_is_what_each_tells_for_itself(odd: str, lines: list[Line]) -> None:
+    found, told = Recorded(), Told()
+    found.add(lines)
+    told.add(lines)
+    assert found.told == told
+    assert found.facts == facts_of(lines)
+    assert found.told.events
+
+
+def test_a_plain_move_needs_no_second_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = {"within": "renamed", "across": "renamed", "directory": "renamed"}
+    expected |= {"trashed": "trashed", "undeleted": "undeleted"}
+    records = moves()
+    monkeypatch.setattr(happenings, "_of_record", None)
+    for odd, event in expected.items():
+        found = Recorded()
+        found.add(records[odd])
+        assert [one.event for one in found.told.events] == [event]
 
 
 @pytest.mark.parametrize("seed", range(6))

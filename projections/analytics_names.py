@@ -1,0 +1,111 @@
+"""A change by a batch, and names that it needs and does not tell.
+
+Those are of files with several links, or whose content alone changed. They are asked in one
+look at all names, before the batch changes the tables; what they are after it follows. With
+them come the numbers of their rows: to find a name among a million by comparing names takes ten
+times as long.
+"""
+
+from __future__ import annotations
+
+import stat
+
+import duckdb
+
+from projections.core.following import DirentKey, Items, files_of
+from projections.core.naming import by_extension, names_of, suffix_of
+from projections.duck_rows import among, delete
+
+_ROWS = "SELECT rowid, ino, parent, name, extension FROM dirents WHERE {some}"
+
+
+def extension_of(name: str, kind: int, connection: duckdb.DuckDBPyConnection) -> str:
+    """What the macro of that name gives, of a name and the type bits of st_mode."""
+    return lower(suffix_of(name), connection) if stat.S_ISREG(kind) else ""
+
+
+def lower(suffix: str, connection: duckdb.DuckDBPyConnection) -> str:
+    """As the rows have it: not every letter is to Python what it is to DuckDB."""
+    if suffix.isascii():
+        return suffix.lower()
+    ((found,),) = connection.execute("SELECT lower($1::VARCHAR)", [suffix]).fetchall()
+    return str(found)
+
+
+class Change:
+    """Items that a batch brings about, with what the tables say of names before it.
+
+    Attributes:
+      files: regular files among the items.
+      names: those that files lose and get.
+      sums: what changes by extension.
+    """
+
+    def __init__(self, items: Items, connection: duckdb.DuckDBPyConnection) -> None:
+        """Asks, so the batch may not have changed the tables yet."""
+        self.items = items
+        self.files, self.names = files_of(items), names_of(items)
+        self.sums = by_extension(items, self.files, self.names)
+        self._connection = connection
+        self._alone: list[int] = []  # inodes with one name, which goes
+        self._among_others: list[DirentKey] = []  # names that go, of inodes that may keep some
+        asked = {*self.sums.asked, *(ino for ino, *_ in self.sums.resized), *self._part()}
+        self._numbers: dict[DirentKey, int] = {}  # of rows
+        self._asked: dict[int, dict[DirentKey, str]] = {ino: {} for ino in asked}
+        if asked:
+            self._ask()
+
+    def _part(self) -> set[int]:
+        """Sort names that go, or go to another inode; those inodes whose names must be asked."""
+        several = set()
+        inodes = self.items.old_inodes
+        for key, dirent in self.items.old_dirents.items():
+            inode = inodes.get(dirent.ino)
+            if inode is not None and (inode.nlink == 1 or stat.S_ISDIR(inode.mode)):
+                self._alone.append(dirent.ino)
+            else:
+                self._among_others.append(key)
+                several.add(dirent.ino)
+        return several
+
+    def _ask(self) -> None:
+        some, bound = among("ino", [*self._asked])
+        rows = self._connection.execute(_ROWS.format(some=some), bound).fetchall()
+        for number, ino, parent, name, extension in rows:
+            self._numbers[parent, name] = number
+            self._asked[ino][parent, name] = extension
+
+    def knows(self, ino: int) -> bool:
+        """Whether it was asked for, so that `before` and `after` can tell."""
+        return ino in self._asked
+
+    def before(self, ino: int) -> str:
+        """Extension of the least name that it had; "" if it had none."""
+        names = self._asked[ino]
+        return names[min(names)] if names else ""
+
+    def after(self, ino: int) -> DirentKey | None:
+        """The least name that it comes to have; None if it has none."""
+        dirents, names = self.items.dirents, self.names
+        found = [key for key in self._asked[ino] if key not in dirents]
+        if ino in names.several:
+            found += [key for key, one in dirents.items() if one is not None and one.ino == ino]
+        elif ino in names.got:
+            found.append(names.got[ino])
+        return min(found, default=None)
+
+    def extension_after(self, ino: int) -> str:
+        """Extension of the least name that a regular file comes to have; "" if it has none."""
+        least = self.after(ino)
+        if least is None:
+            return ""
+        known = self._asked[ino].get(least)
+        return extension_of(least[1], stat.S_IFREG, self._connection) if known is None else known
+
+    def remove_names(self) -> None:
+        """Take names that go out of the table; their numbers hold until then."""
+        delete(self._connection, "dirents", ["ino"], [(ino,) for ino in self._alone])
+        numbers = [self._numbers[key] for key in self._among_others if key in self._numbers]
+        if numbers:
+            some, bound = among("rowid", numbers)
+            self._connection.execute(f"DELETE FROM dirents WHERE {some}", bound)
