@@ -11,6 +11,7 @@ from gfs.items import CHUNKS, SERVERS, Chunk, ChunkKind, ChunkState, Member
 from gfs.messages import Allocate, Done, Lease, Located, SealChunk, Sealed
 from master.core import placement
 from master.core.decision import Decision, NeedsSeal, NeedsServers
+from master.core.sealing import FIRST_VERSION
 from master.core.servers import Servers
 from master.core.tables import ReadTables
 
@@ -49,7 +50,7 @@ class Chunks:
         for server in chosen:
             self._servers.live[server].open_chunks += 1
         return decision.draw_handle(), Chunk(
-            1,
+            FIRST_VERSION,
             kind,
             ChunkState.OPEN,
             goal,

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from gfs import messages as m
 from gfs.items import CHUNKS, INODES, SERVERS, Chunk, ChunkState, Inode, Server
-from master.core import tails
+from master.core import sealing, tails
 from master.core.abandoned import Abandoned
 from master.core.barriers import Barriers
 from master.core.decision import Decision
@@ -101,7 +101,7 @@ class Fleet:
         if chunk is None:
             self.strays.found(server, replica.handle)
         elif chunk.state is ChunkState.OPEN:
-            if replica.recovered:
+            if replica.recovered or sealing.is_begun(chunk):  # by a master that died in it
                 self.abandoned.broken(replica.handle, outgoing=replica.outgoing)
             elif replica.outgoing:
                 self._seals.begin(replica.handle)  # only what is sealed can be moved

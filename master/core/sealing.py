@@ -46,6 +46,7 @@ from master.core import extents
 from master.core.decision import Decision
 from master.core.tables import ReadTables
 
+FIRST_VERSION = 1  # of a new chunk; each seal that is begun raises it
 FENCE_WAIT_S = 0.5
 NO_INTACT_WAIT_S = 30.0
 SLOW_DISK_WAIT_S = 10.0  # else a slow disk would make every seal a copy of the chunk
@@ -143,6 +144,11 @@ class Seal:
         """Dedup facts of the longest member: what landed, writer by writer."""
         best = max(self.answers.values(), key=lambda answer: answer.end)
         return best.writers
+
+
+def is_begun(chunk: Chunk) -> bool:
+    """Is it to be sealed? Readers ask for the raised version, which members may not know of."""
+    return chunk.state is ChunkState.OPEN and chunk.version > FIRST_VERSION
 
 
 def begin(decision: Decision, handle: int, chunk: Chunk, now_s: float) -> Seal:

@@ -426,6 +426,30 @@ def test_a_master_that_dies_at_any_step_of_a_seal_starts_again(
     assert len(open_chunks) == 1
 
 
+@pytest.mark.parametrize("steps", range(8))
+def test_a_seal_that_a_master_died_in_is_done_though_nobody_asks_for_it_again(
+    make_cluster: MakeCluster, steps: int
+) -> None:
+    """Once it is begun readers ask for a version that no member has, or that members cannot end."""
+    c = make_cluster()
+    a, b = c.client(), c.client("/n")
+    f = a.create(b"f")
+    tail = a.open_tail(f)
+    c.append(tail.lease, 100, writer=7, sequence=1)
+    a.send(m.ResolveTail(f, 7, tail.lease.handle, 1))
+    for _ in range(steps):
+        if not c._works:
+            break
+        c.deliver(c.step_queued())
+    begun = c.chunk(tail.lease.handle).version > tail.lease.version
+    c.restart(resume=False)
+    b.open()
+    c.pass_time(3)
+    chunk = c.chunk(tail.lease.handle)
+    assert (chunk.state is ChunkState.SEALED) == begun
+    assert chunk.length == (100 if begun else 0)
+
+
 def test_the_only_member_with_all_of_a_sealed_chunk_condenses_and_need_not_copy(
     c: Cluster, a: Client
 ) -> None:
