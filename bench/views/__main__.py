@@ -122,11 +122,11 @@ def _measure(
     for view in VIEWS:
         _say(f"building the {view} view")
         found["rebuild"][view] = follow.rebuild(stage, view)
-    found["bytes_per_file"] = follow.bytes_a_file(stage, files)
+    found["bytes_per_file"] = follow.bytes_a_file(stage)
     load = Load(made)
     if "events" in parts:
         found["events"] = _events(stage, load, mutations)
-        found["bytes_per_file_after_events"] = follow.bytes_a_file(stage, files)
+        found["bytes_per_file_after_events"] = follow.bytes_a_file(stage)
     if "lag" in parts:
         _say(f"lag at {rate} mutations a second")
         found["lag"] = trio.run(follow.lag, stage, load, rate, seconds)

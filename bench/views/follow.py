@@ -22,6 +22,7 @@ from bench.views.tree import TOP
 TAIL = 0.05  # of the records: the last batch of all waits for more to come
 QUESTIONS = {"search": "/du?path=/", "analytics": "/report"}
 ASK_S = 0.2
+_FILES = "SELECT count(*) FROM inodes WHERE mode & 61440 = 32768"  # regular ones
 RENAMES = 6
 WARM_S = 2.0
 
@@ -94,13 +95,18 @@ def rates(found: Mapping[str, Sequence[Sample]], begin: int) -> dict[str, Any]:
     return {**whole, **result}
 
 
-def bytes_a_file(stage: Stage, files: int) -> dict[str, float]:
-    """What each view lies in, when nobody has it open and its journal is written back."""
+def bytes_a_file(stage: Stage) -> dict[str, float]:
+    """What each view lies in, when nobody has it open and its journal is written back.
+
+    Of each file that it holds, those in the trash too, which mutations make more.
+    """
     search, analytics = (str(stage.layout.data(f"projections-{view}") / view) for view in VIEWS)
     with closing(apsw.Connection(f"{search}.db")) as database:
+        database.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # opens the journal
         database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
     with duckdb.connect(f"{analytics}.duckdb") as columns:
         columns.execute("CHECKPOINT")
+        ((files,),) = columns.execute(_FILES).fetchall()
     found = {
         view: round(sum(path.stat().st_size for path in stage.view_files(view)) / files, 1)
         for view in VIEWS
