@@ -20,6 +20,7 @@ REGRESSIONS = {
     995: "a copy that failed at once was ordered again at once, and the master heard nobody",
     31485: "a record stood behind a gap: its only member had lost the one before with its power",
     31516: "a reader took the end of a tail sealed meanwhile for that of the file",
+    56115: "a seal that a master had died in was begun again by nobody, and nobody could read",
 }
 
 
