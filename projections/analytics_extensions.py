@@ -12,7 +12,7 @@ import duckdb
 
 from gfs.changes import Image
 from projections.analytics_names import Change, lower
-from projections.core.naming import on_disk
+from projections.core.naming import add_image
 
 EXTENSION = "extension"  # what such counts are of
 CountsRow = tuple[Any, ...]  # as the table `counts` has them
@@ -61,18 +61,14 @@ def _add_asked(
             others.append(ino)
             continue
         if (old := olds.get(ino)) is not None:
-            _add_image(sums, change.before(ino), -1, old)
+            add_image(sums, change.before(ino), -1, old)
         if (new := news[ino]) is not None:
-            _add_image(sums, change.extension_after(ino), 1, new)
+            add_image(sums, change.extension_after(ino), 1, new)
     if others:  # the batch has no image of them
         for ino, size, stored in connection.execute(_SIZES, [others]).fetchall():
             image = Image(size=size, stored=stored)
-            _add_image(sums, change.before(ino), -1, image)
-            _add_image(sums, change.extension_after(ino), 1, image)
-
-
-def _add_image(sums: dict[str, list[int]], extension: str, sign: int, image: Image) -> None:
-    _add(sums, extension, sign, sign * image.size, sign * on_disk(image))
+            add_image(sums, change.before(ino), -1, image)
+            add_image(sums, change.extension_after(ino), 1, image)
 
 
 def _add(sums: dict[str, list[int]], extension: str, files: int, size: int, disk: int) -> None:

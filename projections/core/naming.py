@@ -72,7 +72,7 @@ def by_extension(items: Items, files: Iterable[FileChange], names: Names) -> ByE
             _count_named(ino, old, new, names, found)
         elif old.size != new.size or old.stored != new.stored:
             if old.nlink <= 1 and new.nlink <= 1:
-                found.resized.append((ino, new.size - old.size, on_disk(new) - on_disk(old)))
+                found.resized.append((ino, new.size - old.size, _on_disk(new) - _on_disk(old)))
             else:
                 found.asked.append(ino)
     found.asked += [ino for ino in {**lost, **got} if ino not in items.inodes]
@@ -90,20 +90,20 @@ def _count_named(
         found.asked.append(ino)
         return
     if old is not None and lost is not None:
-        _add(found.known, suffix_of(lost[1]), -1, old)
+        add_image(found.known, suffix_of(lost[1]), -1, old)
     if new is not None and got is not None:
-        _add(found.known, suffix_of(got[1]), 1, new)
+        add_image(found.known, suffix_of(got[1]), 1, new)
 
 
-def _add(known: dict[str, list[int]], suffix: str, sign: int, image: Image) -> None:
+def add_image(known: dict[str, list[int]], suffix: str, sign: int, image: Image) -> None:
+    """Count a file, its bytes and those on disk at `suffix`; with `sign` -1 no longer."""
     sums = known.get(suffix)
     if sums is None:
         sums = known[suffix] = [0, 0, 0]
     sums[0] += sign
     sums[1] += sign * image.size
-    sums[2] += sign * on_disk(image)
+    sums[2] += sign * _on_disk(image)
 
 
-def on_disk(image: Image) -> int:
-    """Bytes of its content as `du` counts them."""
+def _on_disk(image: Image) -> int:
     return (image.stored + 511) // 512 * 512
