@@ -25,14 +25,19 @@ MISTAKES = (UsageError, DirectoryInUse, WrongCluster, BadKey, NewerFormat)
 GC_THRESHOLDS = (50_000, 20, 20)
 
 
+def prepare_process() -> None:
+    """What every process that lives long wants; in its main thread, before the loop starts."""
+    gc.set_threshold(*GC_THRESHOLDS)
+    show_stacks_on_sigusr1()
+
+
 def run_daemon(name: str, serve: Callable[[], Awaitable[None]]) -> int:
     """Run `serve` to its end; returns the exit code.
 
     The first expected error inside any group of errors is what is told. A bug
     propagates with its traceback.
     """
-    gc.set_threshold(*GC_THRESHOLDS)
-    show_stacks_on_sigusr1()
+    prepare_process()
     code = 0
     try:
         trio.run(serve)

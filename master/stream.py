@@ -13,7 +13,6 @@ Ends when the master, its parent, ends.
 from __future__ import annotations
 
 import argparse
-import gc
 import logging
 import os
 import signal
@@ -29,7 +28,7 @@ import trio
 from gfs import logs, readiness
 from gfs.errors import GfsError, UsageError
 from gfs.handshake import load_key
-from gfs.running import GC_THRESHOLDS
+from gfs.running import prepare_process
 from gfs.serving import Deferred, serve_http
 from master.stream_service import READERS_MAX, Service
 
@@ -118,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the stream's server; exit code 2 for a mistake of the caller."""
     given = _arguments(sys.argv[1:] if argv is None else argv)
     os.nice(NICE)
-    gc.set_threshold(*GC_THRESHOLDS)
+    prepare_process()
     logs.set_up(given.log_level, given.log_file)
     try:
         key = load_key(Path(given.key_file)) if given.key_file else None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import gc
 import logging
 import os
 import shutil
@@ -29,11 +28,10 @@ from gfs.config import load
 from gfs.errors import GfsError, UsageError
 from gfs.handshake import load_key
 from gfs.messages import Access, DropInterest, Entry
-from gfs.running import GC_THRESHOLDS, first_of
+from gfs.running import first_of, prepare_process
 from gfs.sections import MountConfig
 from gfs.serving import common_application, serve_http
 from gfs.squashing import Layers
-from gfs.stacks import show_stacks_on_sigusr1
 from mount import accessing, mountpoint, words
 from mount.answering import Tables
 from mount.guard import end_guard, guard_reads
@@ -282,8 +280,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logs.set_up(config.log_level, config.log_file)
         logging.getLogger("pyfuse3").addFilter(is_news)
         log_file = config.log_file
-        show_stacks_on_sigusr1()
-        gc.set_threshold(*GC_THRESHOLDS)
+        prepare_process()
         trio.run(Mount(config, place, key, kernel).serve)
     except (UsageError, GfsError, OSError, BaseExceptionGroup) as error:
         reason = first_of(error)

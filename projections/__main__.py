@@ -6,7 +6,6 @@ One process may keep one view or all of them. The queries of each are below its 
 
 from __future__ import annotations
 
-import gc
 import logging
 import signal
 import sys
@@ -24,7 +23,7 @@ from gfs.errors import GfsError, UsageError
 from gfs.handshake import load_key
 from gfs.http import application
 from gfs.routes import Operation
-from gfs.running import GC_THRESHOLDS, first_of
+from gfs.running import first_of, prepare_process
 from gfs.serving import serve_http
 from projections.analytics_queries import AnalyticsQueries
 from projections.analytics_routes import sql_operations as sql_of_duckdb
@@ -142,7 +141,7 @@ async def serve(views: list[View], config: ProjectionsConfig, key: bytes | None)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the projections; 2 for a mistake of the caller, 1 for a failure."""
-    gc.set_threshold(*GC_THRESHOLDS)
+    prepare_process()
     try:
         config, _ = configuration.load("projections", sys.argv[1:] if argv is None else argv)
         logs.set_up(config.log_level, config.log_file)

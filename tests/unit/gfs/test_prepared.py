@@ -1,4 +1,4 @@
-"""Processes that hold crowds of objects without cycles keep the collector from looking at them."""
+"""Processes that live long but are no `run_daemon`: the collector looks seldom, SIGUSR1 asks."""
 
 from __future__ import annotations
 
@@ -26,15 +26,18 @@ def thresholds() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("main", "arguments"), [(stream.main, STREAM), (projections.main, ["--key-file=/none"])]
 )
-def test_the_collector_looks_seldom(
+def test_what_lives_long_is_prepared(
     main: Callable[[Sequence[str]], int],
     arguments: list[str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr("gfs.running.show_stacks_on_sigusr1", lambda: asked.append(True))
     monkeypatch.setattr("os.nice", lambda _: 0)
     monkeypatch.setattr("gfs.logs.set_up", lambda *_: None)
     gc.set_threshold(700, 10, 10)
     assert main(arguments) == 2
     assert "/none" in capsys.readouterr().err
     assert gc.get_threshold() == GC_THRESHOLDS
+    assert asked
