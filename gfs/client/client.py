@@ -84,11 +84,11 @@ class Client:
             unopened=self._opened_for_nobody,
         )  # fmt: skip
         self.servers = ChunkServers(nursery, key=settings.key, cluster=settings.cluster)
-        self.reader = Reader(nursery, link, self.servers)
-        self.tails = TailSizes(link, self.servers, self.reader.layouts)
         self._source = ChunkSource(
             link, self.servers, nursery, self.actor, timeout_s=settings.mutation_timeout_s
         )
+        self.reader = Reader(nursery, link, self.servers, self._source.has_open)
+        self.tails = TailSizes(link, self.servers, self.reader.layouts)
         self.writeback = WriteBack(
             link,
             self._source,

@@ -169,6 +169,10 @@ class ChunkSource:
                 if member.server in suspects and chunk.error is None:
                     chunk.fail(MemberFailed(f"server {member.server}: it failed in another chain"))
 
+    def has_open(self, handle: int) -> bool:
+        """Is it a chunk of this process that is not being sealed yet?"""
+        return any(chunk.lease.handle == handle for chunk in self._open)
+
     def forget_spare(self) -> None:
         """The session that leased it is dead."""
         self._spare = None

@@ -7,7 +7,7 @@ request is handed on without a copy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import trio
@@ -35,9 +35,15 @@ class TailRange(NamedTuple):
 class Reader:
     """Reads committed content of files (and acknowledged content of tails)."""
 
-    def __init__(self, nursery: trio.Nursery, link: MasterLink, servers: ChunkServers) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        link: MasterLink,
+        servers: ChunkServers,
+        is_ours: Callable[[int], bool],
+    ) -> None:
         self.layouts = LayoutCache()
-        self.replicas = Replicas(link, servers, self.layouts)
+        self.replicas = Replicas(link, servers, self.layouts, is_ours)
         self._prefetcher = Prefetcher(nursery, self.replicas.read)
         self._link = link
 

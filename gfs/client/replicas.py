@@ -15,6 +15,7 @@ import array
 import logging
 import os
 from collections import OrderedDict
+from collections.abc import Callable
 
 import trio
 
@@ -86,10 +87,21 @@ class PassedReplica:
 
 
 class Replicas:
-    """Reads of chunk ranges; see the module's text."""
+    """Reads of chunk ranges; see the module's text.
 
-    def __init__(self, link: MasterLink, servers: ChunkServers, layouts: LayoutCache) -> None:
+    Args:
+      is_ours: whether this process has the chunk open, and so knows that it is not sealed.
+    """
+
+    def __init__(
+        self,
+        link: MasterLink,
+        servers: ChunkServers,
+        layouts: LayoutCache,
+        is_ours: Callable[[int], bool],
+    ) -> None:
         self._link = link
+        self._is_ours = is_ours
         self._servers = servers
         self._layouts = layouts
         self._passed: OrderedDict[int, PassedReplica] = OrderedDict()
@@ -132,7 +144,7 @@ class Replicas:
             return True
         until = self._unpassable.get(handle)
         if until is not None:
-            if trio.current_time() < until:
+            if trio.current_time() < until or self._is_ours(handle):
                 return False
             del self._unpassable[handle]
             self._layouts.forget_chunk(handle)  # it may have been sealed since

@@ -261,3 +261,21 @@ async def test_open_chunks_that_were_asked_for_are_remembered_up_to_a_bound(
             assert not await found.pass_if_local(handle)
         assert len(found._unpassable) == 10
         assert 1049 in found._unpassable
+
+
+async def test_a_chunk_that_is_open_here_is_not_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whether another's has been sealed only the master knows."""
+    monkeypatch.setattr(replicas, "RECHECK_S", 0.0)
+    async with world() as w:
+        await stored(w, b"hello")
+        (ours,) = w.master.homes
+        w.master.homes[1000] = w.servers[0]
+        found = w.client.reader.replicas
+        for handle, questions in ((ours, 1), (1000, 3)):
+            before = asked(w, m.Locate)
+            await found.pass_if_local(handle)
+            await found.pass_if_local(handle)
+            await found.pass_if_local(handle)
+            assert asked(w, m.Locate) - before == questions
