@@ -23,7 +23,7 @@ from __future__ import annotations
 import logging
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 import pyfuse3
 import trio
@@ -89,20 +89,32 @@ class Invalidation:
             self._nursery = nursery
             await trio.sleep_forever()
 
-    async def invalidate(self, message: Invalidate) -> None:
-        """What the master says has changed elsewhere; returns when it may be acknowledged."""
+    def invalidate(self, message: Invalidate) -> Awaitable[None]:
+        """What the master says has changed elsewhere; awaited, it may be acknowledged.
+
+        Whatever never blocks is done at once, so before any answer that came later leaves:
+        who is told that a name exists, and looks, finds it.
+        """
         tables = self._tables
         if tables.is_subtree and self._moves_directory(message):
             tables.cache.outdate(message.position)
             self._forget_everything()
         tables.cache.invalidate(message.position, message.names, message.inos)
         if self._descriptor < 0:
-            return  # not mounted yet, or no more: the kernel has nothing
+            return _nothing()  # not mounted yet, or no more: the kernel has nothing
         for ino in message.inos:
             self.forget_attributes(ino)
-        if tables.names_recallable:
-            await self._drop_names(message.names)
-        dropping = [self._content_changed(ino) for ino in message.contents]
+        names = self._known(message.names) if tables.names_recallable else []
+        if self._is_busy(names):
+            self.forget_names()
+            names = []
+        return self._dropped(names, [self._content_changed(ino) for ino in message.contents])
+
+    async def _dropped(
+        self, names: Sequence[NamePair], dropping: Sequence[trio.Event | None]
+    ) -> None:
+        if names:
+            await self._drop_names(names)
         with trio.move_on_after(PAGES_S):
             for dropped in dropping:
                 if dropped is not None:
@@ -124,16 +136,22 @@ class Invalidation:
             except OSError:
                 pass  # the kernel has forgotten it, which is as good
 
-    async def _drop_names(self, names: Sequence[NamePair]) -> None:
-        inodes, busy = self._tables.inodes, self._tables.busy
-        known = [
+    def _known(self, names: Sequence[NamePair]) -> list[NamePair]:
+        """Those that the kernel may keep."""
+        inodes = self._tables.inodes
+        return [
             pair
             for pair in names
             if pair.parent == pyfuse3.ROOT_INODE or inodes.is_known(pair.parent)
         ]
-        if not known:
-            return
-        if not any(pair.parent in busy for pair in known) and self._limiter.available_tokens:
+
+    def _is_busy(self, names: Sequence[NamePair]) -> bool:
+        """Whether a request of ours holds the lock of a directory of theirs."""
+        busy = self._tables.busy
+        return any(pair.parent in busy for pair in names)
+
+    async def _drop_names(self, known: Sequence[NamePair]) -> None:
+        if not self._is_busy(known) and self._limiter.available_tokens:
             with trio.move_on_after(ENTRY_S):
                 await trio.to_thread.run_sync(
                     _drop_entries, known, abandon_on_cancel=True, limiter=self._limiter
@@ -197,6 +215,10 @@ class Invalidation:
             _drop_inode, ino, abandon_on_cancel=True, limiter=self._limiter
         )
         dropped.set()
+
+
+async def _nothing() -> None:
+    """To be awaited where there is nothing to wait for."""
 
 
 def _drop_entries(names: Sequence[NamePair]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -72,8 +72,8 @@ class Client:
         self.nursery = nursery
         self.link = link = MasterLink(settings)
         link.declare = self._declare
-        link.on_invalidate = self._invalidate
-        link.on_recall = self.recall
+        link.orders.on_invalidate = self._invalidate
+        link.orders.on_recall = self.recall
         link.on_dead = self._session_lost
         link.on_reconnected = self.distrust
         link.on_new_epoch = callbacks.on_new_epoch
@@ -308,7 +308,7 @@ class Client:
 
     # --- coherence
 
-    async def _invalidate(self, message: Invalidate) -> None:
+    def _invalidate(self, message: Invalidate) -> Awaitable[None]:
         self._keeping.give_up([*message.inos, *message.contents])
         for ino in {*message.contents, *message.moved}:
             self.reader.drop(ino, message.position)
@@ -316,7 +316,7 @@ class Client:
             inode = self._inodes.get(ino)
             if inode is not None:
                 inode.invalidate(message.position)
-        await self.callbacks.on_invalidate(message)
+        return self.callbacks.on_invalidate(message)
 
     def invalidated(self, inos: Iterable[int]) -> None:
         """Forget layouts and attributes kept for these files."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -27,8 +27,9 @@ import trio
 from gfs.client.cache_lease import CacheLease
 from gfs.client.dialling import dial_master
 from gfs.client.doubt import Doubts
+from gfs.client.obeying import Orders
 from gfs.client.settings import ClientSettings, GroupsOf, groups_of_process
-from gfs.client.waiting import Waiting, name_of, pause
+from gfs.client.waiting import Waiting, pause
 from gfs.connection import Connection
 from gfs.errors import (
     DeadSession,
@@ -46,13 +47,10 @@ from gfs.messages import (
     CloseSession,
     Done,
     GroupsNeeded,
-    Invalidate,
     Message,
     Mutate,
-    Ok,
     OpenSession,
     Operation,
-    Recall,
     Renew,
     Renewed,
     SessionOpened,
@@ -69,10 +67,6 @@ Declared = tuple[Sequence[int], Sequence[int], Sequence[int]]
 _M = TypeVar("_M", bound=Message)
 
 
-async def _obey_nothing(*_: object) -> None:
-    return None
-
-
 class MasterLink:
     """See the module's text. Start `run` in a nursery before use.
 
@@ -81,8 +75,8 @@ class MasterLink:
       lease: for how long cached metadata may be trusted. dead: why the session ended, or None.
       tickets: of locks held or asked for. fences: of locks on which all mutations depend.
       doubts: own mutations that may still land. requests_total: sent, but for renewals.
-      declare, on_invalidate, on_recall, on_dead, on_reconnected, on_new_epoch, on_resumed,
-        groups_of: the owner's;
+      orders: what the master asks, and who obeys.
+      declare, on_dead, on_reconnected, on_new_epoch, on_resumed, groups_of: the owner's;
       before_mutation: called before one is sent, to send what must go first.
       on_unheard: a read's question and the answer that came after its asker had gone.
     """
@@ -98,8 +92,7 @@ class MasterLink:
         self.lease.on_void = self._lease_void
         self.dead: DeadSession | None = None
         self.declare: Callable[[], Declared] = lambda: ((), (), ())
-        self.on_invalidate: Callable[[Invalidate], Awaitable[None]] = _obey_nothing
-        self.on_recall: Callable[[Sequence[int], bool], Awaitable[None]] = _obey_nothing
+        self.orders = Orders()
         self.on_dead: Callable[[], None] = lambda: None
         self.on_reconnected: Callable[[], None] = lambda: None
         self.on_new_epoch: Callable[[], None] = lambda: None
@@ -117,7 +110,6 @@ class MasterLink:
         self._next_number = 1
         self._room = trio.Event()
         self._revive = trio.Event()
-        self._nursery: trio.Nursery | None = None
 
     # --- asking
 
@@ -275,9 +267,9 @@ class MasterLink:
         limit_s = self._settings.connect_timeout_s
         give_up = trio.current_time() + limit_s if limit_s is not None else float("inf")
         pause_s = BACKOFF_MIN_S
-        async with trio.open_nursery() as self._nursery:
-            self._nursery.start_soon(self._sweep)
-            self._nursery.start_soon(self.lease.watch)
+        async with trio.open_nursery() as self.orders.nursery:
+            self.orders.nursery.start_soon(self._sweep)
+            self.orders.nursery.start_soon(self.lease.watch)
             while True:
                 if self.dead is not None:
                     await self._revive.wait()
@@ -298,7 +290,7 @@ class MasterLink:
     async def _live(self, task_status: trio.TaskStatus[None]) -> None:
         connection = await dial_master(self._settings, self.epoch)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(connection.run, self._on_message)
+            nursery.start_soon(connection.run, self.orders.on_message)
             try:
                 if self.epoch and connection.peer_epoch != self.epoch:
                     # What the old master had still to invalidate died with it. The new one
@@ -421,30 +413,3 @@ class MasterLink:
             await connection.call(CloseSession(), timeout_s=timeout_s)
         except GfsError as error:
             log.info("session.close failed: %s", error)
-
-    # --- what the master asks
-
-    def _on_message(
-        self, connection: Connection, request: int, message: Message, _: memoryview | None
-    ) -> None:
-        if not isinstance(message, Invalidate | Recall):
-            raise RemoteProtocolError(f"a client does not answer {type(message).__name__}")
-        assert self._nursery is not None
-        self._nursery.start_soon(self._obey, connection, request, message)
-
-    async def _obey(
-        self, connection: Connection, request: int, message: Invalidate | Recall
-    ) -> None:
-        try:
-            if isinstance(message, Invalidate):
-                await self.on_invalidate(message)
-            else:
-                await self.on_recall(message.inos, message.kept)
-        except GfsError as error:
-            connection.refuse(request, error)
-        except Exception:
-            # A bug in a cache must neither end the mount nor leave the master waiting.
-            log.exception("obey.failed message=%s", name_of(message))
-            connection.refuse(request, GfsError("the client failed to obey"))
-        else:
-            connection.reply(request, Ok())

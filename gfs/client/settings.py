@@ -89,7 +89,8 @@ class Callbacks:
     """What the owner of a client wants to hear; all have a harmless default.
 
     Attributes:
-      on_invalidate: drop these from all caches; acknowledged when it returns.
+      on_invalidate: drop these from all caches; acknowledged when what it returns is awaited.
+        Called before any later answer is heard of: what it does at once, it does before that.
         The client has dropped its own layouts before.
       directories: inodes of the directories cached (declared at reconnection).
       groups_of: supplementary groups of a process id.
