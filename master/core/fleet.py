@@ -107,6 +107,9 @@ class Fleet:
                 self._seals.begin(replica.handle)  # only what is sealed can be moved
         elif chunk.state is ChunkState.CONDEMNED:
             servers.add_replica(server, replica.handle)
+            fenced = chunk.sealed_ns and replica.version == chunk.version and not replica.sealed
+            if replica.outgoing and fenced:  # the order was lost; only what is sealed can be moved
+                self._finishing.condense(server, replica.handle, chunk.version, chunk.length)
         elif agrees(replica, chunk):
             add = servers.add_replica if replica.sound else servers.add_spare
             add(server, replica.handle)

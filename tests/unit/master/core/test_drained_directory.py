@@ -111,3 +111,23 @@ def test_a_chunk_all_of_whose_copies_are_to_go_keeps_its_goal(c: Cluster, a: Cli
         say(c, victim, handle)
     c.pass_time(1)
     assert len(holders(c, handle)) == len(c.core.engine.servers.holders(handle)) == 4
+
+
+def test_what_was_sealed_empty_is_made_movable_though_the_order_for_that_was_lost(
+    make_cluster: MakeCluster,
+) -> None:
+    """Nobody needs it, but the drain would wait until it is deleted: minutes."""
+    c = make_cluster()
+    lease = c.client().allocate()
+    c.append(lease, 0)
+    victim = lease.members[0].server
+    say(c, victim, lease.handle)
+    c.pass_time(1)
+    assert c.chunk(lease.handle).state is ChunkState.CONDEMNED
+    had = c.server(victim).replicas[lease.handle]
+    had.sealed = False  # its master died before it could order that
+    c.restart()
+    assert not had.sealed
+    say(c, victim, lease.handle)
+    c.pass_time(1)
+    assert had.sealed
