@@ -1,9 +1,10 @@
 """A change by a batch, and names that it needs and does not tell.
 
-Those are of files with several links, or whose content alone changed. They are asked in one
-look at all names, before the batch changes the tables; what they are after it follows. With
-them come the numbers of their rows: to find a name among a million by comparing names takes ten
-times as long.
+Those are of files with several links; they are asked in one look at all names, before the batch
+changes the tables; what they are after it follows. With them come the numbers of their rows: to
+find a name among a million by comparing names takes ten times as long. Of a file whose content
+alone changed the extension is enough: to read names takes as long again as to find their rows,
+and several times as long in a large batch.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from projections.core.naming import by_extension, names_of, suffix_of
 from projections.duck_rows import among, delete
 
 _ROWS = "SELECT rowid, ino, parent, name, extension FROM dirents WHERE {some}"
+_EXTENSIONS = "SELECT ino, extension FROM dirents WHERE {some}"
 
 
 def extension_of(name: str, kind: int, connection: duckdb.DuckDBPyConnection) -> str:
@@ -49,11 +51,13 @@ class Change:
         self._connection = connection
         self._alone: list[int] = []  # inodes with one name, which goes
         self._among_others: list[DirentKey] = []  # names that go, of inodes that may keep some
-        asked = {*self.sums.asked, *(ino for ino, *_ in self.sums.resized), *self._part()}
+        asked = {*self.sums.asked, *self._part()}
         self._numbers: dict[DirentKey, int] = {}  # of rows
         self._asked: dict[int, dict[DirentKey, str]] = {ino: {} for ino in asked}
         if asked:
             self._ask()
+        resized = [ino for ino, *_ in self.sums.resized if ino not in asked]
+        self._extensions: dict[int, str] = self._ask_extensions(resized) if resized else {}
 
     def _part(self) -> set[int]:
         """Sort names that go, or go to another inode; those inodes whose names must be asked."""
@@ -75,13 +79,20 @@ class Change:
             self._numbers[parent, name] = number
             self._asked[ino][parent, name] = extension
 
+    def _ask_extensions(self, inodes: list[int]) -> dict[int, str]:
+        """Of files with one name, or none."""
+        some, bound = among("ino", inodes)
+        return dict(self._connection.execute(_EXTENSIONS.format(some=some), bound).fetchall())
+
     def knows(self, ino: int) -> bool:
-        """Whether it was asked for, so that `before` and `after` can tell."""
+        """Whether its names were asked for, so that `after` can tell."""
         return ino in self._asked
 
     def before(self, ino: int) -> str:
         """Extension of the least name that it had; "" if it had none."""
-        names = self._asked[ino]
+        names = self._asked.get(ino)
+        if names is None:
+            return self._extensions.get(ino, "")
         return names[min(names)] if names else ""
 
     def after(self, ino: int) -> DirentKey | None:
