@@ -101,7 +101,7 @@ class Invalidation:
             self._forget_everything()
         tables.cache.invalidate(message.position, message.names, message.inos)
         if self._descriptor < 0:
-            return _nothing()  # not mounted yet, or no more: the kernel has nothing
+            return self._dropped([], [])  # not mounted yet, or no more: the kernel has nothing
         for ino in message.inos:
             self.forget_attributes(ino)
         names = self._known(message.names) if tables.names_recallable else []
@@ -215,10 +215,6 @@ class Invalidation:
             _drop_inode, ino, abandon_on_cancel=True, limiter=self._limiter
         )
         dropped.set()
-
-
-async def _nothing() -> None:
-    """To be awaited where there is nothing to wait for."""
 
 
 def _drop_entries(names: Sequence[NamePair]) -> None:

@@ -267,9 +267,10 @@ class MasterLink:
         limit_s = self._settings.connect_timeout_s
         give_up = trio.current_time() + limit_s if limit_s is not None else float("inf")
         pause_s = BACKOFF_MIN_S
-        async with trio.open_nursery() as self.orders.nursery:
-            self.orders.nursery.start_soon(self._sweep)
-            self.orders.nursery.start_soon(self.lease.watch)
+        async with trio.open_nursery() as nursery:
+            self.orders.nursery = nursery
+            nursery.start_soon(self._sweep)
+            nursery.start_soon(self.lease.watch)
             while True:
                 if self.dead is not None:
                     await self._revive.wait()
