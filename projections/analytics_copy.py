@@ -17,7 +17,7 @@ WITH RECURSIVE tree (ino) AS (
 SELECT ino AS old, $first::BIGINT + row_number() OVER (ORDER BY ino) - 1 AS new FROM tree
 """
 _INODES = """
-INSERT INTO inodes
+INSERT INTO main_inodes
 SELECT c.new, {mode}, {uid}, {gid},
   CASE WHEN i.nlink = 1 OR i.mode & 61440 = 16384 THEN i.nlink ELSE coalesce(l.links, 1) END,
   i.size, i.stored_apart, i.atime_xor, i.mtime_ns, $time, $time, 0, i.rdev, i.target, i.digest
@@ -26,11 +26,11 @@ FROM copied c JOIN inodes i ON i.ino = c.old LEFT JOIN (
 ) l ON l.ino = c.old
 """
 _DIRENTS = """
-INSERT INTO dirents SELECT p.new, d.name, i.new, d.kind, d.extension
+INSERT INTO main_dirents SELECT p.new, d.name, i.new, d.kind, d.extension
 FROM dirents d JOIN copied p ON d.parent = p.old JOIN copied i ON i.old = d.ino
 """
 _XATTRS = """
-INSERT INTO xattrs SELECT c.new, x.name, x.value FROM copied c JOIN xattrs x ON x.ino = c.old
+INSERT INTO main_xattrs SELECT c.new, x.name, x.value FROM copied c JOIN xattrs x ON x.ino = c.old
 WHERE {kept}
 """
 

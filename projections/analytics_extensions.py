@@ -15,7 +15,8 @@ from projections.analytics_names import Change, lower
 from projections.core.naming import add_image
 
 EXTENSION = "extension"  # what such counts are of
-CountsRow = tuple[Any, ...]  # as the table `counts` has them
+CountsRow = tuple[Any, ...]  # as `counts` has them
+Sums = dict[str, list[int]]  # by extension: files, bytes, bytes on disk
 _DISK = "(stored + 511) // 512 * 512"
 ADDED_UP = (
     "SELECT extension, sum(files)::BIGINT AS files, sum(bytes)::BIGINT AS bytes,"
@@ -36,24 +37,34 @@ _LEAST = (
     " AS extension FROM dirents WHERE {some} GROUP BY ino)"
 )
 _SIZES = (
-    "SELECT ino, size, stored FROM inodes WHERE mode & 61440 = 32768 AND ino IN (SELECT unnest($1))"
+    "SELECT ino, size, stored FROM main_inodes"
+    " WHERE mode & 61440 = 32768 AND ino IN (SELECT unnest($1))"
 )
 
 
 def counts_of(change: Change, connection: duckdb.DuckDBPyConnection) -> list[CountsRow]:
-    """What is to be added to `counts`."""
-    sums: dict[str, list[int]] = {}
-    for suffix, more in change.sums.known.items():
-        _add(sums, lower(suffix, connection), *more)
+    """What is to be added to `main_counts`."""
+    sums = sums_of(change, connection)
     for ino, size, disk in change.sums.resized:
-        _add(sums, change.before(ino), 0, size, disk)
-    _add_asked(change, sums, connection)
+        add(sums, change.before(ino), 0, size, disk)
+    return rows_of(sums)
+
+
+def rows_of(sums: Sums) -> list[CountsRow]:
+    """The same as rows of `counts`."""
     return [(EXTENSION, 0, one, *found) for one, found in sums.items() if any(found)]
 
 
-def _add_asked(
-    change: Change, sums: dict[str, list[int]], connection: duckdb.DuckDBPyConnection
-) -> None:
+def sums_of(change: Change, connection: duckdb.DuckDBPyConnection) -> Sums:
+    """What changes by extension, but for files that are only resized."""
+    sums: Sums = {}
+    for suffix, more in change.sums.known.items():
+        add(sums, lower(suffix, connection), *more)
+    _add_asked(change, sums, connection)
+    return sums
+
+
+def _add_asked(change: Change, sums: Sums, connection: duckdb.DuckDBPyConnection) -> None:
     """Files that count at names which the batch does not tell."""
     olds, news, others = change.items.old_inodes, change.items.inodes, list[int]()
     for ino in change.sums.asked:
@@ -71,7 +82,8 @@ def _add_asked(
             add_image(sums, change.extension_after(ino), 1, image)
 
 
-def _add(sums: dict[str, list[int]], extension: str, files: int, size: int, disk: int) -> None:
+def add(sums: Sums, extension: str, files: int, size: int, disk: int) -> None:
+    """Count so many files, bytes and bytes on disk more."""
     found = sums.setdefault(extension, [0, 0, 0])
     found[0] += files
     found[1] += size
@@ -81,4 +93,4 @@ def _add(sums: dict[str, list[int]], extension: str, files: int, size: int, disk
 def put_in_copy(connection: duckdb.DuckDBPyConnection, numbers: str) -> None:
     """Add inodes that a snapshot made; `numbers` is the SQL condition that they fulfil."""
     inodes, homes = f"(SELECT * FROM inodes WHERE {numbers})", _LEAST.format(some=numbers)
-    connection.execute(f"INSERT INTO counts {_SUMS.format(inodes=inodes, homes=homes)}")
+    connection.execute(f"INSERT INTO main_counts {_SUMS.format(inodes=inodes, homes=homes)}")

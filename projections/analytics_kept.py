@@ -13,7 +13,7 @@ row a microsecond, and the report of extensions takes twice as long as one made 
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import duckdb
 
@@ -29,7 +29,7 @@ from projections.core.following import Items
 from projections.duck_rows import delete, put
 
 COUNTS_ROWS = 50_000  # rows that are no key's sum, until they are added up
-_NOTE_SUMS = "UPDATE counts_from SET sums = (SELECT count(*) FROM counts)"
+_NOTE_SUMS = "UPDATE counts_from SET sums = (SELECT count(*) FROM main_counts)"
 POWER = "power_of(size)"
 
 
@@ -40,7 +40,7 @@ def day(of: str) -> str:
 
 
 KEPT = f"""
-CREATE TABLE counts (    -- of regular files; several rows may be about one key: add them up
+CREATE TABLE main_counts (    -- of regular files; several rows may be about one key: add them up
   of VARCHAR NOT NULL,   -- size; mtime, atime, ctime, created, used (the later of two); extension
   key BIGINT NOT NULL,   -- the power of two not above it; days since 1970; 0
   extension VARCHAR NOT NULL,
@@ -51,7 +51,7 @@ CREATE TABLE counts (    -- of regular files; several rows may be about one key:
 CREATE TABLE counts_from (sums BIGINT NOT NULL);  -- one row: how many there were added up last
 INSERT INTO counts_from VALUES (0);
 {LARGE}
-CREATE TABLE directory_names (
+CREATE TABLE main_directory_names (
   ino BIGINT NOT NULL,
   parent BIGINT NOT NULL,
   name VARCHAR NOT NULL,
@@ -78,9 +78,9 @@ ADDED_UP = (
     " HAVING sum(files) <> 0 OR sum(bytes) <> 0 OR sum(disk_bytes) <> 0"
 )
 _FOLDERS = (
-    "INSERT INTO directory_names SELECT ino, parent, name, 0 FROM {source} WHERE kind = 16384"
+    "INSERT INTO main_directory_names SELECT ino, parent, name, 0 FROM {source} WHERE kind = 16384"
 )
-_ONE_MOVE_MORE = "UPDATE moves SET moves = moves + 1 RETURNING moves"
+ONE_MOVE_MORE = "UPDATE moves SET moves = moves + 1 RETURNING moves"
 _NAMES = """
 SELECT d.ino, d.name, d.kind, coalesce(i.mode & 61440, d.kind)
 FROM (SELECT * FROM dirents WHERE ino > ? AND ino <= ?) d LEFT JOIN inodes i USING (ino)
@@ -89,44 +89,51 @@ WHERE d.kind <> i.mode & 61440
 """
 
 
-def keep(change: Change, connection: duckdb.DuckDBPyConnection, known: Known) -> None:
-    """Bring what is kept to `change`, which the tables hold by now."""
+def keep(
+    change: Change, connection: duckdb.DuckDBPyConnection, known: Known, moved: Collection[int]
+) -> None:
+    """Bring what is kept to `change`, which the tables hold by now.
+
+    `moved` are directories that have got other names, though it does not tell of all.
+    """
     large.keep(change, connection, known)
     counts = extensions.counts_of(change, connection)
     counts += [(of, key, "", *sums, 0) for (of, key), sums in counted(change.files).items()]
     if counts:
-        put(connection, "counts", counts)
+        put(connection, "main_counts", counts)
         known.counts_room -= len(counts)
         if known.counts_room < 0:
             _compact(connection, known)
-    _keep_directories(change.items, connection)
+    _keep_directories(change.items, connection, moved)
 
 
-def _keep_directories(items: Items, connection: duckdb.DuckDBPyConnection) -> None:
+def _keep_directories(
+    items: Items, connection: duckdb.DuckDBPyConnection, moved: Collection[int]
+) -> None:
     gone = {one.ino for one in items.old_dirents.values() if stat.S_ISDIR(one.kind)}
     came = [
         (one.ino, *key)
         for key, one in items.dirents.items()
         if one is not None and stat.S_ISDIR(one.kind)
     ]
-    delete(connection, "directory_names", ["ino"], [(ino,) for ino in gone])
-    moves = 0
-    if not gone.isdisjoint(ino for ino, *_ in came):
-        ((moves,),) = connection.execute(_ONE_MOVE_MORE).fetchall()
-    rows = [(*one, moves if one[0] in gone else 0) for one in came]
-    put(connection, "directory_names", rows)
+    delete(connection, "main_directory_names", ["ino"], [(ino,) for ino in gone])
+    moves, moved = 0, gone.union(moved).intersection(ino for ino, *_ in came)
+    if moved:
+        ((moves,),) = connection.execute(ONE_MOVE_MORE).fetchall()
+    rows = [(*one, moves if one[0] in moved else 0) for one in came]
+    put(connection, "main_directory_names", rows)
 
 
 def _compact(connection: duckdb.DuckDBPyConnection, known: Known) -> None:
     """Add up when the rows have doubled: each row's share is small, however many keys there are."""
     ((rows, sums),) = connection.execute(
-        "SELECT (SELECT count(*) FROM counts), sums FROM counts_from"
+        "SELECT (SELECT count(*) FROM main_counts), sums FROM counts_from"
     ).fetchall()
     known.counts_room = 2 * sums + COUNTS_ROWS - rows
     if known.counts_room < 0:
         connection.execute(f"CREATE TEMP TABLE added_up AS {ADDED_UP}")
-        connection.execute("DELETE FROM counts")
-        connection.execute("INSERT INTO counts FROM added_up")
+        connection.execute("DELETE FROM main_counts")
+        connection.execute("INSERT INTO main_counts FROM added_up")
         connection.execute("DROP TABLE added_up")
         connection.execute(_NOTE_SUMS)
         known.changed = True
@@ -134,11 +141,11 @@ def _compact(connection: duckdb.DuckDBPyConnection, known: Known) -> None:
 
 def fill(connection: duckdb.DuckDBPyConnection) -> None:
     """Make all of it from the items."""
-    connection.execute("DELETE FROM counts")
-    connection.execute(f"INSERT INTO counts {_ALL_COUNTED}")
+    connection.execute("DELETE FROM main_counts")
+    connection.execute(f"INSERT INTO main_counts {_ALL_COUNTED}")
     connection.execute(_NOTE_SUMS)
     large.fill(connection)
-    connection.execute("DELETE FROM directory_names")
+    connection.execute("DELETE FROM main_directory_names")
     connection.execute(_FOLDERS.format(source="dirents"))
 
 
@@ -146,7 +153,7 @@ def keep_copy(connection: duckdb.DuckDBPyConnection, copy: Copied) -> None:
     """Add the inodes that a snapshot made, with their names; the root's came as a change."""
     numbers = f"ino BETWEEN {int(copy.first)} AND {int(copy.first + copy.count - 1)}"
     inodes = f"(SELECT * FROM inodes WHERE {numbers})"
-    connection.execute(f"INSERT INTO counts {_COUNTED.format(source=inodes)}")
+    connection.execute(f"INSERT INTO main_counts {_COUNTED.format(source=inodes)}")
     extensions.put_in_copy(connection, numbers)
     large.put_in_copy(connection, numbers)
     names = f"(SELECT * FROM dirents WHERE {numbers} AND ino <> {int(copy.root)})"

@@ -1,4 +1,4 @@
-"""What the writer of an analytics view remembers of its small tables, instead of asking again.
+"""What the writer of an analytics view remembers of its tables, instead of asking again.
 
 A small batch is mostly the planning of its statements. What is remembered was so before the
 transaction at hand, and holds whether that is committed or not: if a transaction changes it,
@@ -7,12 +7,14 @@ or fails, it is forgotten.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import duckdb
+
+from projections.analytics_fresh_state import Fresh
+
+_BOUND = "SELECT least, found FROM large_from"
 
 
 @dataclass
@@ -20,18 +22,30 @@ class Known:
     """Of one writing connection.
 
     Attributes:
-      large: `least` and `found` of `large_from`.
-      counts_room: rows that may at least come to `counts` until they are to be added up.
+      counts_room: rows that may at least come to `main_counts` until they are to be added up.
       changed: whether this transaction changed what is remembered.
     """
 
-    large: tuple[int, int] | None = None
     counts_room: int = 0
     changed: bool = False
+    fresh: Fresh = field(default_factory=Fresh)
+    _large: tuple[int, int] | None = None
+
+    def bound_of_large(self, connection: duckdb.DuckDBPyConnection) -> tuple[int, int]:
+        """`least` and `found` of `large_from`."""
+        if self._large is None:
+            (self._large,) = connection.execute(_BOUND).fetchall()
+        return self._large
 
     def forget(self) -> None:
         """Ask again."""
-        self.large, self.counts_room, self.changed = None, 0, False
+        self._large, self.counts_room, self.changed = None, 0, False
+
+    def ended(self, *, committed: bool) -> None:
+        """The transaction has ended."""
+        if self.changed or not committed:
+            self.forget()
+        self.fresh.ended(committed=committed)
 
 
 class Memory:
@@ -40,14 +54,6 @@ class Memory:
     def __init__(self) -> None:
         self._known: WeakKeyDictionary[duckdb.DuckDBPyConnection, Known] = WeakKeyDictionary()
 
-    @contextmanager
-    def during(self, connection: duckdb.DuckDBPyConnection) -> Iterator[Known]:
-        """Around what changes the tables in one transaction."""
-        known = self._known.setdefault(connection, Known())
-        try:
-            yield known
-        except BaseException:
-            known.forget()
-            raise
-        if known.changed:
-            known.forget()
+    def of(self, connection: duckdb.DuckDBPyConnection) -> Known:
+        """Of one of them; to be told when its transactions end."""
+        return self._known.setdefault(connection, Known())

@@ -19,7 +19,7 @@ from projections.duck_rows import delete, put
 
 LARGE_FILES = 4000  # so many are kept; half of them may go until they are looked for again
 LARGE = """
-CREATE TABLE large (     -- every file, no directories, of at least `least` bytes
+CREATE TABLE main_large (  -- every file, no directories, of at least `least` bytes
   ino BIGINT NOT NULL,
   size BIGINT NOT NULL,
   uid BIGINT NOT NULL,
@@ -46,7 +46,7 @@ UPDATE large_from SET least = bound.least, found = bound.found FROM (
     WHERE {_OWN} GROUP BY edge)
 ) bound
 """
-_IMAGE = attrgetter("size", "uid", "mtime_ns", "atime_ns", "nlink")
+columns_of = attrgetter("size", "uid", "mtime_ns", "atime_ns", "nlink")  # of an image, in `large`
 _COLUMNS = "ino, size, uid, mtime_ns, atime_ns, nlink"
 _BIG = f"SELECT {_COLUMNS} FROM inodes WHERE {_OWN} AND size >= (SELECT least FROM large_from)"
 _NAMED = (
@@ -57,43 +57,41 @@ _NAMED = (
     " FROM big b LEFT JOIN least USING (ino)"
 )
 ALL = _NAMED.format(numbers="true")  # what `large` is to be
-_KEPT_NAMES = "SELECT ino, parent, name FROM large WHERE ino IN (SELECT unnest($1))"
+_KEPT_NAMES = "SELECT ino, parent, name FROM main_large WHERE ino IN (SELECT unnest($1))"
 _LEAST_NAMES = (
     "SELECT ino, home.parent, home.name FROM ("
-    "SELECT ino, min({'parent': parent, 'name': name}) AS home FROM dirents"
+    "SELECT ino, min({{'parent': parent, 'name': name}}) AS home FROM {dirents}"
     " WHERE ino IN (SELECT unnest($1)) GROUP BY ino)"
 )
 
 
 def keep(change: Change, connection: duckdb.DuckDBPyConnection, known: Known) -> None:
-    """Bring `large` to `change`, which the tables hold by now."""
+    """Bring `main_large` to `change`, which the tables hold by now."""
     items, names = change.items, change.names
-    if known.large is None:
-        (known.large,) = connection.execute("SELECT least, found FROM large_from").fetchall()
-    least, found = known.large
+    least, found = known.bound_of_large(connection)
     gone = [ino for ino, one in items.old_inodes.items() if one.size >= least]
     came = {
-        ino: _IMAGE(one)
+        ino: columns_of(one)
         for ino, one in items.inodes.items()
         if one is not None and one.size >= least and not stat.S_ISDIR(one.mode)
     }
     # Names that changed and nothing else: of an inode that this batch has no image of.
     renamed = [ino for ino in {**names.lost, **names.got} if ino not in items.inodes]
     if renamed:
-        sql = f"SELECT {_COLUMNS} FROM large WHERE ino IN (SELECT unnest($1))"
+        sql = f"SELECT {_COLUMNS} FROM main_large WHERE ino IN (SELECT unnest($1))"
         others = {row[0]: row[1:] for row in connection.execute(sql, [renamed]).fetchall()}
         came |= others
         gone += others
     if not gone and not came:
         return
     homes = _homes(change, came.keys(), connection)
-    delete(connection, "large", ["ino"], [(ino,) for ino in gone])
+    delete(connection, "main_large", ["ino"], [(ino,) for ino in gone])
     rows = [(ino, *one, *homes.get(ino, _NAMELESS)) for ino, one in came.items()]
-    put(connection, "large", rows)
-    ((kept,),) = connection.execute("SELECT count(*) FROM large").fetchall()
+    put(connection, "main_large", rows)
+    ((kept,),) = connection.execute("SELECT count(*) FROM main_large").fetchall()
     if kept * 2 < found or kept > 3 * LARGE_FILES:
         fill(connection)
-        known.large, known.changed = None, True
+        known.changed = True
 
 
 def _homes(
@@ -115,22 +113,35 @@ def _homes(
         else:
             unknown.append(ino)
     if same:
-        for ino, parent, name in connection.execute(_KEPT_NAMES, [same]).fetchall():
-            homes[ino] = parent, name
+        homes |= names_kept(same, connection)
         unknown += [ino for ino in same if ino not in homes]
-    if unknown:
-        for ino, parent, name in connection.execute(_LEAST_NAMES, [unknown]).fetchall():
-            homes[ino] = parent, name
-    return homes
+    return homes | least_names(unknown, connection, "main_dirents")
+
+
+def names_kept(inodes: list[int], connection: duckdb.DuckDBPyConnection) -> dict[int, DirentKey]:
+    """Least names of those of these that are kept."""
+    rows = connection.execute(_KEPT_NAMES, [inodes]).fetchall()
+    return {ino: (parent, name) for ino, parent, name in rows}
+
+
+def least_names(
+    inodes: list[int], connection: duckdb.DuckDBPyConnection, dirents: str = "dirents"
+) -> dict[int, DirentKey]:
+    """Of those of these that have one; looks at all names."""
+    if not inodes:
+        return {}
+    sql = _LEAST_NAMES.format(dirents=dirents)
+    rows = connection.execute(sql, [inodes]).fetchall()
+    return {ino: (parent, name) for ino, parent, name in rows}
 
 
 def fill(connection: duckdb.DuckDBPyConnection) -> None:
     """Make it from the items."""
-    connection.execute("DELETE FROM large")
+    connection.execute("DELETE FROM main_large")
     connection.execute(_LEAST, {"wanted": LARGE_FILES})
-    connection.execute(f"INSERT INTO large {ALL}")
+    connection.execute(f"INSERT INTO main_large {ALL}")
 
 
 def put_in_copy(connection: duckdb.DuckDBPyConnection, numbers: str) -> None:
     """Add inodes that a snapshot made; `numbers` is the SQL condition that they fulfil."""
-    connection.execute(f"INSERT INTO large {_NAMED.format(numbers=numbers)}")
+    connection.execute(f"INSERT INTO main_large {_NAMED.format(numbers=numbers)}")

@@ -17,8 +17,9 @@ from projections.core.following import DirentKey, Items, files_of
 from projections.core.naming import by_extension, names_of, suffix_of
 from projections.duck_rows import among, delete
 
-_ROWS = "SELECT rowid, ino, parent, name, extension FROM dirents WHERE {some}"
-_EXTENSIONS = "SELECT ino, extension FROM dirents WHERE {some}"
+_ROWS = "SELECT rowid, ino, parent, name, extension FROM main_dirents WHERE {some}"
+_SHOWN = "SELECT 0, ino, parent, name, extension FROM dirents WHERE {some}"
+_EXTENSIONS = "SELECT ino, extension FROM main_dirents WHERE {some}"
 
 
 def extension_of(name: str, kind: int, connection: duckdb.DuckDBPyConnection) -> str:
@@ -43,8 +44,13 @@ class Change:
       sums: what changes by extension.
     """
 
-    def __init__(self, items: Items, connection: duckdb.DuckDBPyConnection) -> None:
-        """Asks, so the batch may not have changed the tables yet."""
+    def __init__(
+        self, items: Items, connection: duckdb.DuckDBPyConnection, *, fresh: bool = False
+    ) -> None:
+        """Asks, so the batch may not have changed the tables yet.
+
+        `fresh`: what is so counts too, and files that are only resized are not asked for.
+        """
         self.items = items
         self.files, self.names = files_of(items), names_of(items)
         self.sums = by_extension(items, self.files, self.names)
@@ -55,8 +61,8 @@ class Change:
         self._numbers: dict[DirentKey, int] = {}  # of rows
         self._asked: dict[int, dict[DirentKey, str]] = {ino: {} for ino in asked}
         if asked:
-            self._ask()
-        resized = [ino for ino, *_ in self.sums.resized if ino not in asked]
+            self._ask(_SHOWN if fresh else _ROWS)
+        resized = [] if fresh else [ino for ino, *_ in self.sums.resized if ino not in asked]
         self._extensions: dict[int, str] = self._ask_extensions(resized) if resized else {}
 
     def _part(self) -> set[int]:
@@ -72,9 +78,9 @@ class Change:
                 several.add(dirent.ino)
         return several
 
-    def _ask(self) -> None:
+    def _ask(self, sql: str) -> None:
         some, bound = among("ino", [*self._asked])
-        rows = self._connection.execute(_ROWS.format(some=some), bound).fetchall()
+        rows = self._connection.execute(sql.format(some=some), bound).fetchall()
         for number, ino, parent, name, extension in rows:
             self._numbers[parent, name] = number
             self._asked[ino][parent, name] = extension
@@ -97,13 +103,22 @@ class Change:
 
     def after(self, ino: int) -> DirentKey | None:
         """The least name that it comes to have; None if it has none."""
+        return min(self.names_after(ino), default=None)
+
+    def names_after(self, ino: int) -> list[DirentKey]:
+        """All names that it comes to have."""
         dirents, names = self.items.dirents, self.names
         found = [key for key in self._asked[ino] if key not in dirents]
         if ino in names.several:
             found += [key for key, one in dirents.items() if one is not None and one.ino == ino]
         elif ino in names.got:
             found.append(names.got[ino])
-        return min(found, default=None)
+        return found
+
+    @property
+    def known(self) -> list[int]:
+        """Inodes whose names were asked for."""
+        return [*self._asked]
 
     def extension_after(self, ino: int) -> str:
         """Extension of the least name that a regular file comes to have; "" if it has none."""
@@ -115,8 +130,8 @@ class Change:
 
     def remove_names(self) -> None:
         """Take names that go out of the table; their numbers hold until then."""
-        delete(self._connection, "dirents", ["ino"], [(ino,) for ino in self._alone])
+        delete(self._connection, "main_dirents", ["ino"], [(ino,) for ino in self._alone])
         numbers = [self._numbers[key] for key in self._among_others if key in self._numbers]
         if numbers:
             some, bound = among("rowid", numbers)
-            self._connection.execute(f"DELETE FROM dirents WHERE {some}", bound)
+            self._connection.execute(f"DELETE FROM main_dirents WHERE {some}", bound)

@@ -1,13 +1,15 @@
 """Tables of the analytics view, in DuckDB: current rows, and what to ask them through.
 
-`inodes` and `dirents` hold the namespace as it is; `files` and `directories` are views
-over them with paths and times one can read. `history` is another database, attached:
-growth by hour and owner, who deleted what, and what happened to each file. What is kept
-besides is `projections.analytics_kept`. The contract of `gfs sql --view analytics`.
+`inodes` and `dirents` hold the namespace as it is: views of `main_` tables, and of `fresh` for
+what is not in those yet. `files` and `directories` have paths and times one can read. `history`
+is another database, attached: growth by hour and owner, who deleted what, and what happened to
+each file. What is kept besides is `projections.analytics_kept`. The contract of
+`gfs sql --view analytics`.
 """
 
 from __future__ import annotations
 
+from projections import analytics_fresh_schema as fresh
 from projections.analytics_kept import KEPT
 
 INODE_COLUMNS = {
@@ -43,14 +45,19 @@ def _columns(columns: dict[str, str]) -> str:
 _MADE = ", ".join(f"{name} BIGINT GENERATED ALWAYS AS ({sql})" for name, sql in INODE_MADE.items())
 # No primary keys: DuckDB keeps them in an index, which takes a third of the room that a file
 # has here, and saves scans of a column only where a batch is small.
+FRESH_COLUMNS = fresh.COLUMNS | INODE_COLUMNS
+_FRESH = ", ".join(f"{name} {kind}" for name, kind in FRESH_COLUMNS.items())
+_SHOWN = "".join(f"CREATE VIEW {name} AS {sql};" for name, sql in fresh.PLAIN.items())
 SCHEMA = f"""
-CREATE TABLE inodes ({_columns(INODE_COLUMNS)}, {_MADE});
-CREATE TABLE dirents (
+CREATE TABLE main_inodes ({_columns(INODE_COLUMNS)}, {_MADE});
+CREATE TABLE main_dirents (
   {_columns(DIRENT_COLUMNS)},
   extension VARCHAR NOT NULL  -- of a regular file's name, kept: to compute it takes longer
 );
-CREATE TABLE xattrs (ino BIGINT NOT NULL, name VARCHAR NOT NULL, value VARCHAR NOT NULL);
+CREATE TABLE main_xattrs (ino BIGINT NOT NULL, name VARCHAR NOT NULL, value VARCHAR NOT NULL);
 {KEPT}
+{fresh.TABLES.format(columns=_FRESH)}
+{_SHOWN}
 CREATE MACRO kind_of(mode) AS CASE mode & 61440
   WHEN 32768 THEN 'f' WHEN 16384 THEN 'd' WHEN 40960 THEN 'l' WHEN 8192 THEN 'c'
   WHEN 24576 THEN 'b' WHEN 4096 THEN 'p' WHEN 49152 THEN 's' ELSE '?' END;

@@ -8,9 +8,10 @@ number of their row: a comparison of a million names costs ten times a scan.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -20,10 +21,13 @@ from gfs.config import ProjectionsConfig
 from gfs.routes import Operation
 from projections import analytics_kept, analytics_routes
 from projections.analytics_copy import apply_copy
+from projections.analytics_fresh import begin_of_fresh, put_fresh
+from projections.analytics_fresh_state import empty
 from projections.analytics_history import EventHistory
 from projections.analytics_known import Memory
 from projections.analytics_names import Change, extension_of
 from projections.analytics_queries import AnalyticsQueries
+from projections.analytics_rows import inode_rows
 from projections.analytics_schema import (
     DELETION_COLUMNS,
     DIRENT_COLUMNS,
@@ -34,10 +38,11 @@ from projections.analytics_schema import (
 )
 from projections.core.comparing import Compared, Difference
 from projections.core.facts import Deletion
-from projections.core.following import Batch, Items, stages
+from projections.core.following import Batch, Items, items_of, stages
 from projections.core.recording import Recorded
 from projections.duck_rows import AS_THEY_ARE, Inlet, delete, form_of, put
 from projections.projection import DuckProjection
+from projections.storage import DuckStore, Store
 
 _COMPARED = (
     *(name for name in INODE_COLUMNS if name not in ("ino", "stored_apart", "atime_xor")),
@@ -45,13 +50,13 @@ _COMPARED = (
 )
 _GROWTH = attrgetter("created", "removed", "bytes_added", "bytes_removed")
 _INODES_IN = Inlet(
-    "inodes",
+    "main_inodes",
     INODE_COLUMNS,
     flipped=("uid", "gid", "nlink", "size", "stored_apart", "atime_xor", "data_version"),
     empty={"rdev": "0", "target": "''", "digest": "0"},
 )
 _DIRENTS_IN = Inlet(
-    "dirents",
+    "main_dirents",
     DIRENT_COLUMNS,
     more=["CASE WHEN kind = 32768 THEN extension_of(name) ELSE '' END"],
 )
@@ -62,7 +67,7 @@ class AnalyticsView(DuckProjection):
     """Histograms, growth, top lists, free SQL."""
 
     name = "analytics"
-    format = 5
+    format = 6
     schema = SCHEMA
     history_schema = HISTORY
     compared = Compared(
@@ -82,22 +87,52 @@ class AnalyticsView(DuckProjection):
         self._events = EventHistory(config)
         self._memory = Memory()
 
+    def open_store(self, path: Path, history: Path | None) -> Store:
+        store = super().open_store(path, history)
+        assert isinstance(store, DuckStore)
+        known = self._memory.of(store.connection)
+        store.ended = lambda committed: known.ended(committed=committed)
+        if (place := begin_of_fresh(store.connection)) is not None:
+            store.write(empty, place)
+        return store
+
     def apply(self, batch: Batch, connection: Any) -> None:
-        with self._memory.during(connection) as known:
-            for items, copy in stages(batch.lines):
-                if batch.snapshot:
-                    apply_items(items, connection)
-                else:
-                    change = Change(items, connection)
-                    change.remove_names()
-                    apply_items(items, connection)
-                    analytics_kept.keep(change, connection, known)
-                if copy is not None:
-                    apply_copy(copy, connection)
-                    known.counts_room = 0
-            if batch.snapshot and (batch.cursor != START or not batch.lines):  # all items are in
-                analytics_kept.fill(connection)
-                known.forget()
+        if batch.snapshot:
+            self._load(batch, connection)
+            return
+        known, lines = self._memory.of(connection), batch.lines
+        if lines and not (known.fresh.takes(lines) and put_fresh(lines, connection, known)):
+            self._work_in(lines, connection)
+
+    def settle(self, store: Store) -> None:
+        assert isinstance(store, DuckStore)
+        if not self._memory.of(store.connection).fresh.is_empty:
+            store.write(lambda connection: self._work_in([], connection), store.cursor)
+
+    def _work_in(self, lines: list[Line], connection: Any) -> None:
+        """Bring the main tables to what is fresh and then to `lines`."""
+        known = self._memory.of(connection)
+        moved = known.fresh.rows.moved
+        self._apply_lines(known.fresh.clear(connection), connection, moved)
+        self._apply_lines(lines, connection)
+
+    def _apply_lines(self, lines: list[Line], connection: Any, moved: Collection[int] = ()) -> None:
+        known = self._memory.of(connection)
+        for items, copy in stages(lines) if lines else ():
+            change = Change(items, connection)
+            change.remove_names()
+            apply_items(items, connection)
+            analytics_kept.keep(change, connection, known, moved)
+            if copy is not None:
+                apply_copy(copy, connection)
+                known.counts_room = 0
+
+    def _load(self, batch: Batch, connection: Any) -> None:
+        known = self._memory.of(connection)
+        apply_items(items_of(batch.lines), connection)
+        if batch.cursor != START or not batch.lines:  # all items are in
+            analytics_kept.fill(connection)
+            known.changed = True
 
     def contradictions(self, after: int, last: int, connection: Any) -> Iterable[Difference]:
         return analytics_kept.contradictions_of_names(connection, after, last)
@@ -145,8 +180,8 @@ def _deletion_row(one: Deletion, flip: int) -> tuple[Any, ...]:
 
 def apply_items(items: Items, connection: duckdb.DuckDBPyConnection) -> None:
     """Bring the tables to `items`, but for names that go; inside the caller's transaction."""
-    delete(connection, "inodes", ["ino"], [(ino,) for ino in items.old_inodes])
-    delete(connection, "xattrs", ["ino"], [(ino,) for ino in items.old_xattrs])
+    delete(connection, "main_inodes", ["ino"], [(ino,) for ino in items.old_inodes])
+    delete(connection, "main_xattrs", ["ino"], [(ino,) for ino in items.old_xattrs])
     _put_inodes(items, connection)
     _put_names(items, connection)
     xattrs = [
@@ -155,33 +190,12 @@ def apply_items(items: Items, connection: duckdb.DuckDBPyConnection) -> None:
         if one is not None and one.attributes
         for name, value in one.attributes.items()
     ]
-    put(connection, "xattrs", xattrs)
+    put(connection, "main_xattrs", xattrs)
 
 
 def _put_inodes(items: Items, connection: duckdb.DuckDBPyConnection) -> None:
-    flip, zero, empty = form = form_of(len(items.inodes))
-    rows = [
-        (
-            ino,
-            one.mode,
-            one.uid ^ flip,
-            one.gid ^ flip,
-            one.nlink ^ flip,
-            one.size ^ flip,
-            None if one.stored == one.size else one.stored ^ flip,
-            one.atime_ns ^ one.mtime_ns ^ flip,
-            one.mtime_ns,
-            one.ctime_ns,
-            one.created_ns,
-            one.data_version ^ flip,
-            one.rdev or zero,
-            one.target or empty,
-            one.digest or zero,
-        )
-        for ino, one in items.inodes.items()
-        if one is not None
-    ]
-    if rows:
+    form = form_of(len(items.inodes))
+    if rows := inode_rows(items.inodes.items(), form):
         _INODES_IN.put(connection, rows, form)
 
 

@@ -62,6 +62,12 @@ class Projection(ABC):
         empty view; the last one has no items, and alone a cursor that is not START.
         """
 
+    def settle(self, store: Store) -> None:  # noqa: B027 -- most views put nothing off
+        """Finish what `apply` has put off, if it does that; the rows say the same after it.
+
+        Called when nothing has come for a while, and before the view is closed.
+        """
+
     def record(self, lines: list[Line], history: Any, connection: Any) -> None:
         """Add events to the history tables.
 

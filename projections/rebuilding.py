@@ -74,6 +74,7 @@ class Rebuild:
             writer = Writer(self._projection, self._config, store)
             await self._load(writer)
             await self._catch_up(writer)
+            await trio.to_thread.run_sync(writer.settle)
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(store.close)

@@ -283,6 +283,7 @@ class DuckStore:
         memory_bytes: int = 512 * MIB,
     ) -> None:
         self.path = path
+        self.ended: Callable[[bool], None] = lambda committed: None  # called when `write` ends
         self._readers: set[duckdb.DuckDBPyConnection] = set()
         self._none_left = threading.Condition()
         doing = path
@@ -348,7 +349,12 @@ class DuckStore:
         return Cursor(rows[0][0], rows[0][1])
 
     def write(self, change: Callable[[Any], None], cursor: Cursor) -> None:
-        self._transaction(lambda: change(self.connection), "progress", cursor)
+        try:
+            self._transaction(lambda: change(self.connection), "progress", cursor)
+        except BaseException:
+            self.ended(False)
+            raise
+        self.ended(True)
         self.cursor = cursor
 
     def write_history(self, change: Callable[[Any, Any], None], cursor: Cursor) -> None:

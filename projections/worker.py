@@ -226,6 +226,8 @@ class View:
         try:
             await until_one_ends(self._keep, self._build_when_asked)
         finally:
+            if self._writer is not None:
+                self._writer.leave()
             self._close()
             self._lock.close()
 
@@ -343,8 +345,8 @@ class View:
             await self._gather(pump, began)
             if self._identity != (0, 0) and identity(self.path) != self._identity:
                 raise Damaged(self.path, "has been removed or replaced")
-            if writer.noted and not pump.has_news:
-                await trio.to_thread.run_sync(writer.write_history)
+            if not pump.has_news:
+                await trio.to_thread.run_sync(writer.settle)
                 self._move(self.cursor)
             began = trio.current_time()
             batch = pump.batch(self._config.batch_events)

@@ -76,6 +76,22 @@ class Writer:
             self._saved_at = now
             self._take(Batch(lines, batch.cursor, batch.snapshot), self._apply, history=False)
 
+    def settle(self) -> None:
+        """Nothing comes for now: finish what the view, and its history, put off.
+
+        Raises: as `write`.
+        """
+        self._projection.settle(self.store)
+        if self.noted:
+            self.write_history()
+
+    def leave(self) -> None:
+        """Leave a file in which nothing is put off; one that cannot be written does without."""
+        try:
+            self._projection.settle(self.store)
+        except Exception as error:
+            log.warning("view.unsettled view=%s %r", self._projection.name, error)
+
     def write_history(self) -> None:
         """Write down what is noted; raises as `write`."""
         lines, cursor = self.noted, self._noted_to

@@ -7,7 +7,7 @@ because others have the processors would only add to their delay.
 
 from __future__ import annotations
 
-SHARE = 1 / 3  # of one processor that applying may take, while events come in all the time
+SHARE = 2 / 5  # of one processor that applying may take, while events come in all the time
 WEIGHT = 1 / 4  # of the last batch, among those before: one slow commit is not yet a slow view
 
 

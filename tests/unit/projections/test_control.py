@@ -194,15 +194,15 @@ CORRUPTIONS = {
             WHERE length(name) > 3 ORDER BY id DESC LIMIT 1 OFFSET 6""",
     },
     "analytics": {
-        "attributes": f"UPDATE inodes SET uid = uid + 1 {nth(0)}",
-        "missing": f"DELETE FROM inodes {nth(1)}",
-        "links": f"DELETE FROM dirents {nth(0, 'dirents')}",
-        "xattrs": f"INSERT INTO xattrs SELECT ino, 'user.x', 'y' FROM inodes {nth(3)}",
-        "kind": f"UPDATE dirents SET kind = 49152 {nth(2, 'dirents')}",
-        "extension": f"UPDATE dirents SET extension = 'none' {nth(4, 'dirents')}",
-        "counts": "INSERT INTO counts VALUES ('extension', 0, 'none', 0, 1, 0)",
-        "large": "DELETE FROM large WHERE size = (SELECT max(size) FROM large)",
-        "directory_names": "UPDATE directory_names SET name = name || '?'",
+        "attributes": f"UPDATE main_inodes SET uid = uid + 1 {nth(0)}",
+        "missing": f"DELETE FROM main_inodes {nth(1)}",
+        "links": f"DELETE FROM main_dirents {nth(0, 'dirents')}",
+        "xattrs": f"INSERT INTO main_xattrs SELECT ino, 'user.x', 'y' FROM inodes {nth(3)}",
+        "kind": f"UPDATE main_dirents SET kind = 49152 {nth(2, 'dirents')}",
+        "extension": f"UPDATE main_dirents SET extension = 'none' {nth(4, 'dirents')}",
+        "counts": "INSERT INTO main_counts VALUES ('extension', 0, 'none', 0, 1, 0)",
+        "large": "DELETE FROM main_large WHERE size = (SELECT max(size) FROM large)",
+        "directory_names": "UPDATE main_directory_names SET name = name || '?'",
     },
 }
 
@@ -249,7 +249,8 @@ def test_a_corrupt_row_is_found_in_the_background_and_metrics_tell(
         wait_until(client, lambda one: one["verify"]["passes_total"] >= 2)
         assert status(client)["verify"]["differences"] == 0
     cluster.stage.stop(f"projections-{view}")
-    corrupt(cluster.path(view), "UPDATE inodes SET nlink = 77 WHERE ino = 1")
+    table = "inodes" if view == "search" else "main_inodes"
+    corrupt(cluster.path(view), f"UPDATE {table} SET nlink = 77 WHERE ino = 1")
     with cluster.stage.start_view(view, *QUICK) as client:
         wait_until(client, lambda one: one["verify"]["differences"] == 1)
         assert f"gfs_projections_{view}_verify_differences 1.0" in client.get("/metrics").text
@@ -343,6 +344,7 @@ async def test_rows_of_a_view_that_is_replaced_meanwhile_are_left_out(tmp_path: 
     view = analytics_view(tmp_path, [NamespaceModel().format()])
     old = view.store
     assert old is not None
+    view.projection.settle(old)
 
     def closed_under_it() -> dict[str, int]:
         old.close()
@@ -353,6 +355,6 @@ async def test_rows_of_a_view_that_is_replaced_meanwhile_are_left_out(tmp_path: 
     old.rows = closed_under_it  # type: ignore[method-assign]
     async with asking(view) as ask:
         assert "rows" not in await ask.answer("/status", rows=1)
-        assert (await ask.answer("/status", rows=1))["rows"]["inodes"] == 2
+        assert (await ask.answer("/status", rows=1))["rows"]["main_inodes"] == 2
     assert view.store is not None
     view.store.close()

@@ -10,7 +10,7 @@ import pytest
 
 from bench.namespace_model import NamespaceModel
 from gfs.records import Record
-from projections import analytics_kept
+from projections import analytics_fresh_state, analytics_kept
 from projections.analytics_names import Change
 from projections.analytics_schema import SCHEMA
 from projections.analytics_view import apply_items
@@ -83,6 +83,7 @@ def test_sums_are_added_up_in_time_and_stay_right(
 ) -> None:
     """Whatever the number of extensions, rows are bounded by twice that."""
     monkeypatch.setattr(analytics_kept, "COUNTS_ROWS", 5)
+    monkeypatch.setattr(analytics_fresh_state, "SETTLE_S", 0.0)
     model, records = history(seed, 150)
     records += [model.create(1, b"odd.%d" % number) for number in range(100)]
     view = analytics_view(tmp_path, records)
