@@ -174,7 +174,7 @@ class ProjectionsConfig(DaemonConfig):
     history: Annotated[bool, _about("keep what happened, which no rebuild drops")] = True
     history_days: Annotated[float, _about("what happened is kept so long", 0.01, 36_500)] = 400.0
     history_rows: Annotated[int, _about("events of files kept at most", 1)] = 20_000_000
-    batch_events: Annotated[int, _about("events in one transaction at most", 1)] = 40_000
+    batch_events: Annotated[int, _about("events in one transaction at most", 1)] = 60_000
     batch_s: Annotated[float, _about("an event waits while more come and somebody asks", 0, 5)] = (
         0.05
     )

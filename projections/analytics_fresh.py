@@ -23,7 +23,7 @@ from projections.analytics_extensions import Sums, add, rows_of, sums_of
 from projections.analytics_fresh_state import Rows, show
 from projections.analytics_kept import ONE_MOVE_MORE
 from projections.analytics_known import Known
-from projections.analytics_large import least_names, names_kept
+from projections.analytics_large import names_kept
 from projections.analytics_names import Change, extension_of, lower
 from projections.analytics_rows import inode_rows
 from projections.analytics_schema import INODE_COLUMNS, INODE_MADE
@@ -56,11 +56,12 @@ def put_fresh(lines: list[Line], connection: duckdb.DuckDBPyConnection, known: K
     """
     if any(line.copy is not None for line in lines):
         return False
-    fresh, change = known.fresh, Change(items_of(lines), connection, fresh=True)
-    items, names, held = change.items, change.names, known.fresh.rows
+    fresh, (least, _) = known.fresh, known.bound_of_large(connection)
+    change = Change(items_of(lines), connection, large=least, fresh=True)
+    items, names, held = change.items, change.names, fresh.rows
     if not (names.lost.keys() | names.got.keys()) <= items.inodes.keys():
         return False
-    homes = _homes_of_large(change, held, connection, known)
+    homes = _homes_of_large(change, held, connection)
     if fresh.is_empty:
         connection.execute("INSERT INTO fresh_since SELECT epoch, position FROM progress")
         show(_MIXED, connection)
@@ -84,14 +85,12 @@ def _row(what: str, ino: int, place: DirentKey = _NAMELESS, **others: object) ->
 
 
 def _homes_of_large(
-    change: Change, held: Rows, connection: duckdb.DuckDBPyConnection, known: Known
+    change: Change, held: Rows, connection: duckdb.DuckDBPyConnection
 ) -> dict[int, DirentKey]:
-    """Least names of files that are among the largest; of one that has none nothing."""
-    (least, _), homes, unknown = known.bound_of_large(connection), dict[int, DirentKey](), []
+    """Least names of files that are among the largest."""
+    homes, unknown = dict[int, DirentKey](), []
     lost, got = change.names.lost, change.names.got
-    for ino, one in change.items.inodes.items():
-        if one is None or one.size < least or stat.S_ISDIR(one.mode):
-            continue
+    for ino in change.large:
         if change.knows(ino):
             homes[ino] = change.after(ino) or _NAMELESS
         elif ino in got or ino in lost:
@@ -100,10 +99,7 @@ def _homes_of_large(
             homes[ino] = min(held.names[ino], default=_NAMELESS)
         else:
             unknown.append(ino)
-    if unknown:
-        homes |= names_kept(unknown, connection)
-        homes |= least_names([ino for ino in unknown if ino not in homes], connection)
-    return homes
+    return homes | names_kept(unknown, connection)
 
 
 def _counts(change: Change, held: Rows, connection: duckdb.DuckDBPyConnection) -> list[_Row]:

@@ -6,7 +6,6 @@ bytes; when too many have gone, or come, it is made anew from the inodes.
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterable
 from operator import attrgetter
 
@@ -57,24 +56,20 @@ _NAMED = (
     " FROM big b LEFT JOIN least USING (ino)"
 )
 ALL = _NAMED.format(numbers="true")  # what `large` is to be
-_KEPT_NAMES = "SELECT ino, parent, name FROM main_large WHERE ino IN (SELECT unnest($1))"
+_KEPT_NAMES = "SELECT ino, parent, name FROM large WHERE ino IN (SELECT unnest($1))"
 _LEAST_NAMES = (
     "SELECT ino, home.parent, home.name FROM ("
-    "SELECT ino, min({{'parent': parent, 'name': name}}) AS home FROM {dirents}"
+    "SELECT ino, min({'parent': parent, 'name': name}) AS home FROM main_dirents"
     " WHERE ino IN (SELECT unnest($1)) GROUP BY ino)"
 )
 
 
 def keep(change: Change, connection: duckdb.DuckDBPyConnection, known: Known) -> None:
-    """Bring `main_large` to `change`, which the tables hold by now."""
+    """Bring `main_large` to `change`, which the tables hold by now and which knows its bound."""
     items, names = change.items, change.names
     least, found = known.bound_of_large(connection)
     gone = [ino for ino, one in items.old_inodes.items() if one.size >= least]
-    came = {
-        ino: columns_of(one)
-        for ino, one in items.inodes.items()
-        if one is not None and one.size >= least and not stat.S_ISDIR(one.mode)
-    }
+    came = {ino: columns_of(one) for ino, one in change.large.items()}
     # Names that changed and nothing else: of an inode that this batch has no image of.
     renamed = [ino for ino in {**names.lost, **names.got} if ino not in items.inodes]
     if renamed:
@@ -112,26 +107,17 @@ def _homes(
             homes[ino] = got
         else:
             unknown.append(ino)
-    if same:
-        homes |= names_kept(same, connection)
-        unknown += [ino for ino in same if ino not in homes]
-    return homes | least_names(unknown, connection, "main_dirents")
+    homes |= names_kept(same, connection)
+    unknown += [ino for ino in same if ino not in homes]
+    if unknown:
+        for ino, parent, name in connection.execute(_LEAST_NAMES, [unknown]).fetchall():
+            homes[ino] = parent, name
+    return homes
 
 
 def names_kept(inodes: list[int], connection: duckdb.DuckDBPyConnection) -> dict[int, DirentKey]:
-    """Least names of those of these that are kept."""
-    rows = connection.execute(_KEPT_NAMES, [inodes]).fetchall()
-    return {ino: (parent, name) for ino, parent, name in rows}
-
-
-def least_names(
-    inodes: list[int], connection: duckdb.DuckDBPyConnection, dirents: str = "dirents"
-) -> dict[int, DirentKey]:
-    """Of those of these that have one; looks at all names."""
-    if not inodes:
-        return {}
-    sql = _LEAST_NAMES.format(dirents=dirents)
-    rows = connection.execute(sql, [inodes]).fetchall()
+    """Least names of those of these that are kept, fresh or not."""
+    rows = connection.execute(_KEPT_NAMES, [inodes]).fetchall() if inodes else []
     return {ino: (parent, name) for ino, parent, name in rows}
 
 

@@ -10,6 +10,8 @@ and several times as long in a large batch.
 from __future__ import annotations
 
 import stat
+from collections.abc import Mapping
+from functools import cached_property
 
 import duckdb
 
@@ -42,14 +44,24 @@ class Change:
       files: regular files among the items.
       names: those that files lose and get.
       sums: what changes by extension.
+      large: files, no directories, that are large after it.
     """
 
     def __init__(
-        self, items: Items, connection: duckdb.DuckDBPyConnection, *, fresh: bool = False
+        self,
+        items: Items,
+        connection: duckdb.DuckDBPyConnection,
+        *,
+        large: int = 1 << 63,
+        fresh: bool = False,
     ) -> None:
         """Asks, so the batch may not have changed the tables yet.
 
-        `fresh`: what is so counts too, and files that are only resized are not asked for.
+        Args:
+          large: files that come to be, or stay, of this size at least are among `large`; the
+            names of those that were smaller are asked for too.
+          fresh: what is so counts, and the extensions of files that are only resized are not
+            asked for.
         """
         self.items = items
         self.files, self.names = files_of(items), names_of(items)
@@ -57,7 +69,12 @@ class Change:
         self._connection = connection
         self._alone: list[int] = []  # inodes with one name, which goes
         self._among_others: list[DirentKey] = []  # names that go, of inodes that may keep some
-        asked = {*self.sums.asked, *self._part()}
+        self.large = {
+            ino: one
+            for ino, one in items.inodes.items()
+            if one is not None and one.size >= large and not stat.S_ISDIR(one.mode)
+        }
+        asked = {*self.sums.asked, *self._part(), *self._grown(large)}
         self._numbers: dict[DirentKey, int] = {}  # of rows
         self._asked: dict[int, dict[DirentKey, str]] = {ino: {} for ino in asked}
         if asked:
@@ -77,6 +94,17 @@ class Change:
                 self._among_others.append(key)
                 several.add(dirent.ino)
         return several
+
+    def _grown(self, size: int) -> list[int]:
+        """Files that get so large under the name that they have."""
+        olds, lost, got = self.items.old_inodes, self.names.lost, self.names.got
+        return [
+            ino
+            for ino in self.large
+            if not (ino in lost or ino in got)
+            and (old := olds.get(ino)) is not None
+            and old.size < size
+        ]
 
     def _ask(self, sql: str) -> None:
         some, bound = among("ino", [*self._asked])
@@ -105,12 +133,21 @@ class Change:
         """The least name that it comes to have; None if it has none."""
         return min(self.names_after(ino), default=None)
 
+    @cached_property
+    def _got(self) -> Mapping[int, list[DirentKey]]:
+        """Names that come, of inodes that lose or get more than one."""
+        found: dict[int, list[DirentKey]] = {ino: [] for ino in self.names.several}
+        for key, one in self.items.dirents.items():
+            if one is not None and one.ino in found:
+                found[one.ino].append(key)
+        return found
+
     def names_after(self, ino: int) -> list[DirentKey]:
         """All names that it comes to have."""
         dirents, names = self.items.dirents, self.names
         found = [key for key in self._asked[ino] if key not in dirents]
         if ino in names.several:
-            found += [key for key, one in dirents.items() if one is not None and one.ino == ino]
+            found += self._got[ino]
         elif ino in names.got:
             found.append(names.got[ino])
         return found

@@ -119,7 +119,8 @@ class AnalyticsView(DuckProjection):
     def _apply_lines(self, lines: list[Line], connection: Any, moved: Collection[int] = ()) -> None:
         known = self._memory.of(connection)
         for items, copy in stages(lines) if lines else ():
-            change = Change(items, connection)
+            least, _ = known.bound_of_large(connection)
+            change = Change(items, connection, large=least)
             change.remove_names()
             apply_items(items, connection)
             analytics_kept.keep(change, connection, known, moved)

@@ -120,3 +120,26 @@ async def test_the_largest_file_has_the_path_it_has_now(
             (row,) = await ask.rows("/report/largest", n=1)
             assert (row["path"], row["ino"]) == (path, ino)
     store.close()
+
+
+def test_a_directory_made_and_renamed_before_either_is_worked_in(tmp_path: Path) -> None:
+    """Whoever was told its first name is told the other one, also when it is worked in."""
+    model = NamespaceModel()
+    view = analytics_view(tmp_path, [model.format()])
+    projection, store = view.projection, view.store
+    assert isinstance(store, DuckStore)
+    projection.settle(store)
+    apply_split(projection, store, [model.mkdir(1, b"a")], random.Random(1))
+    ino = model.dirents[1, b"a"].ino
+    early, late = Places(), Places()
+    for places in (early, late):
+        with store.snapshot() as (connection, _):
+            assert places.paths(connection, [ino]) == {ino: "/a"}
+    apply_split(projection, store, [model.rename(1, b"a", 1, b"b")], random.Random(1))
+    with store.snapshot() as (connection, _):
+        assert early.paths(connection, [ino]) == {ino: "/b"}
+    projection.settle(store)
+    for places in (early, late):
+        with store.snapshot() as (connection, _):
+            assert places.paths(connection, [ino]) == {ino: "/b"}
+    store.close()
