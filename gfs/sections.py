@@ -189,6 +189,7 @@ class ProjectionsConfig(DaemonConfig):
     export_s: Annotated[float, _about("time limit of an export of the namespace", 0.01)] = 3600.0
     query_rows: Annotated[int, _about("rows of one SQL answer at most", 1)] = 100_000
     query_memory_bytes: Annotated[int, _about("memory of one SQL query", MIB)] = 512 * MIB
+    query_threads: Annotated[int, _about("processors that one analytics query may use", 1, 64)] = 1
     wait_s: Annotated[float, _about("how long an answer may wait for a position", 0)] = 30.0
 
 

@@ -37,6 +37,10 @@ class Known:
             (self._large,) = connection.execute(_BOUND).fetchall()
         return self._large
 
+    def refilled(self) -> None:
+        """The largest files were made anew, with another bound."""
+        self._large, self.changed = None, True
+
     def forget(self) -> None:
         """Ask again."""
         self._large, self.counts_room, self.changed = None, 0, False

@@ -86,7 +86,7 @@ def keep(change: Change, connection: duckdb.DuckDBPyConnection, known: Known) ->
     ((kept,),) = connection.execute("SELECT count(*) FROM main_large").fetchall()
     if kept * 2 < found or kept > 3 * LARGE_FILES:
         fill(connection)
-        known.changed = True
+        known.refilled()
 
 
 def _homes(

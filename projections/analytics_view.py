@@ -133,7 +133,7 @@ class AnalyticsView(DuckProjection):
         apply_items(items_of(batch.lines), connection)
         if batch.cursor != START or not batch.lines:  # all items are in
             analytics_kept.fill(connection)
-            known.changed = True
+            known.refilled()
 
     def contradictions(self, after: int, last: int, connection: Any) -> Iterable[Difference]:
         return analytics_kept.contradictions_of_names(connection, after, last)

@@ -127,6 +127,7 @@ class DuckProjection(Projection):
             history=history,
             history_schema=self.history_schema,
             memory_bytes=self.config.query_memory_bytes,
+            threads=self.config.query_threads,
         )
 
 

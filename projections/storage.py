@@ -26,7 +26,6 @@ APPLICATION_ID = 0x47465356  # "GFSV"
 CACHE_BYTES = 64 * MIB
 CLOSE_S = 10.0  # running queries, once interrupted, may end in this time
 WAL_PAGES = 16000  # written back, with fsyncs, each 64 MiB: a page that changes again, once
-THREADS = 2  # of DuckDB, all questions together
 HISTORY_FORMAT = 1
 _AT = "SELECT epoch, position FROM progress"
 _NOT_OURS = " AND name NOT IN ('progress', 'dead_letters') AND name NOT LIKE 'sqlite%'"
@@ -268,8 +267,10 @@ class DuckStore:
     After opening nothing outside these two files can be reached by any SQL, and no
     setting changed: user queries run on the same instance.
 
-    A file that is not there is loaded by one thread, until it is opened again: two would mix up
-    the order in which rows come. So it is a fifth smaller, and a block has numbers of one range.
+    More `threads` than one answer a question sooner, and all of them together later: who writes
+    uses them too, and waits for them. A file that is not there is loaded by one, until it is opened
+    again: two would mix up the order in which rows come. So it is a fifth smaller, and a block has
+    numbers of one range.
     """
 
     def __init__(
@@ -281,6 +282,7 @@ class DuckStore:
         history: Path | None = None,
         history_schema: str = "",
         memory_bytes: int = 512 * MIB,
+        threads: int = 1,
     ) -> None:
         self.path = path
         self.ended: Callable[[bool], None] = lambda committed: None  # called when `write` ends
@@ -288,7 +290,7 @@ class DuckStore:
         self._none_left = threading.Condition()
         doing = path
         try:
-            threads = THREADS if path.exists() else 1
+            threads = threads if path.exists() else 1
             self.connection = duckdb.connect(str(path))
             try:
                 self._configure(memory_bytes, threads)

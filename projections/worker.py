@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 RETRY_S = (0.05, 2.0)  # first and longest pause before the stream is asked again
 FAILURES_MAX = 3  # one after another, of the view itself, until it is built anew
 ASKED_S = 5.0  # for so long after a question the next one is expected
+CROWD = 10_000  # events are worth a batch, unless more are just coming in
 FRESHEN_S = 1.0  # a question waits at most for what has come before it
 
 
@@ -370,7 +371,8 @@ class View:
                 figures.unapplied_since = now
             asked = now < self._asked_at + ASKED_S
             due = began + (self.pace.period_s if asked else self._config.unasked_s)
-            if now >= due:
+            quiet_s = now - pump.heard_at if pump.pending >= CROWD else 0.0
+            if now >= due or quiet_s > self._config.batch_s:
                 return
             self._asked = trio.Event()
             with trio.move_on_at(min(due, now + self._config.batch_s)):

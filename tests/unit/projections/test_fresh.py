@@ -240,3 +240,24 @@ async def test_reports_count_what_is_fresh(tmp_path: Path) -> None:
         (largest, *_) = await ask.rows("/report/largest", n=2)
         assert (largest["path"], largest["size"]) == ("/a.txt", 60_000)
     store.close()
+
+
+def test_the_bound_of_the_largest_may_move_while_fresh_lines_are_worked_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes with them is compared with the new one."""
+    monkeypatch.setattr(analytics_large, "LARGE_FILES", 4)
+    model = NamespaceModel()
+    projection, store = opened(tmp_path)
+    write(projection, store, model.format())
+    projection.settle(store)
+    for number in range(40):
+        name = b"f%d" % number
+        write(projection, store, model.create(1, name))
+        write(projection, store, model.commit(model.dirents[1, name].ino, 100 + number))
+    monkeypatch.setattr(analytics_fresh_state, "SETTLE_S", 0.0)
+    low = model.create(1, b"low")
+    write(projection, store, low, model.commit(model.dirents[1, b"low"].ino, 50))
+    assert held(store) == 0
+    assert differences(store) == []
+    store.close()
