@@ -41,7 +41,8 @@ class Fresh:
         self._lines: list[Line] = []
         self._before: list[Line] | None = None  # the same, before the transaction at hand
         self._spoiled = False  # a transaction failed: `rows` is not what is there
-        self._settled_at = time.monotonic()
+        # Never: who is killed again and again gets on all the same.
+        self._settled_at = float("-inf")
 
     @property
     def is_empty(self) -> bool:
