@@ -27,6 +27,7 @@ CACHE_BYTES = 64 * MIB
 CLOSE_S = 10.0  # running queries, once interrupted, may end in this time
 WAL_PAGES = 16000  # written back, with fsyncs, each 64 MiB: a page that changes again, once
 HISTORY_FORMAT = 1
+PART = "main_"  # of the name of a table that a view without it shows together with other rows
 _AT = "SELECT epoch, position FROM progress"
 _NOT_OURS = " AND name NOT IN ('progress', 'dead_letters') AND name NOT LIKE 'sqlite%'"
 _PROGRESS = """
@@ -98,7 +99,7 @@ class Store(Protocol):
         ...
 
     def rows(self) -> dict[str, int]:
-        """How many rows each table has. Blocks: it may count them."""
+        """How many rows each table has, or the view of it. Blocks: it may count them."""
         ...
 
     def letters(self) -> list[Letter]:
@@ -420,7 +421,7 @@ class DuckStore:
             names = connection.execute(f"SELECT name FROM ({named}) WHERE true{_NOT_OURS}")
             counts = {
                 one: connection.execute(f'SELECT count(*) FROM "{one}"').fetchall()[0][0]
-                for (one,) in names.fetchall()
+                for one in (name.removeprefix(PART) for (name,) in names.fetchall())
             }
         return dict(sorted(counts.items()))
 

@@ -355,6 +355,6 @@ async def test_rows_of_a_view_that_is_replaced_meanwhile_are_left_out(tmp_path: 
     old.rows = closed_under_it  # type: ignore[method-assign]
     async with asking(view) as ask:
         assert "rows" not in await ask.answer("/status", rows=1)
-        assert (await ask.answer("/status", rows=1))["rows"]["main_inodes"] == 2
+        assert (await ask.answer("/status", rows=1))["rows"]["inodes"] == 2
     assert view.store is not None
     view.store.close()
