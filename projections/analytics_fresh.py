@@ -23,7 +23,7 @@ from projections.analytics_extensions import Sums, add, rows_of, sums_of
 from projections.analytics_fresh_state import Rows, show
 from projections.analytics_kept import ONE_MOVE_MORE
 from projections.analytics_known import Known
-from projections.analytics_large import names_kept
+from projections.analytics_large import homes_of
 from projections.analytics_names import Change, extension_of, lower
 from projections.analytics_rows import inode_rows
 from projections.analytics_schema import INODE_COLUMNS, INODE_MADE
@@ -61,7 +61,7 @@ def put_fresh(lines: list[Line], connection: duckdb.DuckDBPyConnection, known: K
     items, names, held = change.items, change.names, fresh.rows
     if not (names.lost.keys() | names.got.keys()) <= items.inodes.keys():
         return False
-    homes = _homes_of_large(change, held, connection)
+    homes = homes_of(change, change.large, connection)
     if fresh.is_empty:
         connection.execute("INSERT INTO fresh_since SELECT epoch, position FROM progress")
         show(_MIXED, connection)
@@ -82,24 +82,6 @@ def _row(what: str, ino: int, place: DirentKey = _NAMELESS, **others: object) ->
     rest = _OTHERS | others
     del rest["ino"]
     return (what, ino, *place, rest.pop("extension", ""), rest.pop("moved", 0), *rest.values())
-
-
-def _homes_of_large(
-    change: Change, held: Rows, connection: duckdb.DuckDBPyConnection
-) -> dict[int, DirentKey]:
-    """Least names of files that are among the largest."""
-    homes, unknown = dict[int, DirentKey](), []
-    lost, got = change.names.lost, change.names.got
-    for ino in change.large:
-        if change.knows(ino):
-            homes[ino] = change.after(ino) or _NAMELESS
-        elif ino in got or ino in lost:
-            homes[ino] = got.get(ino, _NAMELESS)
-        elif ino in held.names:
-            homes[ino] = min(held.names[ino], default=_NAMELESS)
-        else:
-            unknown.append(ino)
-    return homes | names_kept(unknown, connection)
 
 
 def _counts(change: Change, held: Rows, connection: duckdb.DuckDBPyConnection) -> list[_Row]:

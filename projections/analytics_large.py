@@ -57,11 +57,6 @@ _NAMED = (
 )
 ALL = _NAMED.format(numbers="true")  # what `large` is to be
 _KEPT_NAMES = "SELECT ino, parent, name FROM large WHERE ino IN (SELECT unnest($1))"
-_LEAST_NAMES = (
-    "SELECT ino, home.parent, home.name FROM ("
-    "SELECT ino, min({'parent': parent, 'name': name}) AS home FROM main_dirents"
-    " WHERE ino IN (SELECT unnest($1)) GROUP BY ino)"
-)
 
 
 def keep(change: Change, connection: duckdb.DuckDBPyConnection, known: Known) -> None:
@@ -79,7 +74,7 @@ def keep(change: Change, connection: duckdb.DuckDBPyConnection, known: Known) ->
         gone += others
     if not gone and not came:
         return
-    homes = _homes(change, came.keys(), connection)
+    homes = homes_of(change, came, connection)
     delete(connection, "main_large", ["ino"], [(ino,) for ino in gone])
     rows = [(ino, *one, *homes.get(ino, _NAMELESS)) for ino, one in came.items()]
     put(connection, "main_large", rows)
@@ -89,36 +84,27 @@ def keep(change: Change, connection: duckdb.DuckDBPyConnection, known: Known) ->
         known.refilled()
 
 
-def _homes(
+def homes_of(
     change: Change, inodes: Iterable[int], connection: duckdb.DuckDBPyConnection
 ) -> dict[int, DirentKey]:
-    """Least names, those that are known first; what has none is not among them."""
+    """Least names of large files; what has none is not among them.
+
+    What is large and was so before, under the name that it has, is in `large`.
+    """
     homes: dict[int, DirentKey] = {}
-    items, names = change.items, change.names
-    same, unknown = [], []
+    lost, got, same = change.names.lost, change.names.got, list[int]()
     for ino in inodes:
-        lost, got, new = names.lost.get(ino), names.got.get(ino), items.inodes.get(ino)
         if change.knows(ino):
             if (least := change.after(ino)) is not None:
                 homes[ino] = least
-        elif lost is None and got is None:
+        elif ino in got:
+            homes[ino] = got[ino]
+        elif ino not in lost:
             same.append(ino)
-        elif got is not None and new is not None and new.nlink == 1 and ino not in names.several:
-            homes[ino] = got
-        else:
-            unknown.append(ino)
-    homes |= names_kept(same, connection)
-    unknown += [ino for ino in same if ino not in homes]
-    if unknown:
-        for ino, parent, name in connection.execute(_LEAST_NAMES, [unknown]).fetchall():
+    if same:
+        for ino, parent, name in connection.execute(_KEPT_NAMES, [same]).fetchall():
             homes[ino] = parent, name
     return homes
-
-
-def names_kept(inodes: list[int], connection: duckdb.DuckDBPyConnection) -> dict[int, DirentKey]:
-    """Least names of those of these that are kept, fresh or not."""
-    rows = connection.execute(_KEPT_NAMES, [inodes]).fetchall() if inodes else []
-    return {ino: (parent, name) for ino, parent, name in rows}
 
 
 def fill(connection: duckdb.DuckDBPyConnection) -> None:

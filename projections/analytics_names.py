@@ -74,7 +74,7 @@ class Change:
             for ino, one in items.inodes.items()
             if one is not None and one.size >= large and not stat.S_ISDIR(one.mode)
         }
-        asked = {*self.sums.asked, *self._part(), *self._grown(large)}
+        asked = {*self.sums.asked, *self._part(), *self._linked(), *self._grown(large)}
         self._numbers: dict[DirentKey, int] = {}  # of rows
         self._asked: dict[int, dict[DirentKey, str]] = {ino: {} for ino in asked}
         if asked:
@@ -94,6 +94,11 @@ class Change:
                 self._among_others.append(key)
                 several.add(dirent.ino)
         return several
+
+    def _linked(self) -> list[int]:
+        """What gets a name besides others, or may; of regular files `sums` says so too."""
+        inodes = self.items.inodes
+        return [ino for ino in self.names.got if (new := inodes.get(ino)) is None or new.nlink != 1]
 
     def _grown(self, size: int) -> list[int]:
         """Files that get so large under the name that they have."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import stat
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +135,29 @@ def test_anything_may_come_between(tmp_path: Path, seed: int) -> None:
         assert differences(store) == []
     assert shown > 25
     assert dump(store.connection) == loaded(tmp_path / "end", model)
+    store.close()
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFREG, stat.S_IFLNK, stat.S_IFIFO])
+def test_whatever_has_several_names_is_shown_with_all_of_them(tmp_path: Path, kind: int) -> None:
+    """Its least name too, among the largest; here it gets, loses and gets one while it is fresh."""
+    model = NamespaceModel()
+    projection, store = opened(tmp_path)
+    write(projection, store, model.format(), model.create(1, b"m", kind | 0o644))
+    projection.settle(store)
+    ino = model.dirents[1, b"m"].ino
+    for number, step in enumerate((
+        partial(model.link, ino, 1, b"z"),
+        partial(model.set, ino, size=70),
+        partial(model.link, ino, 1, b"a"),
+        partial(model.rename, 1, b"m", 1, b"n"),
+        partial(model.unlink, 1, b"a"),
+        partial(model.unlink, 1, b"n"),
+    )):  # fmt: skip
+        write(projection, store, step())
+        assert held(store) > 0
+        assert differences(store) == []
+        assert dump(store.connection) == loaded(tmp_path / str(number), model)
     store.close()
 
 
