@@ -12,6 +12,7 @@ import duckdb
 
 from gfs.changes import Image
 from projections.analytics_names import Change, lower
+from projections.core.counting import counted
 from projections.core.naming import add_image
 
 EXTENSION = "extension"  # what such counts are of
@@ -47,12 +48,16 @@ def counts_of(change: Change, connection: duckdb.DuckDBPyConnection) -> list[Cou
     sums = sums_of(change, connection)
     for ino, size, disk in change.sums.resized:
         add(sums, change.before(ino), 0, size, disk)
-    return rows_of(sums)
+    return rows_of(change, sums)
 
 
-def rows_of(sums: Sums) -> list[CountsRow]:
-    """The same as rows of `counts`."""
-    return [(EXTENSION, 0, one, *found) for one, found in sums.items() if any(found)]
+def rows_of(change: Change, sums: Sums) -> list[CountsRow]:
+    """Rows of `counts`: those of `sums`, and of the histograms."""
+    rows: list[CountsRow] = [
+        (EXTENSION, 0, one, *found) for one, found in sums.items() if any(found)
+    ]
+    rows += [(of, key, "", *found, 0) for (of, key), found in counted(change.files).items()]
+    return rows
 
 
 def sums_of(change: Change, connection: duckdb.DuckDBPyConnection) -> Sums:

@@ -27,7 +27,6 @@ from projections.analytics_large import homes_of
 from projections.analytics_names import Change, extension_of, lower
 from projections.analytics_rows import inode_rows
 from projections.analytics_schema import INODE_COLUMNS, INODE_MADE
-from projections.core.counting import counted
 from projections.core.following import DirentKey, Items, items_of
 from projections.core.naming import suffix_of
 from projections.duck_rows import AS_THEY_ARE, put
@@ -38,7 +37,7 @@ DELETE FROM fresh WHERE ino IN (SELECT unnest($1))
   AND what IN ('{schema.INODE}', '{schema.GONE}', '{schema.XATTR}')
   OR ino IN (SELECT unnest($2)) AND what IN ('{schema.NAME}', '{schema.NAMELESS}')
 """
-_OTHERS = dict.fromkeys(INODE_COLUMNS, None)  # of rows that are no inode's
+_OTHERS = dict.fromkeys(name for name in INODE_COLUMNS if name != "ino")
 _NAMELESS: DirentKey = (0, "")
 _Row = tuple[Any, ...]
 
@@ -77,23 +76,27 @@ def put_fresh(lines: list[Line], connection: duckdb.DuckDBPyConnection, known: K
     return True
 
 
-def _row(what: str, ino: int, place: DirentKey = _NAMELESS, **others: object) -> _Row:
-    """One that is no inode's."""
-    rest = _OTHERS | others
-    del rest["ino"]
-    return (what, ino, *place, rest.pop("extension", ""), rest.pop("moved", 0), *rest.values())
+def _row(
+    what: str,
+    ino: int,
+    place: DirentKey = _NAMELESS,
+    *,
+    extension: str = "",
+    moved: int = 0,
+    **others: object,
+) -> _Row:
+    """One that is no inode's; `others` are columns that an inode's has."""
+    return (what, ino, *place, extension, moved, *(_OTHERS | others).values())
 
 
 def _counts(change: Change, held: Rows, connection: duckdb.DuckDBPyConnection) -> list[_Row]:
     """Rows of sums: by extension, and of the histograms."""
     sums = sums_of(change, connection)
     owed = _resized(change, sums, held, connection)
-    counts = rows_of(sums)
-    counts += [(of, key, "", *found, 0) for (of, key), found in counted(change.files).items()]
     rows = [_row(schema.RESIZED, ino, size=size, stored_apart=disk) for ino, size, disk in owed]
-    for of, key, extension, files, size, disk in counts:
-        more = {"extension": extension, "nlink": files, "size": size, "stored_apart": disk}
-        rows.append(_row(schema.COUNT, key, (0, of), **more))
+    for of, key, extension, files, size, disk in rows_of(change, sums):
+        sums_here = {"nlink": files, "size": size, "stored_apart": disk}
+        rows.append(_row(schema.COUNT, key, (0, of), extension=extension, **sums_here))
     return rows
 
 

@@ -24,7 +24,7 @@ from projections.analytics_known import Known
 from projections.analytics_large import LARGE
 from projections.analytics_names import Change
 from projections.core.comparing import Difference
-from projections.core.counting import AGES, DAY_NS, SIZES, counted
+from projections.core.counting import AGES, DAY_NS, SIZES
 from projections.core.following import Items
 from projections.duck_rows import delete, put
 
@@ -98,7 +98,6 @@ def keep(
     """
     large.keep(change, connection, known)
     counts = extensions.counts_of(change, connection)
-    counts += [(of, key, "", *sums, 0) for (of, key), sums in counted(change.files).items()]
     if counts:
         put(connection, "main_counts", counts)
         known.counts_room -= len(counts)

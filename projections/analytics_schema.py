@@ -43,11 +43,10 @@ def _columns(columns: dict[str, str]) -> str:
 
 
 _MADE = ", ".join(f"{name} BIGINT GENERATED ALWAYS AS ({sql})" for name, sql in INODE_MADE.items())
+_FRESH = ", ".join(f"{name} {kind}" for name, kind in (fresh.COLUMNS | INODE_COLUMNS).items())
+_SHOWN = "".join(f"CREATE VIEW {name} AS {sql};" for name, sql in fresh.PLAIN.items())
 # No primary keys: DuckDB keeps them in an index, which takes a third of the room that a file
 # has here, and saves scans of a column only where a batch is small.
-FRESH_COLUMNS = fresh.COLUMNS | INODE_COLUMNS
-_FRESH = ", ".join(f"{name} {kind}" for name, kind in FRESH_COLUMNS.items())
-_SHOWN = "".join(f"CREATE VIEW {name} AS {sql};" for name, sql in fresh.PLAIN.items())
 SCHEMA = f"""
 CREATE TABLE main_inodes ({_columns(INODE_COLUMNS)}, {_MADE});
 CREATE TABLE main_dirents (

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 RETRY_S = (0.05, 2.0)  # first and longest pause before the stream is asked again
 FAILURES_MAX = 3  # one after another, of the view itself, until it is built anew
 ASKED_S = 5.0  # for so long after a question the next one is expected
-CROWD = 10_000  # events are worth a batch, unless more are just coming in
+CROWD = 10_000  # so many events are worth a batch, unless more are just coming in
 FRESHEN_S = 1.0  # a question waits at most for what has come before it
 
 
@@ -360,8 +360,8 @@ class View:
     async def _gather(self, pump: Pump, began: float) -> None:
         """Let more come in: a batch has a price of its own, whatever its size.
 
-        While somebody asks the first event of a quiet time goes at once and a crowd as `Pace`
-        has it, each `batch_s` at least; what nobody asks for may wait `unasked_s`.
+        While somebody asks the first event of a quiet time goes at once and others as `Pace` has
+        it, each `batch_s` at least; what nobody asks for may wait `unasked_s`, a crowd `batch_s`.
         """
         figures = self.figures
         while 0 < pump.pending < self._config.batch_events:

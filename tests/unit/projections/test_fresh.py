@@ -38,6 +38,17 @@ def opened(directory: Path) -> tuple[AnalyticsView, DuckStore]:
     return projection, store
 
 
+def worked_in(
+    directory: Path, seed: int, count: int
+) -> tuple[NamespaceModel, AnalyticsView, DuckStore]:
+    """A view of so many random operations, in which nothing is fresh."""
+    model, records = history(seed, count)
+    projection, store = opened(directory)
+    write(projection, store, *records)
+    projection.settle(store)
+    return model, projection, store
+
+
 def batch_of(*records: Record) -> Batch:
     return Batch(lines_of(records), Cursor(EPOCH, records[-1].position))
 
@@ -163,10 +174,7 @@ def test_whatever_has_several_names_is_shown_with_all_of_them(tmp_path: Path, ki
 
 def test_a_view_opened_anew_takes_the_place_of_its_main_tables(tmp_path: Path) -> None:
     """What was fresh when it was killed is told again by the stream."""
-    model, records = history(7, 100)
-    projection, store = opened(tmp_path)
-    write(projection, store, *records)
-    projection.settle(store)
+    model, projection, store = worked_in(tmp_path, 7, 100)
     settled, before = store.cursor, dump(store.connection)
     more = [model.create(1, b"x%d.c" % number) for number in range(5)]
     for record in more:
@@ -190,10 +198,7 @@ def test_a_view_opened_anew_takes_the_place_of_its_main_tables(tmp_path: Path) -
 def test_a_transaction_that_fails_loses_and_doubles_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    model, records = history(8, 100)
-    projection, store = opened(tmp_path)
-    write(projection, store, *records)
-    projection.settle(store)
+    model, projection, store = worked_in(tmp_path, 8, 100)
     rng = random.Random(8)
     for _ in range(30):
         write(projection, store, *busy(model, rng, 3))
@@ -219,10 +224,7 @@ def test_a_transaction_that_fails_loses_and_doubles_nothing(
 
 def test_whoever_reads_sees_one_moment(tmp_path: Path) -> None:
     """A transaction that began before a batch, or before it is worked in, sees nothing of it."""
-    model, records = history(9, 60)
-    projection, store = opened(tmp_path)
-    write(projection, store, *records)
-    projection.settle(store)
+    model, projection, store = worked_in(tmp_path, 9, 60)
     with store.snapshot() as (first, _):
         before = dump(first)
         write(projection, store, model.create(1, b"new"))

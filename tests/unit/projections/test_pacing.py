@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from projections.core.pacing import Pace
 from projections.search_view import SearchView
 from projections.stream_source import Pump, StreamSource
-from projections.worker import View
+from projections.worker import CROWD, View
 from tests.unit.projections.views import config
 
 
@@ -39,9 +39,11 @@ def test_one_slow_batch_does_not_make_a_view_slow() -> None:
 
 
 class Waiting:
-    """A pump with one event, which nobody takes."""
+    """A pump with events, which nobody takes; the last came just now."""
 
-    pending = 1
+    def __init__(self, pending: int = 1) -> None:
+        self.pending = pending
+        self.heard_at = trio.current_time()
 
 
 @pytest.mark.parametrize(
@@ -58,4 +60,16 @@ async def test_what_is_quickly_applied_waits_little_when_somebody_asks(
         view.ask()
     began = trio.current_time()
     await view._gather(cast(Pump, Waiting()), began)
+    assert trio.current_time() - began == pytest.approx(waits_s, rel=0.01)
+
+
+@pytest.mark.parametrize(("pending", "waits_s"), [(CROWD - 1, 1.0), (CROWD, 0.1)])
+async def test_a_crowd_that_nobody_asks_for_waits_only_while_more_may_come(
+    tmp_path: Path, autojump_clock: MockClock, pending: int, waits_s: float
+) -> None:
+    """At the end of a backlog; each 0.05 s it is looked whether something came."""
+    values = config(tmp_path, batch_s=0.05, unasked_s=1.0)
+    view = View(SearchView(values), values, StreamSource("http://x", "", None))
+    began = trio.current_time()
+    await view._gather(cast(Pump, Waiting(pending)), began)
     assert trio.current_time() - began == pytest.approx(waits_s, rel=0.01)
